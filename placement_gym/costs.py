@@ -1,0 +1,80 @@
+"""CostModel: seconds of every op on every device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from placement_gym.cluster import Cluster
+from placement_gym.errors import InvalidProblem
+from placement_gym.graph import FloatArray, OpGraph
+
+
+class CostModel(Protocol):
+    """What turns a graph and a cluster into seconds."""
+
+    def op_time_s(self, graph: OpGraph, cluster: Cluster) -> FloatArray:
+        """float64 [n_ops, n_devices]: seconds of op i on device d, `inf` where d cannot run it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RooflineCost:
+    """Roofline model (Williams, Waterman, Patterson, CACM 2009): the slower of arithmetic and memory traffic.
+
+    time = launch_overhead_s + max(flops / (compute_efficiency * peak), traffic / (memory_efficiency * bandwidth));
+    an op with neither FLOPs nor traffic is free. A device that has no peak for the op's dtype cannot run the
+    op if the op has FLOPs.
+
+    Attributes:
+        compute_efficiency: Share of peak FLOP/s that ops reach, in (0, 1].
+        memory_efficiency: Share of memory bandwidth that ops reach, in (0, 1].
+
+    Raises:
+        InvalidProblem: An efficiency outside (0, 1].
+    """
+
+    compute_efficiency: float = 1.0
+    memory_efficiency: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("compute_efficiency", "memory_efficiency"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InvalidProblem(f"RooflineCost: {name} is {getattr(self, name)}; expected a number in (0, 1]")
+
+    def op_time_s(self, graph: OpGraph, cluster: Cluster) -> FloatArray:
+        """See `CostModel.op_time_s`."""
+        columns = []
+        for device in cluster.devices:
+            peak = np.array([device.peak_flops_per_s.get(dtype, 0.0) for dtype in graph.op_dtypes])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                arithmetic = np.where(graph.op_flops > 0, graph.op_flops / (self.compute_efficiency * peak), 0.0)
+            traffic = graph.op_traffic_bytes / (self.memory_efficiency * device.memory_bytes_per_s)
+            busy = np.maximum(arithmetic, traffic)
+            columns.append(np.where(busy > 0, busy + device.launch_overhead_s, 0.0))
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TableCost:
+    """Measured seconds per op name and device name.
+
+    Attributes:
+        seconds: `seconds[op name][device name]`; a device that is left out cannot run the op.
+
+    Raises:
+        InvalidProblem: (from `op_time_s`) an op that the table does not hold.
+    """
+
+    seconds: Mapping[str, Mapping[str, float]]
+
+    def op_time_s(self, graph: OpGraph, cluster: Cluster) -> FloatArray:
+        """See `CostModel.op_time_s`."""
+        time = np.full((graph.n_ops, cluster.n_devices), np.inf)
+        for i, name in enumerate(graph.op_names):
+            if name not in self.seconds:
+                raise InvalidProblem(f"the cost table has no row for op {name!r}")
+            for d, device in enumerate(cluster.devices):
+                time[i, d] = self.seconds[name].get(device.name, np.inf)
+        return time

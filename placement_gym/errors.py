@@ -1,0 +1,63 @@
+"""Errors of the gym: one base class, one class per kind of mistake.
+
+Every message says what was got, what was expected and where.
+"""
+
+from collections.abc import Iterable
+
+
+class PlacementGymError(Exception):
+    """Base class of every error that the gym raises on purpose."""
+
+
+class PlacementGymWarning(UserWarning):
+    """Base class of the gym's warnings."""
+
+
+class InvalidGraph(PlacementGymError):
+    """An op graph that is no DAG or whose arrays contradict each other."""
+
+
+class InvalidCluster(PlacementGymError):
+    """A cluster with impossible devices or links."""
+
+
+class InvalidProblem(PlacementGymError):
+    """A problem whose arrays contradict each other, or that no placement can solve."""
+
+
+class InfeasiblePlacement(PlacementGymError):
+    """A placement that breaks support, memory or colocation."""
+
+
+class InvalidRule(PlacementGymError):
+    """A simulator rule that is unknown or contradicts itself."""
+
+
+class InvalidSchedule(PlacementGymError):
+    """A schedule that breaks precedence, capacity, contention, work conservation or memory."""
+
+
+class InvalidAction(PlacementGymError):
+    """An action outside the action mask."""
+
+
+class InvalidFile(PlacementGymError):
+    """A file that is missing, truncated, malformed or of another kind than expected."""
+
+
+class CaptureError(PlacementGymError):
+    """A module that could not be captured as an op graph."""
+
+
+class CheckpointMismatch(PlacementGymError):
+    """A checkpoint that belongs to another problem or agent."""
+
+
+class InvalidOption(PlacementGymError):
+    """An option with a value that is not allowed."""
+
+
+def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
+    """Message for a name that is not known, listing those that are."""
+    return f"unknown {what} {got!r}; known: {', '.join(sorted(known))}"

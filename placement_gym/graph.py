@@ -1,0 +1,291 @@
+"""OpGraph: the ops of a neural network, the tensors between them, a checked DAG."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from placement_gym.errors import InvalidGraph
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int32]
+BoolArray = NDArray[np.bool_]
+
+
+def read_only(values: ArrayLike, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (any numpy dtype)
+    """A private, contiguous, read-only copy of `values`."""
+    array = np.array(values, dtype=dtype, order="C", copy=True)
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpGraph:
+    """A directed acyclic graph of ops; edge e carries a tensor from `edge_src[e]` to `edge_dst[e]`.
+
+    Ops are axis 0 of every `op_*` array. The order of the edges is kept: the simulator breaks ties by it.
+    Edges that carry the same tensor (one output read by several ops) share `edge_tensor`; where the caller
+    does not say, edges out of one op with equal bytes carry the same tensor.
+
+    Attributes:
+        op_names: One name per op, unique.
+        op_kinds: What the op does ("matmul", "relu", ...).
+        op_dtypes: Number format of the op's arithmetic ("float32", ...), for roofline costs.
+        op_flops: float64 [n_ops], floating point operations.
+        op_traffic_bytes: float64 [n_ops], bytes read and written by the op.
+        op_parameter_bytes: float64 [n_ops], bytes of the parameters that the op reads.
+        op_output_bytes: float64 [n_ops], bytes of all outputs of the op.
+        op_is_backward: bool [n_ops], whether the op belongs to the backward pass.
+        op_colocation: int32 [n_ops], ops of equal group >= 0 share a device; -1 is free.
+        edge_src: int32 [n_edges].
+        edge_dst: int32 [n_edges].
+        edge_bytes: float64 [n_edges].
+        edge_tensor: int32 [n_edges], tensors numbered by their first edge.
+        out_start: int32 [n_ops + 1], `out_edges[out_start[i]:out_start[i + 1]]` leave op i.
+        out_edges: int32 [n_edges], edge numbers in ascending order per op.
+        in_start: int32 [n_ops + 1], as `out_start`, for the edges that enter an op.
+        in_edges: int32 [n_edges].
+        order: int32 [n_ops], a topological order (smallest op number first).
+
+    Raises:
+        InvalidGraph: On a cycle (named), an edge to nowhere, a negative or NaN number, or unequal lengths.
+    """
+
+    op_names: tuple[str, ...]
+    op_kinds: tuple[str, ...]
+    op_dtypes: tuple[str, ...]
+    op_flops: FloatArray
+    op_traffic_bytes: FloatArray
+    op_parameter_bytes: FloatArray
+    op_output_bytes: FloatArray
+    op_is_backward: BoolArray
+    op_colocation: IntArray
+    edge_src: IntArray
+    edge_dst: IntArray
+    edge_bytes: FloatArray
+    edge_tensor: IntArray
+    out_start: IntArray = field(init=False)
+    out_edges: IntArray = field(init=False)
+    in_start: IntArray = field(init=False)
+    in_edges: IntArray = field(init=False)
+    order: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.op_names)
+        if n == 0:
+            raise InvalidGraph("the graph has no ops; expected at least one")
+        if len(set(self.op_names)) != n:
+            seen: set[str] = set()
+            twice = next(name for name in self.op_names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise InvalidGraph(f"op name {twice!r} appears twice; expected unique names")
+        for name in ("op_kinds", "op_dtypes"):
+            if len(getattr(self, name)) != n:
+                raise InvalidGraph(f"{name} has {len(getattr(self, name))} entries; expected {n}, one per op")
+        for name in ("op_flops", "op_traffic_bytes", "op_parameter_bytes", "op_output_bytes"):
+            self._set_checked(name, np.float64, n, "op")
+        self._set_checked("edge_bytes", np.float64, len(self.edge_src), "edge")
+        for name, dtype in (("op_is_backward", np.bool_), ("op_colocation", np.int32)):
+            self._set_checked(name, dtype, n, "op")
+        for name in ("edge_src", "edge_dst", "edge_tensor"):
+            self._set_checked(name, np.int32, len(self.edge_src), "edge")
+        self._check_edges()
+        for prefix, end in (("out", self.edge_src), ("in", self.edge_dst)):
+            start = np.concatenate([[0], np.cumsum(np.bincount(end, minlength=n))])
+            object.__setattr__(self, f"{prefix}_start", read_only(start, np.int32))
+            object.__setattr__(self, f"{prefix}_edges", read_only(np.argsort(end, kind="stable"), np.int32))
+        object.__setattr__(self, "order", read_only(self._topological_order(), np.int32))
+
+    def _set_checked(self, name: str, dtype: Any, length: int, per: str) -> None:  # noqa: ANN401
+        array = read_only(getattr(self, name), dtype)
+        if array.shape != (length,):
+            raise InvalidGraph(f"{name} has shape {array.shape}; expected ({length},), one per {per}")
+        if dtype is np.float64:
+            wrong = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+            if wrong.size:
+                i = int(wrong[0])
+                where = f"op {self.op_names[i]!r}" if per == "op" else f"edge {i}"
+                raise InvalidGraph(f"{name} of {where} is {array[i]}; expected a finite number >= 0")
+        object.__setattr__(self, name, array)
+
+    def _check_edges(self) -> None:
+        n = self.n_ops
+        for name in ("edge_src", "edge_dst"):
+            ends = getattr(self, name)
+            wrong = np.flatnonzero((ends < 0) | (ends >= n))
+            if wrong.size:
+                e = int(wrong[0])
+                raise InvalidGraph(f"{name}[{e}] is {ends[e]}; expected an op number in 0..{n - 1}")
+        loops = np.flatnonzero(self.edge_src == self.edge_dst)
+        if loops.size:
+            op = self.op_names[int(self.edge_src[loops[0]])]
+            raise InvalidGraph(f"the graph is cyclic: op {op!r} has an edge to itself")
+        owner: dict[int, tuple[int, float]] = {}
+        for e, tensor in enumerate(self.edge_tensor.tolist()):
+            tensor_is = (int(self.edge_src[e]), float(self.edge_bytes[e]))
+            if owner.setdefault(tensor, tensor_is) != tensor_is:
+                raise InvalidGraph(f"edge {e} carries tensor {tensor} with (op, bytes) {tensor_is}; expected {owner[tensor]}")
+
+    def _topological_order(self) -> list[int]:
+        import heapq
+
+        missing = np.diff(self.in_start).tolist()
+        ready = [i for i in range(self.n_ops) if missing[i] == 0]
+        heads, start, edges = self.edge_dst.tolist(), self.out_start.tolist(), self.out_edges.tolist()
+        order: list[int] = []
+        while ready:
+            op = heapq.heappop(ready)
+            order.append(op)
+            for e in edges[start[op] : start[op + 1]]:
+                missing[heads[e]] -= 1
+                if missing[heads[e]] == 0:
+                    heapq.heappush(ready, heads[e])
+        if len(order) < self.n_ops:
+            left = {i for i in range(self.n_ops) if missing[i] > 0}
+            tails = zip(self.edge_src.tolist(), heads, strict=True)
+            cycle = nx.find_cycle(nx.DiGraph([(a, b) for a, b in tails if a in left and b in left]))
+            names = " -> ".join(repr(self.op_names[a]) for a, _ in [*cycle[:6], cycle[0]])
+            raise InvalidGraph(f"the graph is cyclic: {names}{' ...' if len(cycle) > 6 else ''}; expected a DAG")
+        return order
+
+    @property
+    def n_ops(self) -> int:
+        """Number of ops."""
+        return len(self.op_names)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges."""
+        return len(self.edge_src)
+
+    @classmethod
+    def build(
+        cls,
+        op_names: Sequence[str],
+        edges: Sequence[tuple[int, int, float]],
+        *,
+        kinds: Sequence[str] | None = None,
+        dtypes: Sequence[str] | str = "float32",
+        flops: ArrayLike = 0.0,
+        traffic_bytes: ArrayLike | None = None,
+        parameter_bytes: ArrayLike = 0.0,
+        output_bytes: ArrayLike | None = None,
+        is_backward: ArrayLike = False,
+        colocation: ArrayLike = -1,
+        edge_tensor: ArrayLike | None = None,
+    ) -> "OpGraph":
+        """A graph from plain lists; scalars hold for every op.
+
+        Args:
+            op_names: One name per op.
+            edges: (source op, destination op, bytes), in the order that ties are broken by.
+            kinds: One kind per op; "op" where not given.
+            dtypes: One dtype for all ops or one per op.
+            flops: Per op.
+            traffic_bytes: Per op; parameter + input + output bytes where not given.
+            parameter_bytes: Per op.
+            output_bytes: Per op; the sum of its distinct tensors where not given.
+            is_backward: Per op.
+            colocation: Per op, -1 for none.
+            edge_tensor: Any integer per edge; equal numbers are one tensor. (op, bytes) where not given.
+
+        Raises:
+            InvalidGraph: As the class.
+        """
+        n = len(op_names)
+        src = np.array([e[0] for e in edges], dtype=np.int64)
+        dst = np.array([e[1] for e in edges], dtype=np.int64)
+        size = np.array([e[2] for e in edges], dtype=np.float64)
+        keys = (
+            list(zip(src.tolist(), size.tolist(), strict=True))
+            if edge_tensor is None
+            else np.asarray(edge_tensor).tolist()
+        )
+        number: dict[Any, int] = {}
+        tensor = np.array([number.setdefault(k, len(number)) for k in keys], dtype=np.int64)
+        inside = bool(np.all((src >= 0) & (src < n) & (dst >= 0) & (dst < n)))
+        parameters = np.broadcast_to(np.asarray(parameter_bytes, dtype=np.float64), n)
+        if output_bytes is None:
+            first = np.unique(tensor, return_index=True)[1]
+            output_bytes = np.bincount(src[first], size[first], minlength=n) if inside and len(src) else np.zeros(n)
+        outputs = np.broadcast_to(np.asarray(output_bytes, dtype=np.float64), n)
+        if traffic_bytes is None:
+            traffic_bytes = parameters + outputs
+            if inside and len(src):
+                traffic_bytes = traffic_bytes + np.bincount(dst, size, minlength=n)
+        return cls(
+            op_names=tuple(op_names),
+            op_kinds=tuple(kinds) if kinds is not None else ("op",) * n,
+            op_dtypes=(dtypes,) * n if isinstance(dtypes, str) else tuple(dtypes),
+            op_flops=np.broadcast_to(np.asarray(flops, dtype=np.float64), n),
+            op_traffic_bytes=np.broadcast_to(np.asarray(traffic_bytes, dtype=np.float64), n),
+            op_parameter_bytes=parameters,
+            op_output_bytes=outputs,
+            op_is_backward=np.broadcast_to(np.asarray(is_backward, dtype=np.bool_), n),
+            op_colocation=np.broadcast_to(np.asarray(colocation, dtype=np.int32), n),
+            edge_src=src.astype(np.int32),
+            edge_dst=dst.astype(np.int32),
+            edge_bytes=size,
+            edge_tensor=tensor.astype(np.int32),
+        )
+
+    @classmethod
+    def from_networkx(cls, graph: "nx.DiGraph[Any]") -> "OpGraph":
+        """A graph from networkx: op attributes as in `build` (singular), edge attributes `bytes`, `tensor`.
+
+        Raises:
+            InvalidGraph: As the class; also for an edge without `bytes`.
+        """
+        names = list(graph.nodes)
+        number = {name: i for i, name in enumerate(names)}
+        data = sorted(graph.edges(data=True), key=lambda e: e[2].get("index", 0))
+        for a, b, d in data:
+            if "bytes" not in d:
+                raise InvalidGraph(f"edge {a!r} -> {b!r} has no attribute 'bytes'")
+
+        def column(key: str, default: Any) -> list[Any]:  # noqa: ANN401
+            return [graph.nodes[name].get(key, default) for name in names]
+
+        tensors = [d["tensor"] for _, _, d in data] if data and all("tensor" in d for _, _, d in data) else None
+        whole = all("output_bytes" in graph.nodes[name] for name in names)
+        traffic = all("traffic_bytes" in graph.nodes[name] for name in names)
+        return cls.build(
+            [str(name) for name in names],
+            [(number[a], number[b], d["bytes"]) for a, b, d in data],
+            kinds=column("kind", "op"),
+            dtypes=column("dtype", "float32"),
+            flops=column("flops", 0.0),
+            traffic_bytes=column("traffic_bytes", 0.0) if traffic else None,
+            parameter_bytes=column("parameter_bytes", 0.0),
+            output_bytes=column("output_bytes", 0.0) if whole else None,
+            is_backward=column("is_backward", False),
+            colocation=column("colocation", -1),
+            edge_tensor=tensors,
+        )
+
+    def to_networkx(self) -> "nx.MultiDiGraph[str]":
+        """The same graph as a networkx MultiDiGraph (two ops may be joined by several tensors)."""
+        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        for i, name in enumerate(self.op_names):
+            attributes: Mapping[str, Any] = {
+                "kind": self.op_kinds[i],
+                "dtype": self.op_dtypes[i],
+                "flops": float(self.op_flops[i]),
+                "traffic_bytes": float(self.op_traffic_bytes[i]),
+                "parameter_bytes": float(self.op_parameter_bytes[i]),
+                "output_bytes": float(self.op_output_bytes[i]),
+                "is_backward": bool(self.op_is_backward[i]),
+                "colocation": int(self.op_colocation[i]),
+            }
+            graph.add_node(name, **attributes)
+        for e in range(self.n_edges):
+            graph.add_edge(
+                self.op_names[self.edge_src[e]],
+                self.op_names[self.edge_dst[e]],
+                bytes=float(self.edge_bytes[e]),
+                tensor=int(self.edge_tensor[e]),
+                index=e,
+            )
+        return graph

@@ -1,0 +1,86 @@
+"""Placement: op -> device, and the one feasibility rule (support, memory, colocation)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from placement_gym.errors import InfeasiblePlacement
+from placement_gym.graph import IntArray, read_only
+from placement_gym.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """Where each op runs.
+
+    Attributes:
+        op_device: int32 [n_ops], device number of each op.
+
+    Raises:
+        InfeasiblePlacement: Not a list of whole numbers.
+    """
+
+    op_device: IntArray
+
+    def __post_init__(self) -> None:
+        array = np.asarray(self.op_device)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise InfeasiblePlacement(
+                f"op_device has shape {array.shape} and dtype {array.dtype}; expected whole numbers of shape [n_ops]"
+            )
+        object.__setattr__(self, "op_device", read_only(array, np.int32))
+
+    def check(self, problem: Problem) -> None:
+        """Raises InfeasiblePlacement, saying what, where and by how much, unless the placement is feasible."""
+        reason = infeasibility(problem, self.op_device)
+        if reason is not None:
+            raise InfeasiblePlacement(reason)
+
+
+def device_memory_used_bytes(problem: Problem, op_device: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """float64 [n_devices]: bytes claimed on each device by the ops placed there."""
+    return np.bincount(np.asarray(op_device), weights=problem.op_memory_bytes, minlength=problem.n_devices)
+
+
+def infeasibility(problem: Problem, op_device: ArrayLike) -> str | None:
+    """Why `op_device` [n_ops] is infeasible for `problem`, or None if it is feasible.
+
+    Support: every op has a finite time on its device. Memory: the claims (`op_memory_bytes`) on a device do not
+    exceed its capacity; equality is allowed. Colocation: ops of one group share a device.
+    """
+    devices = np.asarray(op_device)
+    names = problem.graph.op_names
+    if devices.shape != (problem.n_ops,):
+        return f"op_device has shape {devices.shape}; expected ({problem.n_ops},), one device per op"
+    outside = np.flatnonzero((devices < 0) | (devices >= problem.n_devices))
+    if outside.size:
+        i = int(outside[0])
+        return f"op {names[i]!r} is on device {devices[i]}; expected 0..{problem.n_devices - 1}"
+    unsupported = np.flatnonzero(~np.isfinite(problem.op_time_s[np.arange(problem.n_ops), devices]))
+    if unsupported.size:
+        i = int(unsupported[0])
+        able = [problem.device_names[d] for d in np.flatnonzero(np.isfinite(problem.op_time_s[i]))]
+        return f"op {names[i]!r} cannot run on device {problem.device_names[devices[i]]!r}; it can run on {able}"
+    used = device_memory_used_bytes(problem, devices)
+    over = np.flatnonzero(used > problem.device_memory_bytes)
+    if over.size:
+        d = int(over[0])
+        return (
+            f"device {problem.device_names[d]!r} would hold {used[d]:.6g} bytes; "
+            f"its memory is {problem.device_memory_bytes[d]:.6g} bytes"
+        )
+    groups = problem.graph.op_colocation
+    if bool((groups >= 0).any()):
+        members = np.flatnonzero(groups >= 0)
+        ids, first = np.unique(groups[members], return_index=True)
+        home = devices[members[first]]
+        apart = np.flatnonzero(devices[members] != home[np.searchsorted(ids, groups[members])])
+        if apart.size:
+            i = int(members[apart[0]])
+            anchor = int(members[first[np.searchsorted(ids, groups[i])]])
+            return (
+                f"op {names[i]!r} is on device {problem.device_names[devices[i]]!r} but {names[anchor]!r} of the same "
+                f"colocation group {groups[i]} is on {problem.device_names[devices[anchor]]!r}"
+            )
+    return None

@@ -1,0 +1,301 @@
+"""Problem: what every environment, baseline and simulator reads. Frozen arrays in SI units."""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from placement_gym.cluster import Cluster
+from placement_gym.costs import CostModel, RooflineCost
+from placement_gym.errors import InvalidFile, InvalidProblem, unknown_name
+from placement_gym.graph import FloatArray, IntArray, OpGraph, read_only
+
+FORMAT = "placement_gym.problem.v1"
+MemoryRule = Literal["parameters", "parameters_and_outputs"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One placement problem: an op graph, the seconds of its ops per device, the links, the memory.
+
+    Attributes:
+        name: For tables and file names.
+        graph: The op graph.
+        device_names: One per device.
+        device_kinds: "accelerator" or "cpu" per device.
+        device_slots: int32 [n_devices], ops that run at once.
+        device_memory_bytes: float64 [n_devices], capacity, `inf` where unlimited.
+        op_time_s: float64 [n_ops, n_devices], `inf` where the device cannot run the op.
+        op_memory_bytes: float64 [n_ops], what an op claims on its device in the feasibility rule.
+        link_latency_s: float64 [n_devices, n_devices], ordered pairs (from, to).
+        link_bytes_per_s: float64 [n_devices, n_devices].
+        fingerprint: SHA-256 over everything but the name: equal problems, equal fingerprints.
+
+    Raises:
+        InvalidProblem: A negative or NaN time, an op that no device can run, an op larger than every device
+            that can run it, a colocation group without a common device, or wrong shapes.
+    """
+
+    name: str
+    graph: OpGraph
+    device_names: tuple[str, ...]
+    device_kinds: tuple[str, ...]
+    device_slots: IntArray
+    device_memory_bytes: FloatArray
+    op_time_s: FloatArray
+    op_memory_bytes: FloatArray
+    link_latency_s: FloatArray
+    link_bytes_per_s: FloatArray
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, d = self.graph.n_ops, len(self.device_names)
+        if d == 0:
+            raise InvalidProblem("the problem has no devices; expected at least one")
+        if len(self.device_kinds) != d:
+            raise InvalidProblem(f"device_kinds has {len(self.device_kinds)} entries; expected {d}")
+        shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+            "device_slots": ((d,), np.int32),
+            "device_memory_bytes": ((d,), np.float64),
+            "op_time_s": ((n, d), np.float64),
+            "op_memory_bytes": ((n,), np.float64),
+            "link_latency_s": ((d, d), np.float64),
+            "link_bytes_per_s": ((d, d), np.float64),
+        }
+        for name, (shape, dtype) in shapes.items():
+            array = read_only(getattr(self, name), dtype)
+            if array.shape != shape:
+                raise InvalidProblem(f"{name} has shape {array.shape}; expected {shape}")
+            object.__setattr__(self, name, array)
+        self._check_numbers()
+        self._check_solvable()
+        object.__setattr__(self, "fingerprint", self._hash())
+
+    def _check_numbers(self) -> None:
+        names = self.graph.op_names
+        wrong = np.argwhere(~(self.op_time_s >= 0))
+        if wrong.size:
+            i, d = (int(x) for x in wrong[0])
+            raise InvalidProblem(
+                f"op_time_s of op {names[i]!r} on device {self.device_names[d]!r} is {self.op_time_s[i, d]}; "
+                "expected seconds >= 0, or inf where the device cannot run the op"
+            )
+        i_wrong = np.flatnonzero(~(np.isfinite(self.op_memory_bytes) & (self.op_memory_bytes >= 0)))
+        if i_wrong.size:
+            i = int(i_wrong[0])
+            raise InvalidProblem(f"op_memory_bytes of op {names[i]!r} is {self.op_memory_bytes[i]}; expected >= 0")
+        for d, device in enumerate(self.device_names):
+            if not self.device_memory_bytes[d] > 0:
+                raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
+            if self.device_slots[d] < 1:
+                raise InvalidProblem(f"slots of device {device!r} is {self.device_slots[d]}; expected >= 1")
+        if not bool(np.all(np.isfinite(self.link_latency_s) & (self.link_latency_s >= 0))):
+            raise InvalidProblem("link_latency_s holds a negative or non-finite number; expected seconds >= 0")
+        if not bool(np.all(self.link_bytes_per_s > 0)):
+            raise InvalidProblem("link_bytes_per_s holds a number that is not > 0")
+
+    def _check_solvable(self) -> None:
+        can_run = np.isfinite(self.op_time_s)
+        nowhere = np.flatnonzero(~can_run.any(axis=1))
+        if nowhere.size:
+            op = self.graph.op_names[int(nowhere[0])]
+            raise InvalidProblem(f"op {op!r} can run on no device; expected a finite time on at least one")
+        fits = can_run & (self.op_memory_bytes[:, None] <= self.device_memory_bytes[None, :])
+        too_large = np.flatnonzero(~fits.any(axis=1))
+        if too_large.size:
+            i = int(too_large[0])
+            raise InvalidProblem(
+                f"op {self.graph.op_names[i]!r} claims {self.op_memory_bytes[i]:.4g} bytes; "
+                f"no device that can run it is that large (memory: {self.device_memory_bytes.tolist()})"
+            )
+        groups = self.graph.op_colocation
+        for group in np.unique(groups[groups >= 0]):
+            members = np.flatnonzero(groups == group)
+            common = can_run[members].all(axis=0)
+            need = float(self.op_memory_bytes[members].sum())
+            if not bool(np.any(common & (need <= self.device_memory_bytes))):
+                raise InvalidProblem(
+                    f"colocation group {group} ({members.size} ops, {need:.4g} bytes, first "
+                    f"{self.graph.op_names[members[0]]!r}) fits no device that can run all of it"
+                )
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(FORMAT.encode())
+        for key, value in sorted(self._arrays().items()):
+            if key != "name":
+                digest.update(f"{key}:{value.dtype}:{value.shape};".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def n_ops(self) -> int:
+        """Number of ops."""
+        return self.graph.n_ops
+
+    @property
+    def n_devices(self) -> int:
+        """Number of devices."""
+        return len(self.device_names)
+
+    @classmethod
+    def build(
+        cls,
+        graph: OpGraph,
+        cluster: Cluster,
+        *,
+        costs: CostModel | None = None,
+        memory: MemoryRule = "parameters_and_outputs",
+        name: str = "problem",
+    ) -> "Problem":
+        """A problem from a graph, a cluster and a cost model.
+
+        Args:
+            graph: The ops.
+            cluster: The devices.
+            costs: Seconds per op and device; `RooflineCost()` where not given.
+            memory: What an op claims on its device: its parameters, or parameters and outputs (every output
+                kept, as in training; on the safe side in inference).
+            name: For tables.
+
+        Raises:
+            InvalidProblem: As the class.
+        """
+        if memory not in ("parameters", "parameters_and_outputs"):
+            raise InvalidProblem(unknown_name("memory rule", memory, ("parameters", "parameters_and_outputs")))
+        claim = graph.op_parameter_bytes + (graph.op_output_bytes if memory == "parameters_and_outputs" else 0.0)
+        return cls.from_times(
+            graph,
+            (costs or RooflineCost()).op_time_s(graph, cluster),
+            device_names=[d.name for d in cluster.devices],
+            device_kinds=[d.kind for d in cluster.devices],
+            device_slots=[d.slots for d in cluster.devices],
+            device_memory_bytes=[d.memory_bytes for d in cluster.devices],
+            op_memory_bytes=claim,
+            link_latency_s=cluster.latency_s,
+            link_bytes_per_s=cluster.bytes_per_s,
+            name=name,
+        )
+
+    @classmethod
+    def from_times(
+        cls,
+        graph: OpGraph,
+        op_time_s: ArrayLike,
+        *,
+        link_latency_s: ArrayLike = 0.0,
+        link_bytes_per_s: ArrayLike = float("inf"),
+        device_names: Sequence[str] | None = None,
+        device_kinds: Sequence[str] | None = None,
+        device_slots: ArrayLike = 1,
+        device_memory_bytes: ArrayLike = float("inf"),
+        op_memory_bytes: ArrayLike | None = None,
+        name: str = "problem",
+    ) -> "Problem":
+        """A problem from measured or published times; scalars hold for every device or pair.
+
+        Args:
+            graph: The ops.
+            op_time_s: [n_ops, n_devices].
+            link_latency_s: Scalar or [n_devices, n_devices].
+            link_bytes_per_s: Scalar or [n_devices, n_devices].
+            device_names: "device0", ... where not given.
+            device_kinds: "accelerator" where not given.
+            device_slots: Scalar or [n_devices].
+            device_memory_bytes: Scalar or [n_devices].
+            op_memory_bytes: [n_ops]; parameter + output bytes where not given.
+            name: For tables.
+
+        Raises:
+            InvalidProblem: As the class.
+        """
+        time = np.asarray(op_time_s, dtype=np.float64)
+        if time.ndim != 2:
+            raise InvalidProblem(f"op_time_s has shape {time.shape}; expected [n_ops, n_devices]")
+        d = time.shape[1]
+        latency, speed = (
+            np.array(np.broadcast_to(np.asarray(x, dtype=np.float64), (d, d))) for x in (link_latency_s, link_bytes_per_s)
+        )
+        np.fill_diagonal(latency, 0.0)
+        np.fill_diagonal(speed, np.inf)
+        claim = graph.op_parameter_bytes + graph.op_output_bytes if op_memory_bytes is None else op_memory_bytes
+        return cls(
+            name=name,
+            graph=graph,
+            device_names=tuple(device_names) if device_names is not None else tuple(f"device{i}" for i in range(d)),
+            device_kinds=tuple(device_kinds) if device_kinds is not None else ("accelerator",) * d,
+            device_slots=np.broadcast_to(np.asarray(device_slots, dtype=np.int32), d),
+            device_memory_bytes=np.broadcast_to(np.asarray(device_memory_bytes, dtype=np.float64), d),
+            op_time_s=time,
+            op_memory_bytes=np.asarray(claim, dtype=np.float64),
+            link_latency_s=latency,
+            link_bytes_per_s=speed,
+        )
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {}
+        for owner, prefix in ((self, "problem."), (self.graph, "graph.")):
+            for f in fields(owner):
+                if f.init and f.name != "graph":
+                    arrays[prefix + f.name] = np.array(getattr(owner, f.name))
+        return arrays
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the problem to one .npz file (no pickle); an existing file is replaced only when complete.
+
+        Raises:
+            InvalidFile: The folder does not exist or cannot be written.
+        """
+        target = Path(path)
+        try:
+            with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".tmp", delete=False) as temporary:
+                header = np.frombuffer(json.dumps({"format": FORMAT, "fingerprint": self.fingerprint}).encode(), np.uint8)
+                np.savez_compressed(temporary, header=header, **self._arrays())  # type: ignore[arg-type]
+            os.replace(temporary.name, target)
+        except OSError as error:
+            raise InvalidFile(f"cannot write {target}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Problem":
+        """Reads what `save` wrote.
+
+        Raises:
+            InvalidFile: The file is missing, truncated, of another format, or its content does not match its
+                fingerprint.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                header = json.loads(bytes(data["header"]))
+                arrays = {key: data[key] for key in data.files if key != "header"}
+        except FileNotFoundError as error:
+            raise InvalidFile(f"{path}: no such file") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InvalidFile(f"{path}: not a saved problem, or truncated ({error})") from error
+        if header.get("format") != FORMAT:
+            raise InvalidFile(f"{path}: format is {header.get('format')!r}; expected {FORMAT!r}")
+
+        def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
+            values: dict[str, Any] = {}
+            for f in fields(owner):
+                if not f.init or f.name == "graph":
+                    continue
+                if prefix + f.name not in arrays:
+                    raise InvalidFile(f"{path}: field {prefix + f.name!r} is missing")
+                value = arrays[prefix + f.name]
+                if value.dtype.kind == "U":
+                    values[f.name] = str(value) if value.ndim == 0 else tuple(str(x) for x in value)
+                else:
+                    values[f.name] = value
+            return values
+
+        problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
+        if problem.fingerprint != header.get("fingerprint"):
+            raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
+        return problem

@@ -1,0 +1,256 @@
+"""Schedule: a placement unfolded in time; `check` proves from the trace alone that it is legal and work-conserving."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from placement_gym.errors import InvalidSchedule
+from placement_gym.graph import FloatArray, IntArray, read_only
+from placement_gym.memory import peak_memory_bytes
+from placement_gym.placement import Placement
+from placement_gym.problem import Problem
+from placement_gym.rule import Rule
+from placement_gym.trace import Trace, transfer_edges, transfer_heads
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """A placement unfolded in time.
+
+    Attributes:
+        problem: What was placed.
+        placement: Where.
+        rule: Under which rule.
+        trace: When (see `Trace`).
+        priority: float64 [n_ops], the ranks that a `priority` queue went by.
+        exact: Whether durations are the problem's own (not noisy, not measured).
+        makespan_s: Seconds until the end (the rule's `makespan` says which end).
+        peak_memory_bytes: float64 [n_devices], parameters and live tensors at the worst instant (`memory.py`).
+    """
+
+    problem: Problem
+    placement: Placement
+    rule: Rule
+    trace: Trace = field(repr=False)
+    priority: FloatArray = field(repr=False)
+    exact: bool = True
+    makespan_s: float = field(init=False)
+    peak_memory_bytes: FloatArray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        last_op = float(np.max(self.trace.op_finish_s))
+        makespan = last_op if self.rule.makespan == "last_op" else float(self.trace.last_event_s)
+        object.__setattr__(self, "makespan_s", makespan)
+        object.__setattr__(self, "priority", read_only(self.priority, np.float64))
+        peak = peak_memory_bytes(self.problem, self.op_device, self.rule, self.trace)
+        object.__setattr__(self, "peak_memory_bytes", read_only(peak, np.float64))
+
+    @property
+    def op_device(self) -> IntArray:
+        """int32 [n_ops], device of each op."""
+        return self.placement.op_device
+
+    def transfers(self) -> IntArray:
+        """int32 [n_transfers]: the edges at which transfers are written, ascending."""
+        return np.flatnonzero(np.isfinite(self.trace.transfer_ready_s)).astype(np.int32)
+
+    def check(self, tolerance_s: float = 0.0) -> None:
+        """Proves the schedule from its trace; nothing of the simulator is used.
+
+        Placement feasible; every op starts when its inputs are there, not before; no device runs more ops than
+        it has slots; no channel carries two transfers; no resource idles beside work that is ready for it;
+        the queue order is kept; peak memory is within capacity; durations are the problem's (if `exact`).
+
+        Args:
+            tolerance_s: Slack for measured schedules; 0 for simulated ones.
+
+        Raises:
+            InfeasiblePlacement: The placement breaks support, memory claims or colocation.
+            InvalidSchedule: Anything else, with the op or transfer, the rule and the times.
+        """
+        self.placement.check(self.problem)
+        self._check_complete()
+        self._check_precedence(tolerance_s)
+        if self.exact:
+            self._check_durations()
+        for d, name in enumerate(self.problem.device_names):
+            ops = np.flatnonzero(self.op_device == d)
+            self._check_device(name, ops, int(self.problem.device_slots[d]), tolerance_s)
+        self._check_channels(tolerance_s)
+        over = np.flatnonzero(self.peak_memory_bytes > self.problem.device_memory_bytes)
+        if over.size:
+            d = int(over[0])
+            raise InvalidSchedule(
+                f"memory: device {self.problem.device_names[d]!r} holds {self.peak_memory_bytes[d]:.6g} bytes at its "
+                f"worst instant; its memory is {self.problem.device_memory_bytes[d]:.6g} bytes"
+            )
+
+    def _op(self, i: int) -> str:
+        return f"op {self.problem.graph.op_names[i]!r}"
+
+    def _transfer(self, e: int) -> str:
+        graph = self.problem.graph
+        return f"transfer of edge {e} ({graph.op_names[graph.edge_src[e]]!r} -> {graph.op_names[graph.edge_dst[e]]!r})"
+
+    def _check_complete(self) -> None:
+        trace, graph = self.trace, self.problem.graph
+        heads = transfer_heads(graph, self.op_device, self.rule.transfers)
+        expected = np.zeros(graph.n_edges, dtype=bool)
+        expected[heads[heads >= 0]] = True
+        for kind, columns in (
+            ("op", (trace.op_ready_s, trace.op_start_s, trace.op_finish_s, trace.op_release_s)),
+            (
+                "edge",
+                (trace.transfer_ready_s, trace.transfer_start_s, trace.transfer_arrival_s, trace.transfer_release_s),
+            ),
+        ):
+            for column in columns:
+                want = np.ones(graph.n_ops, dtype=bool) if kind == "op" else expected
+                wrong = np.flatnonzero(np.isfinite(column) != want)
+                if wrong.size:
+                    raise InvalidSchedule(f"trace: {kind} {wrong[0]} has a time where none belongs, or lacks one")
+            for earlier, later in zip(columns, columns[1:], strict=False):
+                wrong = np.flatnonzero(later < earlier)
+                if wrong.size:
+                    raise InvalidSchedule(f"trace: {kind} {wrong[0]} goes back in time: {earlier[wrong[0]]} > {later[wrong[0]]}")
+
+    def _check_precedence(self, tolerance_s: float) -> None:
+        graph, trace = self.problem.graph, self.trace
+        heads = transfer_heads(graph, self.op_device, self.rule.transfers)
+        there = np.where(heads < 0, trace.op_finish_s[graph.edge_src], trace.transfer_arrival_s[heads])
+        ready = np.zeros(graph.n_ops)
+        np.maximum.at(ready, graph.edge_dst, there)
+        wrong = np.flatnonzero(np.abs(trace.op_ready_s - ready) > tolerance_s)
+        if wrong.size:
+            i = int(wrong[0])
+            raise InvalidSchedule(
+                f"precedence: {self._op(i)} is called ready at {trace.op_ready_s[i]} s; its inputs are there at {ready[i]} s"
+            )
+        for e in self.transfers().tolist():
+            done = trace.op_finish_s[graph.edge_src[e]]
+            if abs(trace.transfer_ready_s[e] - done) > tolerance_s:
+                raise InvalidSchedule(
+                    f"precedence: {self._transfer(e)} is ready at {trace.transfer_ready_s[e]} s; its producer ends at {done} s"
+                )
+
+    def _check_durations(self) -> None:
+        problem, graph, trace = self.problem, self.problem.graph, self.trace
+        want = problem.op_time_s[np.arange(problem.n_ops), self.op_device]
+        hold = np.where(want > 0, self.rule.device_hold_s, 0.0)
+        for start, length, finish in (
+            (trace.op_start_s, want, trace.op_finish_s),
+            (trace.op_finish_s, hold, trace.op_release_s),
+        ):
+            wrong = np.flatnonzero(~np.isclose(start + length, finish, rtol=1e-12, atol=0.0))
+            if wrong.size:
+                i = int(wrong[0])
+                raise InvalidSchedule(f"duration: {self._op(i)} takes {finish[i] - start[i]} s; expected {length[i]} s")
+        for e in self.transfers().tolist():
+            carried = transfer_edges(graph, self.op_device, self.rule.transfers, e)
+            src, dst = self.op_device[graph.edge_src[e]], self.op_device[graph.edge_dst[carried]]
+            latency = problem.link_latency_s[src, dst]
+            flight = graph.edge_bytes[carried] / problem.link_bytes_per_s[src, dst]
+            delays = self.rule.latency == "delays"
+            expected = trace.transfer_start_s[e] + float((latency + flight if delays else flight).max())
+            if not np.isclose(trace.transfer_arrival_s[e], expected, rtol=1e-12, atol=0.0):
+                raise InvalidSchedule(
+                    f"duration: {self._transfer(e)} arrives at {trace.transfer_arrival_s[e]} s; expected {expected} s"
+                )
+            free = trace.transfer_arrival_s[e] + (0.0 if delays else float(latency.max()))
+            if not np.isclose(trace.transfer_release_s[e], free, rtol=1e-12, atol=0.0):
+                raise InvalidSchedule(
+                    f"duration: {self._transfer(e)} frees its channel at {trace.transfer_release_s[e]} s; expected {free} s"
+                )
+
+    def _check_device(self, name: str, ops: IntArray, slots: int, tolerance_s: float) -> None:
+        trace = self.trace
+        start, release, ready = trace.op_start_s[ops], trace.op_release_s[ops], trace.op_ready_s[ops]
+        time, busy = _busy(start, release - tolerance_s)
+        if busy.size and busy.max() > slots:
+            raise InvalidSchedule(
+                f"capacity: device {name!r} runs {busy.max()} ops at {time[busy.argmax()]} s; it has {slots} slots"
+            )
+        time, busy = _busy(start, release)
+        idle = np.concatenate([[0.0], np.cumsum(np.where(busy[:-1] < slots, np.diff(time), 0.0))]) if len(time) else time
+        for k in np.flatnonzero(start > ready + tolerance_s):
+            i = int(ops[k])
+            before = ready[k] < time[0] if len(time) else True
+            waited_idle = before or np.interp(start[k], time, idle) - np.interp(ready[k], time, idle) > tolerance_s
+            if waited_idle:
+                raise InvalidSchedule(
+                    f"work conservation: {self._op(i)} is ready at {ready[k]} s and starts at {start[k]} s, "
+                    f"but device {name!r} has a free slot in between"
+                )
+            self._check_queue_order(name, ops, i, tolerance_s)
+
+    def _check_queue_order(self, name: str, ops: IntArray, waiting: int, tolerance_s: float) -> None:
+        """No op that started while `waiting` waited may come after it in the queue order."""
+        trace = self.trace
+        ready, start = trace.op_ready_s[waiting], trace.op_start_s[waiting]
+        passed = ops[(trace.op_start_s[ops] > ready + tolerance_s) & (trace.op_start_s[ops] < start - tolerance_s)]
+        if self.rule.queue == "fifo":
+            wrong = passed[trace.op_ready_s[passed] > ready + tolerance_s]
+        elif self.rule.queue == "lifo":
+            wrong = passed[trace.op_ready_s[passed] < ready - tolerance_s]
+        else:
+            wrong = passed[self.priority[passed] < self.priority[waiting]]
+        if wrong.size:
+            raise InvalidSchedule(
+                f"queue order ({self.rule.queue}): {self._op(int(wrong[0]))} starts on {name!r} before {self._op(waiting)}"
+            )
+
+    def _channels(self, e: int) -> Iterator[tuple[str, int, int]]:
+        """What the transfer written at edge e occupies: (direction, device, device)."""
+        graph = self.problem.graph
+        carried = transfer_edges(graph, self.op_device, self.rule.transfers, e)
+        src = int(self.op_device[graph.edge_src[e]])
+        dsts = sorted({int(self.op_device[graph.edge_dst[c]]) for c in carried})
+        if self.rule.contention == "link":
+            yield from (("link", src, dst) for dst in dsts)
+        elif self.rule.contention in ("egress", "port"):
+            yield ("send", src, src)
+            if self.rule.contention == "port":
+                yield from (("receive", dst, dst) for dst in dsts)
+        elif self.rule.contention == "half_duplex":
+            yield from (("channel", device, device) for device in (src, *dsts))
+
+    def _check_channels(self, tolerance_s: float) -> None:
+        trace = self.trace
+        used: dict[tuple[str, int, int], list[int]] = {}
+        for e in self.transfers().tolist():
+            for channel in self._channels(e):
+                used.setdefault(channel, []).append(e)
+        for channel, edges in used.items():
+            time, busy = _busy(trace.transfer_start_s[edges], trace.transfer_release_s[edges] - tolerance_s)
+            if busy.size and busy.max() > 1:
+                names = [self.problem.device_names[d] for d in channel[1:]]
+                raise InvalidSchedule(
+                    f"contention ({self.rule.contention}): {channel[0]} of {names} carries {busy.max()} transfers "
+                    f"at {time[busy.argmax()]} s"
+                )
+        for e in self.transfers().tolist():
+            ready, start = trace.transfer_ready_s[e], trace.transfer_start_s[e]
+            if start > ready + tolerance_s:
+                others = np.unique([o for channel in self._channels(e) for o in used[channel] if o != e]).astype(int)
+                covered = ready
+                for o in others[np.argsort(trace.transfer_start_s[others], kind="stable")]:
+                    if trace.transfer_start_s[o] > covered + tolerance_s:
+                        break
+                    covered = max(covered, trace.transfer_release_s[o])
+                if covered < start - tolerance_s:
+                    raise InvalidSchedule(
+                        f"work conservation: {self._transfer(e)} is ready at {ready} s and starts at {start} s, "
+                        f"but all its channels are free at {covered} s"
+                    )
+
+
+def _busy(start: FloatArray, end: FloatArray) -> tuple[FloatArray, IntArray]:
+    """(times, how many of the half-open intervals [start, end) hold from each time on); empty intervals count nothing."""
+    lasting = end > start
+    start, end = start[lasting], end[lasting]
+    time = np.unique(np.concatenate([start, end]))
+    change = np.zeros(len(time), dtype=np.int32)
+    np.add.at(change, np.searchsorted(time, start), 1)
+    np.add.at(change, np.searchsorted(time, end), -1)
+    return time, np.cumsum(change).astype(np.int32)

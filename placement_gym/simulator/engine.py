@@ -1,0 +1,104 @@
+"""simulate: the one door between a placement and its schedule."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from placement_gym.errors import InvalidOption, unknown_name
+from placement_gym.graph import FloatArray
+from placement_gym.placement import Placement
+from placement_gym.problem import Problem
+from placement_gym.rule import Rule, resolve_rule
+from placement_gym.schedule import Schedule
+from placement_gym.simulator.reference import ReferenceSimulator
+
+Engine = Literal["kernel", "reference"]
+
+
+def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | None) -> tuple[FloatArray, FloatArray]:
+    if not 0 <= noise < float("inf"):
+        raise InvalidOption(f"noise is {noise}; expected a finite standard deviation >= 0")
+    if noise == 0:
+        return np.ones(problem.n_ops), np.ones(problem.graph.n_edges)
+    if rng is None:
+        raise InvalidOption("noise > 0 needs rng, a numpy.random.Generator")
+    # Mean 1: the factor's logarithm has mean -noise^2 / 2.
+    shape = -0.5 * noise**2
+    return rng.lognormal(shape, noise, problem.n_ops), rng.lognormal(shape, noise, problem.graph.n_edges)
+
+
+def _ranks(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatArray:
+    if priority is None:
+        if rule.queue == "priority":
+            raise InvalidOption("queue 'priority' needs priority, a number per op (see placement_gym.ranks)")
+        return np.zeros(problem.n_ops)
+    ranks = np.asarray(priority, dtype=np.float64)
+    if ranks.shape != (problem.n_ops,) or bool(np.isnan(ranks).any()):
+        raise InvalidOption(f"priority has shape {ranks.shape} (or holds NaN); expected ({problem.n_ops},) numbers")
+    return ranks
+
+
+def simulate(
+    problem: Problem,
+    op_device: ArrayLike | Placement,
+    *,
+    rule: str | Rule = "physical",
+    priority: ArrayLike | None = None,
+    noise: float = 0.0,
+    rng: np.random.Generator | None = None,
+    engine: Engine = "kernel",
+) -> Schedule:
+    """Unfolds a placement in time.
+
+    Args:
+        problem: The problem.
+        op_device: int [n_ops], device of each op, or a `Placement`.
+        rule: A preset's name or a `Rule`.
+        priority: float [n_ops], ranks for the `priority` queue, largest first.
+        noise: Standard deviation of the logarithm of the factor (mean 1) on every duration.
+        rng: Where the noise comes from; needed if noise > 0.
+        engine: "kernel", or "reference" for the slow definition (equal bit for bit).
+
+    Raises:
+        InfeasiblePlacement: The placement breaks support, memory or colocation.
+        InvalidRule: The rule is unknown.
+        InvalidOption: Wrong priority, noise or engine.
+    """
+    if engine not in ("kernel", "reference"):
+        raise InvalidOption(unknown_name("engine", engine, ("kernel", "reference")))
+    resolved = resolve_rule(rule)
+    placement = op_device if isinstance(op_device, Placement) else Placement(np.asarray(op_device))
+    placement.check(problem)
+    ranks = _ranks(problem, resolved, priority)
+    op_factor, edge_factor = _noise_factors(problem, noise, rng)
+    trace = ReferenceSimulator(problem, placement.op_device, resolved, ranks, op_factor, edge_factor).run()
+    return Schedule(problem, placement, resolved, trace, ranks, exact=noise == 0)
+
+
+def simulate_batch(
+    problem: Problem,
+    op_devices: ArrayLike,
+    *,
+    rule: str | Rule = "physical",
+    priorities: ArrayLike | None = None,
+    n_threads: int | None = None,
+) -> FloatArray:
+    """Makespans of many placements of one problem, on all cores.
+
+    Args:
+        problem: The problem.
+        op_devices: int [B, n_ops], device of each op in each placement.
+        rule: A preset's name or a `Rule`.
+        priorities: float [n_ops] or [B, n_ops], ranks for the `priority` queue, largest first.
+        n_threads: Threads; all cores where not given.
+
+    Returns:
+        float64 [B], makespan_s of each placement.
+
+    Raises:
+        InfeasiblePlacement: A placement names a device that is not there or cannot run its op.
+        InvalidRule: The rule is unknown.
+        InvalidOption: Wrong priorities or threads.
+    """
+    return np.array([simulate(problem, p, rule=rule, priority=priorities).makespan_s for p in np.asarray(op_devices)])

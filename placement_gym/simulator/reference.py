@@ -1,0 +1,211 @@
+"""The definition of the simulator: a discrete-event loop to be read. The Numba kernel equals it bit for bit.
+
+Events of one instant are handled in the order in which they were scheduled. In words:
+
+* At time 0 all ops without inputs join the queues of their devices, in op order; then each device, in that
+  order, starts what it can.
+* When an op ends, its out-edges are walked: in edge order (`edge`), or tensor by tensor and then in edge order.
+  An edge that stays on the device is an event of this instant. Transfers without contention start at once;
+  with contention they join the pending ones, and after the walk every transfer that can start does.
+  Then the device slot is freed (or held), and the device starts the next op of its queue.
+* When a transfer ends, its edges are delivered in edge order, then its channels are freed (or held), and
+  every pending transfer that can start does, first in queue order first.
+* An op whose last input is delivered becomes ready by an event of its own in this instant; then it joins its
+  device's queue, and the device starts what it can.
+"""
+
+import heapq
+from typing import Literal
+
+import numpy as np
+
+from placement_gym.graph import FloatArray, IntArray
+from placement_gym.problem import Problem
+from placement_gym.rule import Rule
+from placement_gym.trace import Trace, transfer_edges
+
+EventKind = Literal["op_end", "device_free", "edge", "ready", "transfer_end", "channel_free"]
+Key = tuple[float, int]
+
+
+class ReferenceSimulator:
+    """One run of one placement. `run` returns its trace."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        op_device: IntArray,
+        rule: Rule,
+        priority: FloatArray,
+        op_factor: FloatArray,
+        edge_factor: FloatArray,
+    ) -> None:
+        self.problem, self.graph, self.rule = problem, problem.graph, rule
+        self.device = [int(d) for d in op_device]
+        self.priority, self.op_factor, self.edge_factor = priority, op_factor, edge_factor
+        self.trace = Trace.empty(problem.n_ops, self.graph.n_edges)
+        self.events: list[tuple[float, int, EventKind, int]] = []
+        self.n_scheduled = 0
+        self.n_joined = 0
+        self.now = 0.0
+        self.missing_inputs = np.diff(self.graph.in_start).tolist()
+        self.free_slots = [int(s) for s in problem.device_slots]
+        self.device_queue: list[list[tuple[Key, int]]] = [[] for _ in range(problem.n_devices)]
+        self.pending: list[tuple[Key, int]] = []  # transfers, named by their first edge
+        self.taken: set[tuple[str, int, int]] = set()  # channels in use
+
+    def run(self) -> Trace:
+        """Handles events until none is left."""
+        sources = [i for i in range(self.problem.n_ops) if self.missing_inputs[i] == 0]
+        for op in sources:
+            self.join_device_queue(op)
+        for op in sources:
+            self.start_ops(self.device[op])
+        while self.events:
+            self.now, _, kind, item = heapq.heappop(self.events)
+            if kind == "op_end":
+                self.end_op(item)
+            elif kind == "device_free":
+                self.free_slot(item)
+            elif kind == "edge":
+                self.deliver(item)
+            elif kind == "ready":
+                self.join_device_queue(item)
+                self.start_ops(self.device[item])
+            elif kind == "transfer_end":
+                self.end_transfer(item)
+            else:
+                self.release_channels(item)
+        self.trace.last_event_s = self.now
+        return self.trace
+
+    def schedule(self, time: float, kind: EventKind, item: int) -> None:
+        heapq.heappush(self.events, (time, self.n_scheduled, kind, item))
+        self.n_scheduled += 1
+
+    def queue_key(self, priority: float) -> Key:
+        """Sort key of what joins a queue now: smallest first."""
+        self.n_joined += 1
+        if self.rule.queue == "fifo":
+            return (0.0, self.n_joined)
+        if self.rule.queue == "lifo":
+            return (0.0, -self.n_joined)
+        return (-priority, self.n_joined)
+
+    def join_device_queue(self, op: int) -> None:
+        self.trace.op_ready_s[op] = self.now
+        heapq.heappush(self.device_queue[self.device[op]], (self.queue_key(self.priority[op]), op))
+
+    def start_ops(self, device: int) -> None:
+        while self.free_slots[device] > 0 and self.device_queue[device]:
+            _, op = heapq.heappop(self.device_queue[device])
+            self.free_slots[device] -= 1
+            self.trace.op_start_s[op] = self.now
+            self.schedule(self.now + self.op_duration(op), "op_end", op)
+
+    def op_duration(self, op: int) -> float:
+        return float(self.problem.op_time_s[op, self.device[op]] * self.op_factor[op])
+
+    def end_op(self, op: int) -> None:
+        self.trace.op_finish_s[op] = self.now
+        for edge in self.walk(op):
+            if self.device[self.graph.edge_dst[edge]] == self.device[op]:
+                self.schedule(self.now, "edge", edge)
+            elif edge == self.carried(edge)[0]:
+                self.make_transfer(edge)
+        self.start_transfers()
+        hold = self.rule.device_hold_s if self.op_duration(op) > 0 else 0.0
+        self.trace.op_release_s[op] = self.now + hold
+        if hold > 0:
+            self.schedule(self.now + hold, "device_free", self.device[op])
+        else:
+            self.free_slot(self.device[op])
+
+    def free_slot(self, device: int) -> None:
+        self.free_slots[device] += 1
+        self.start_ops(device)
+
+    def walk(self, op: int) -> list[int]:
+        """Out-edges in the order in which they are scheduled."""
+        edges = [int(e) for e in self.graph.out_edges[self.graph.out_start[op] : self.graph.out_start[op + 1]]]
+        if self.rule.transfers == "edge":
+            return edges
+        first = {}
+        for edge in edges:
+            first.setdefault(int(self.graph.edge_tensor[edge]), edge)
+        return sorted(edges, key=lambda e: (first[int(self.graph.edge_tensor[e])], e))
+
+    def carried(self, edge: int) -> list[int]:
+        """Edges that the transfer which delivers `edge` delivers, in edge order."""
+        return transfer_edges(self.graph, self.device, self.rule.transfers, edge)
+
+    def make_transfer(self, edge: int) -> None:
+        self.trace.transfer_ready_s[edge] = self.now
+        if self.rule.contention == "none":
+            self.start_transfer(edge)
+        else:
+            feeds = max(self.priority[self.graph.edge_dst[e]] for e in self.carried(edge))
+            self.pending.append((self.queue_key(feeds), edge))
+
+    def start_transfers(self) -> None:
+        self.pending.sort()
+        while True:
+            able = [p for p in self.pending if not self.channels(p[1]) & self.taken]
+            if not able:
+                return
+            self.pending.remove(able[0])
+            self.start_transfer(able[0][1])
+
+    def channels(self, edge: int) -> set[tuple[str, int, int]]:
+        """What the transfer occupies while it runs."""
+        src = self.device[self.graph.edge_src[edge]]
+        dsts = {self.device[self.graph.edge_dst[e]] for e in self.carried(edge)}
+        if self.rule.contention == "link":
+            return {("link", src, dst) for dst in dsts}
+        if self.rule.contention == "egress":
+            return {("send", src, src)}
+        if self.rule.contention == "port":
+            return {("send", src, src)} | {("receive", dst, dst) for dst in dsts}
+        if self.rule.contention == "half_duplex":
+            return {("any", device, device) for device in {src} | dsts}
+        return set()
+
+    def transfer_times(self, edge: int) -> tuple[float, float]:
+        """(seconds until arrival, seconds that the channels stay taken after it); the slowest destination counts."""
+        src = self.device[self.graph.edge_src[edge]]
+        arrival, after = 0.0, 0.0
+        for e in self.carried(edge):
+            dst = self.device[self.graph.edge_dst[e]]
+            latency = float(self.problem.link_latency_s[src, dst])
+            flight = float(self.graph.edge_bytes[e] / self.problem.link_bytes_per_s[src, dst])
+            if self.rule.latency == "delays":
+                arrival = max(arrival, latency + flight)
+            else:
+                arrival, after = max(arrival, flight), max(after, latency)
+        return float(arrival * self.edge_factor[edge]), after
+
+    def start_transfer(self, edge: int) -> None:
+        self.taken |= self.channels(edge)
+        self.trace.transfer_start_s[edge] = self.now
+        self.schedule(self.now + self.transfer_times(edge)[0], "transfer_end", edge)
+
+    def end_transfer(self, edge: int) -> None:
+        self.trace.transfer_arrival_s[edge] = self.now
+        for e in self.carried(edge):
+            self.deliver(e)
+        hold = self.transfer_times(edge)[1]
+        self.trace.transfer_release_s[edge] = self.now + hold
+        if hold > 0 and self.rule.contention != "none":
+            self.schedule(self.now + hold, "channel_free", edge)
+        else:
+            self.release_channels(edge)
+
+    def release_channels(self, edge: int) -> None:
+        self.taken -= self.channels(edge)
+        self.start_transfers()
+
+    def deliver(self, edge: int) -> None:
+        op = int(self.graph.edge_dst[edge])
+        self.missing_inputs[op] -= 1
+        if self.missing_inputs[op] == 0:
+            self.schedule(self.now, "ready", op)
