@@ -39,7 +39,9 @@ class Device:
 
     def __post_init__(self) -> None:
         if self.kind not in ("accelerator", "cpu"):
-            raise InvalidCluster(f"device {self.name!r}: " + unknown_name("kind", self.kind, ("accelerator", "cpu")))
+            raise InvalidCluster(
+                f"device {self.name!r}: " + unknown_name("kind", self.kind, ("accelerator", "cpu"))
+            )
         positive = {
             "memory_bytes_per_s": self.memory_bytes_per_s,
             "memory_bytes": self.memory_bytes,
@@ -50,7 +52,9 @@ class Device:
             if not value > 0:
                 raise InvalidCluster(f"device {self.name!r}: {what} is {value}; expected a number > 0")
         if not (0 <= self.launch_overhead_s < float("inf")):
-            raise InvalidCluster(f"device {self.name!r}: launch_overhead_s is {self.launch_overhead_s}; expected >= 0")
+            raise InvalidCluster(
+                f"device {self.name!r}: launch_overhead_s is {self.launch_overhead_s}; expected >= 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,9 @@ class Link:
 
     def __post_init__(self) -> None:
         if not (0 <= self.latency_s < float("inf")):
-            raise InvalidCluster(f"link {self.pairs}: latency_s is {self.latency_s}; expected a finite number >= 0")
+            raise InvalidCluster(
+                f"link {self.pairs}: latency_s is {self.latency_s}; expected a finite number >= 0"
+            )
         if not self.bytes_per_s > 0:
             raise InvalidCluster(f"link {self.pairs}: bytes_per_s is {self.bytes_per_s}; expected > 0")
 

@@ -17,7 +17,7 @@ def live_intervals(
     outgoing transfer have finished; a copy from the start of its transfer until its last reader there has.
     """
     graph = problem.graph
-    heads = transfer_heads(graph, op_device, rule.transfers)
+    heads = transfer_heads(graph, op_device, rule)
     local, remote = np.flatnonzero(heads < 0), np.flatnonzero(heads >= 0)
     until = trace.op_finish_s.copy()
     np.maximum.at(until, graph.edge_src[local], trace.op_finish_s[graph.edge_dst[local]])

@@ -10,6 +10,7 @@ Transfers = Literal["edge", "tensor", "multicast"]
 Contention = Literal["none", "link", "egress", "port", "half_duplex"]
 Latency = Literal["delays", "holds"]
 Makespan = Literal["last_op", "last_event"]
+Ties = Literal["edge_order", "op_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Rule:
         latency: `delays` (a transfer takes latency + bytes / bandwidth) or `holds` (it arrives after
             bytes / bandwidth and its channel stays taken for the latency).
         makespan: `last_op` (finish of the last op) or `last_event` (trailing holds included).
+        ties: Out-edges of one op are handled in `edge_order` or by the name of the op they lead to (`op_name`,
+            as strings compare). It matters only where two things happen at one instant.
 
     Raises:
         InvalidRule: An unknown option or a negative hold.
@@ -39,6 +42,7 @@ class Rule:
     device_hold_s: float = 0.0
     latency: Latency = "delays"
     makespan: Makespan = "last_op"
+    ties: Ties = "edge_order"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -54,6 +58,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "contention": get_args(Contention),
     "latency": get_args(Latency),
     "makespan": get_args(Makespan),
+    "ties": get_args(Ties),
 }
 
 PRESETS: dict[str, Rule] = {
@@ -63,9 +68,14 @@ PRESETS: dict[str, Rule] = {
     # The physical rule with transfers contending per link only, as where every pair has a wire of its own.
     "link": Rule(contention="link"),
     # Placeto (Addanki et al., 2019) and Park: one outgoing bus per device whose latency is paid after arrival;
-    # 5.7 microseconds between two ops; the makespan is the time of the last event.
+    # 5.7 microseconds between two ops; the makespan is the time of the last event; its event heap compares names.
     "placeto": Rule(
-        transfers="multicast", contention="egress", device_hold_s=5.7e-6, latency="holds", makespan="last_event"
+        transfers="multicast",
+        contention="egress",
+        device_hold_s=5.7e-6,
+        latency="holds",
+        makespan="last_event",
+        ties="op_name",
     ),
 }
 

@@ -1,6 +1,5 @@
 """Schedule: a placement unfolded in time; `check` proves from the trace alone that it is legal and work-conserving."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +10,9 @@ from placement_gym.memory import peak_memory_bytes
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.trace import Trace, transfer_edges, transfer_heads
+from placement_gym.trace import Trace, transfer_heads
+
+Channel = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,29 +96,38 @@ class Schedule:
 
     def _check_complete(self) -> None:
         trace, graph = self.trace, self.problem.graph
-        heads = transfer_heads(graph, self.op_device, self.rule.transfers)
+        heads = transfer_heads(graph, self.op_device, self.rule)
         expected = np.zeros(graph.n_edges, dtype=bool)
         expected[heads[heads >= 0]] = True
         for kind, columns in (
             ("op", (trace.op_ready_s, trace.op_start_s, trace.op_finish_s, trace.op_release_s)),
             (
                 "edge",
-                (trace.transfer_ready_s, trace.transfer_start_s, trace.transfer_arrival_s, trace.transfer_release_s),
+                (
+                    trace.transfer_ready_s,
+                    trace.transfer_start_s,
+                    trace.transfer_arrival_s,
+                    trace.transfer_release_s,
+                ),
             ),
         ):
             for column in columns:
                 want = np.ones(graph.n_ops, dtype=bool) if kind == "op" else expected
                 wrong = np.flatnonzero(np.isfinite(column) != want)
                 if wrong.size:
-                    raise InvalidSchedule(f"trace: {kind} {wrong[0]} has a time where none belongs, or lacks one")
+                    raise InvalidSchedule(
+                        f"trace: {kind} {wrong[0]} has a time where none belongs, or lacks one"
+                    )
             for earlier, later in zip(columns, columns[1:], strict=False):
                 wrong = np.flatnonzero(later < earlier)
                 if wrong.size:
-                    raise InvalidSchedule(f"trace: {kind} {wrong[0]} goes back in time: {earlier[wrong[0]]} > {later[wrong[0]]}")
+                    raise InvalidSchedule(
+                        f"trace: {kind} {wrong[0]} goes back in time: {earlier[wrong[0]]} > {later[wrong[0]]}"
+                    )
 
     def _check_precedence(self, tolerance_s: float) -> None:
         graph, trace = self.problem.graph, self.trace
-        heads = transfer_heads(graph, self.op_device, self.rule.transfers)
+        heads = transfer_heads(graph, self.op_device, self.rule)
         there = np.where(heads < 0, trace.op_finish_s[graph.edge_src], trace.transfer_arrival_s[heads])
         ready = np.zeros(graph.n_ops)
         np.maximum.at(ready, graph.edge_dst, there)
@@ -145,22 +155,28 @@ class Schedule:
             wrong = np.flatnonzero(~np.isclose(start + length, finish, rtol=1e-12, atol=0.0))
             if wrong.size:
                 i = int(wrong[0])
-                raise InvalidSchedule(f"duration: {self._op(i)} takes {finish[i] - start[i]} s; expected {length[i]} s")
-        for e in self.transfers().tolist():
-            carried = transfer_edges(graph, self.op_device, self.rule.transfers, e)
-            src, dst = self.op_device[graph.edge_src[e]], self.op_device[graph.edge_dst[carried]]
-            latency = problem.link_latency_s[src, dst]
-            flight = graph.edge_bytes[carried] / problem.link_bytes_per_s[src, dst]
-            delays = self.rule.latency == "delays"
-            expected = trace.transfer_start_s[e] + float((latency + flight if delays else flight).max())
-            if not np.isclose(trace.transfer_arrival_s[e], expected, rtol=1e-12, atol=0.0):
                 raise InvalidSchedule(
-                    f"duration: {self._transfer(e)} arrives at {trace.transfer_arrival_s[e]} s; expected {expected} s"
+                    f"duration: {self._op(i)} takes {finish[i] - start[i]} s; expected {length[i]} s"
                 )
-            free = trace.transfer_arrival_s[e] + (0.0 if delays else float(latency.max()))
-            if not np.isclose(trace.transfer_release_s[e], free, rtol=1e-12, atol=0.0):
+        heads = transfer_heads(graph, self.op_device, self.rule)
+        remote = np.flatnonzero(heads >= 0)
+        src, dst = self.op_device[graph.edge_src[remote]], self.op_device[graph.edge_dst[remote]]
+        latency = problem.link_latency_s[src, dst]
+        flight = graph.edge_bytes[remote] / problem.link_bytes_per_s[src, dst]
+        delays = self.rule.latency == "delays"
+        moving, holding = np.zeros(graph.n_edges), np.zeros(graph.n_edges)
+        np.maximum.at(moving, heads[remote], latency + flight if delays else flight)
+        np.maximum.at(holding, heads[remote], np.zeros_like(latency) if delays else latency)
+        for start, length, finish in (
+            (trace.transfer_start_s, moving, trace.transfer_arrival_s),
+            (trace.transfer_arrival_s, holding, trace.transfer_release_s),
+        ):
+            made = self.transfers()
+            wrong = made[~np.isclose(start[made] + length[made], finish[made], rtol=1e-12, atol=0.0)]
+            if wrong.size:
+                e = int(wrong[0])
                 raise InvalidSchedule(
-                    f"duration: {self._transfer(e)} frees its channel at {trace.transfer_release_s[e]} s; expected {free} s"
+                    f"duration: {self._transfer(e)} takes {finish[e] - start[e]} s; expected {length[e]} s"
                 )
 
     def _check_device(self, name: str, ops: IntArray, slots: int, tolerance_s: float) -> None:
@@ -172,11 +188,17 @@ class Schedule:
                 f"capacity: device {name!r} runs {busy.max()} ops at {time[busy.argmax()]} s; it has {slots} slots"
             )
         time, busy = _busy(start, release)
-        idle = np.concatenate([[0.0], np.cumsum(np.where(busy[:-1] < slots, np.diff(time), 0.0))]) if len(time) else time
+        idle = (
+            np.concatenate([[0.0], np.cumsum(np.where(busy[:-1] < slots, np.diff(time), 0.0))])
+            if len(time)
+            else time
+        )
         for k in np.flatnonzero(start > ready + tolerance_s):
             i = int(ops[k])
             before = ready[k] < time[0] if len(time) else True
-            waited_idle = before or np.interp(start[k], time, idle) - np.interp(ready[k], time, idle) > tolerance_s
+            waited_idle = (
+                before or np.interp(start[k], time, idle) - np.interp(ready[k], time, idle) > tolerance_s
+            )
             if waited_idle:
                 raise InvalidSchedule(
                     f"work conservation: {self._op(i)} is ready at {ready[k]} s and starts at {start[k]} s, "
@@ -188,7 +210,9 @@ class Schedule:
         """No op that started while `waiting` waited may come after it in the queue order."""
         trace = self.trace
         ready, start = trace.op_ready_s[waiting], trace.op_start_s[waiting]
-        passed = ops[(trace.op_start_s[ops] > ready + tolerance_s) & (trace.op_start_s[ops] < start - tolerance_s)]
+        passed = ops[
+            (trace.op_start_s[ops] > ready + tolerance_s) & (trace.op_start_s[ops] < start - tolerance_s)
+        ]
         if self.rule.queue == "fifo":
             wrong = passed[trace.op_ready_s[passed] > ready + tolerance_s]
         elif self.rule.queue == "lifo":
@@ -200,26 +224,31 @@ class Schedule:
                 f"queue order ({self.rule.queue}): {self._op(int(wrong[0]))} starts on {name!r} before {self._op(waiting)}"
             )
 
-    def _channels(self, e: int) -> Iterator[tuple[str, int, int]]:
-        """What the transfer written at edge e occupies: (direction, device, device)."""
+    def _channels(self) -> dict[int, list[Channel]]:
+        """What each transfer occupies: edge at which it is written -> (direction, device, device)."""
         graph = self.problem.graph
-        carried = transfer_edges(graph, self.op_device, self.rule.transfers, e)
-        src = int(self.op_device[graph.edge_src[e]])
-        dsts = sorted({int(self.op_device[graph.edge_dst[c]]) for c in carried})
-        if self.rule.contention == "link":
-            yield from (("link", src, dst) for dst in dsts)
-        elif self.rule.contention in ("egress", "port"):
-            yield ("send", src, src)
-            if self.rule.contention == "port":
-                yield from (("receive", dst, dst) for dst in dsts)
-        elif self.rule.contention == "half_duplex":
-            yield from (("channel", device, device) for device in (src, *dsts))
+        heads = transfer_heads(graph, self.op_device, self.rule)
+        reached: dict[int, set[int]] = {}
+        for e in np.flatnonzero(heads >= 0).tolist():
+            reached.setdefault(int(heads[e]), set()).add(int(self.op_device[graph.edge_dst[e]]))
+        channels: dict[int, list[Channel]] = {}
+        for e, dsts in reached.items():
+            src = int(self.op_device[graph.edge_src[e]])
+            if self.rule.contention == "link":
+                channels[e] = [("link", src, dst) for dst in sorted(dsts)]
+            elif self.rule.contention == "half_duplex":
+                channels[e] = [("channel", device, device) for device in (src, *sorted(dsts))]
+            else:
+                sends: list[Channel] = [("send", src, src)]
+                receives: list[Channel] = [("receive", dst, dst) for dst in sorted(dsts)]
+                channels[e] = {"none": [], "egress": sends, "port": sends + receives}[self.rule.contention]
+        return channels
 
     def _check_channels(self, tolerance_s: float) -> None:
-        trace = self.trace
-        used: dict[tuple[str, int, int], list[int]] = {}
-        for e in self.transfers().tolist():
-            for channel in self._channels(e):
+        trace, channels = self.trace, self._channels()
+        used: dict[Channel, list[int]] = {}
+        for e, taken in channels.items():
+            for channel in taken:
                 used.setdefault(channel, []).append(e)
         for channel, edges in used.items():
             time, busy = _busy(trace.transfer_start_s[edges], trace.transfer_release_s[edges] - tolerance_s)
@@ -232,7 +261,9 @@ class Schedule:
         for e in self.transfers().tolist():
             ready, start = trace.transfer_ready_s[e], trace.transfer_start_s[e]
             if start > ready + tolerance_s:
-                others = np.unique([o for channel in self._channels(e) for o in used[channel] if o != e]).astype(int)
+                others = np.unique([o for channel in channels[e] for o in used[channel] if o != e]).astype(
+                    int
+                )
                 covered = ready
                 for o in others[np.argsort(trace.transfer_start_s[others], kind="stable")]:
                     if trace.transfer_start_s[o] > covered + tolerance_s:

@@ -1,12 +1,11 @@
 """Trace: when every op and transfer of one run became ready, started, finished and let go of its resource."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from placement_gym.graph import FloatArray, IntArray, OpGraph
-from placement_gym.rule import Transfers
+from placement_gym.rule import Rule
 
 
 @dataclass(slots=True, eq=False)
@@ -19,7 +18,7 @@ class Trace:
         op_finish_s: float64 [n_ops], outputs exist.
         op_release_s: float64 [n_ops], the device slot is free again.
         transfer_ready_s: float64 [n_edges], producer done. A transfer is written at the first edge that it
-            delivers; NaN at edges that stay on a device or are delivered by another edge's transfer.
+            delivers (in the order of `walk_order`); NaN at edges that stay on a device or are delivered by another edge's transfer.
         transfer_start_s: float64 [n_edges].
         transfer_arrival_s: float64 [n_edges].
         transfer_release_s: float64 [n_edges], the channels are free again.
@@ -42,32 +41,34 @@ class Trace:
         return cls(*(np.full(n_ops, np.nan) for _ in range(4)), *(np.full(n_edges, np.nan) for _ in range(4)))
 
 
-def transfer_edges(graph: OpGraph, op_device: Sequence[int] | IntArray, transfers: Transfers, edge: int) -> list[int]:
-    """Edges, ascending, that one transfer delivers together with `edge` (whose two ends lie on different devices)."""
-    if transfers == "edge":
-        return [edge]
-    src = int(graph.edge_src[edge])
-    home = op_device[src]
-    same_tensor = [
-        int(e)
-        for e in graph.out_edges[graph.out_start[src] : graph.out_start[src + 1]]
-        if graph.edge_tensor[e] == graph.edge_tensor[edge]
-    ]
-    if transfers == "multicast":
-        return [e for e in same_tensor if op_device[graph.edge_dst[e]] != home]
-    return [e for e in same_tensor if op_device[graph.edge_dst[e]] == op_device[graph.edge_dst[edge]]]
+def walk_order(graph: OpGraph, rule: Rule) -> IntArray:
+    """int32 [n_edges]: out-edges, grouped by op as `graph.out_start` says, in the order in which they are handled.
+
+    By edge number or by the name of the op they lead to (`rule.ties`); edges of one tensor stay together unless
+    every edge is its own transfer.
+    """
+    walk = graph.out_edges
+    if rule.ties == "op_name":
+        name_rank = np.empty(graph.n_ops, dtype=np.int64)
+        name_rank[sorted(range(graph.n_ops), key=graph.op_names.__getitem__)] = np.arange(graph.n_ops)
+        walk = walk[np.lexsort((name_rank[graph.edge_dst[walk]], graph.edge_src[walk]))]
+    if rule.transfers != "edge" and len(walk):
+        _, first, tensor = np.unique(graph.edge_tensor[walk], return_index=True, return_inverse=True)
+        walk = walk[np.lexsort((np.arange(len(walk)), first[tensor]))]
+    return walk
 
 
-def transfer_heads(graph: OpGraph, op_device: IntArray, transfers: Transfers) -> IntArray:
+def transfer_heads(graph: OpGraph, op_device: IntArray, rule: Rule) -> IntArray:
     """int32 [n_edges]: the edge at which the transfer that delivers edge e is written, -1 where e stays on its device."""
+    walk = walk_order(graph, rule)
     dst_device = op_device[graph.edge_dst]
-    remote = np.flatnonzero(op_device[graph.edge_src] != dst_device)
+    remote = walk[op_device[graph.edge_src[walk]] != dst_device[walk]]
     heads = np.full(graph.n_edges, -1, dtype=np.int32)
-    if transfers == "edge":
+    if rule.transfers == "edge":
         heads[remote] = remote
         return heads
     key = graph.edge_tensor[remote].astype(np.int64)
-    if transfers == "tensor":
+    if rule.transfers == "tensor":
         key = key * (int(op_device.max()) + 1) + dst_device[remote]
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     heads[remote] = remote[first[group]]

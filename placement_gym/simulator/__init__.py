@@ -1,5 +1,6 @@
 """The simulator: a placement unfolded in time under a stated rule."""
 
+from placement_gym.simulator.compiled import CompiledProblem, compile_problem
 from placement_gym.simulator.engine import simulate, simulate_batch
 
-__all__ = ["simulate", "simulate_batch"]
+__all__ = ["CompiledProblem", "compile_problem", "simulate", "simulate_batch"]

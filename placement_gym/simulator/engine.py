@@ -5,18 +5,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from placement_gym.errors import InvalidOption, unknown_name
+from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
 from placement_gym.graph import FloatArray
-from placement_gym.placement import Placement
+from placement_gym.placement import Placement, infeasibility
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
+from placement_gym.simulator.compiled import compile_problem
 from placement_gym.simulator.reference import ReferenceSimulator
 
 Engine = Literal["kernel", "reference"]
 
 
-def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | None) -> tuple[FloatArray, FloatArray]:
+def _noise_factors(
+    problem: Problem, noise: float, rng: np.random.Generator | None
+) -> tuple[FloatArray, FloatArray]:
     if not 0 <= noise < float("inf"):
         raise InvalidOption(f"noise is {noise}; expected a finite standard deviation >= 0")
     if noise == 0:
@@ -35,7 +38,9 @@ def _ranks(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatArr
         return np.zeros(problem.n_ops)
     ranks = np.asarray(priority, dtype=np.float64)
     if ranks.shape != (problem.n_ops,) or bool(np.isnan(ranks).any()):
-        raise InvalidOption(f"priority has shape {ranks.shape} (or holds NaN); expected ({problem.n_ops},) numbers")
+        raise InvalidOption(
+            f"priority has shape {ranks.shape} (or holds NaN); expected ({problem.n_ops},) numbers"
+        )
     return ranks
 
 
@@ -72,7 +77,13 @@ def simulate(
     placement.check(problem)
     ranks = _ranks(problem, resolved, priority)
     op_factor, edge_factor = _noise_factors(problem, noise, rng)
-    trace = ReferenceSimulator(problem, placement.op_device, resolved, ranks, op_factor, edge_factor).run()
+    if engine == "reference":
+        trace = ReferenceSimulator(
+            problem, placement.op_device, resolved, ranks, op_factor, edge_factor
+        ).run()
+    else:
+        factors = (op_factor, edge_factor) if noise > 0 else (None, None)
+        trace = compile_problem(problem, resolved).trace(np.array(placement.op_device), ranks, *factors)
     return Schedule(problem, placement, resolved, trace, ranks, exact=noise == 0)
 
 
@@ -96,9 +107,37 @@ def simulate_batch(
     Returns:
         float64 [B], makespan_s of each placement.
 
+    Memory and colocation are not checked here: a search judges its own moves.
+
     Raises:
-        InfeasiblePlacement: A placement names a device that is not there or cannot run its op.
+        InfeasiblePlacement: A placement of the wrong length, on a device that is not there or cannot run the op.
         InvalidRule: The rule is unknown.
         InvalidOption: Wrong priorities or threads.
     """
-    return np.array([simulate(problem, p, rule=rule, priority=priorities).makespan_s for p in np.asarray(op_devices)])
+    resolved = resolve_rule(rule)
+    devices = np.ascontiguousarray(op_devices, dtype=np.int32)
+    n = problem.n_ops
+    if devices.ndim != 2 or devices.shape[1] != n:
+        raise InfeasiblePlacement(f"op_devices has shape {devices.shape}; expected [B, {n}]")
+    if devices.size and not (0 <= devices.min() and devices.max() < problem.n_devices):
+        raise InfeasiblePlacement(
+            f"op_devices holds {devices.min()}..{devices.max()}; expected device numbers 0..{problem.n_devices - 1}"
+        )
+    if not np.isfinite(problem.op_time_s).all():
+        bad = np.argwhere(~np.isfinite(problem.op_time_s[np.arange(n), devices]))
+        if bad.size:
+            raise InfeasiblePlacement(
+                f"placement {bad[0][0]}: " + str(infeasibility(problem, devices[bad[0][0]]))
+            )
+    if n_threads is not None and n_threads < 1:
+        raise InvalidOption(f"n_threads is {n_threads}; expected >= 1")
+    ranks: FloatArray | None = None
+    if priorities is not None or resolved.queue == "priority":
+        given = None if priorities is None else np.asarray(priorities, dtype=np.float64)
+        if given is None or given.shape not in ((n,), devices.shape) or bool(np.isnan(given).any()):
+            got = None if given is None else given.shape
+            raise InvalidOption(
+                f"priorities has shape {got} (or holds NaN); expected ({n},) or {devices.shape}"
+            )
+        ranks = np.ascontiguousarray(given)
+    return compile_problem(problem, resolved).makespans_s(devices, ranks, n_threads)

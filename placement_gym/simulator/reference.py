@@ -4,11 +4,11 @@ Events of one instant are handled in the order in which they were scheduled. In 
 
 * At time 0 all ops without inputs join the queues of their devices, in op order; then each device, in that
   order, starts what it can.
-* When an op ends, its out-edges are walked: in edge order (`edge`), or tensor by tensor and then in edge order.
+* When an op ends, its out-edges are walked in the rule's order (`trace.walk_order`).
   An edge that stays on the device is an event of this instant. Transfers without contention start at once;
   with contention they join the pending ones, and after the walk every transfer that can start does.
   Then the device slot is freed (or held), and the device starts the next op of its queue.
-* When a transfer ends, its edges are delivered in edge order, then its channels are freed (or held), and
+* When a transfer ends, its edges are delivered in that order too, then its channels are freed (or held), and
   every pending transfer that can start does, first in queue order first.
 * An op whose last input is delivered becomes ready by an event of its own in this instant; then it joins its
   device's queue, and the device starts what it can.
@@ -19,10 +19,12 @@ from typing import Literal
 
 import numpy as np
 
+import numpy as np
+
 from placement_gym.graph import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.trace import Trace, transfer_edges
+from placement_gym.trace import Trace, walk_order
 
 EventKind = Literal["op_end", "device_free", "edge", "ready", "transfer_end", "channel_free"]
 Key = tuple[float, int]
@@ -43,6 +45,8 @@ class ReferenceSimulator:
         self.problem, self.graph, self.rule = problem, problem.graph, rule
         self.device = [int(d) for d in op_device]
         self.priority, self.op_factor, self.edge_factor = priority, op_factor, edge_factor
+        walk, start = walk_order(self.graph, rule).tolist(), self.graph.out_start.tolist()
+        self.walk = [walk[start[op] : start[op + 1]] for op in range(problem.n_ops)]
         self.trace = Trace.empty(problem.n_ops, self.graph.n_edges)
         self.events: list[tuple[float, int, EventKind, int]] = []
         self.n_scheduled = 0
@@ -108,7 +112,7 @@ class ReferenceSimulator:
 
     def end_op(self, op: int) -> None:
         self.trace.op_finish_s[op] = self.now
-        for edge in self.walk(op):
+        for edge in self.walk[op]:
             if self.device[self.graph.edge_dst[edge]] == self.device[op]:
                 self.schedule(self.now, "edge", edge)
             elif edge == self.carried(edge)[0]:
@@ -125,19 +129,16 @@ class ReferenceSimulator:
         self.free_slots[device] += 1
         self.start_ops(device)
 
-    def walk(self, op: int) -> list[int]:
-        """Out-edges in the order in which they are scheduled."""
-        edges = [int(e) for e in self.graph.out_edges[self.graph.out_start[op] : self.graph.out_start[op + 1]]]
-        if self.rule.transfers == "edge":
-            return edges
-        first = {}
-        for edge in edges:
-            first.setdefault(int(self.graph.edge_tensor[edge]), edge)
-        return sorted(edges, key=lambda e: (first[int(self.graph.edge_tensor[e])], e))
-
     def carried(self, edge: int) -> list[int]:
-        """Edges that the transfer which delivers `edge` delivers, in edge order."""
-        return transfer_edges(self.graph, self.device, self.rule.transfers, edge)
+        """Edges that the transfer which delivers `edge` delivers, in walking order."""
+        if self.rule.transfers == "edge":
+            return [edge]
+        op = self.graph.edge_src[edge]
+        tensor = [e for e in self.walk[op] if self.graph.edge_tensor[e] == self.graph.edge_tensor[edge]]
+        if self.rule.transfers == "multicast":
+            return [e for e in tensor if self.device[self.graph.edge_dst[e]] != self.device[op]]
+        dst = self.device[self.graph.edge_dst[edge]]
+        return [e for e in tensor if self.device[self.graph.edge_dst[e]] == dst]
 
     def make_transfer(self, edge: int) -> None:
         self.trace.transfer_ready_s[edge] = self.now

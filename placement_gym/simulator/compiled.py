@@ -1,0 +1,143 @@
+"""CompiledProblem: a problem and a rule as the flat arrays that the kernel runs on."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from placement_gym.graph import FloatArray, IntArray
+from placement_gym.problem import Problem
+from placement_gym.rule import CHOICES, Rule, resolve_rule
+from placement_gym.simulator.kernel import Arrays, Options, run_many
+from placement_gym.trace import Trace, walk_order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledProblem:
+    """What `simulate` and `simulate_batch` run, for callers that simulate in a loop. Checks nothing.
+
+    Attributes:
+        problem: The problem.
+        rule: The rule.
+        walk: int32 [n_edges], edge number at each place of the walk.
+        options: The rule in numbers, makespan only.
+        arrays: The problem in walking order, no priority.
+    """
+
+    problem: Problem
+    rule: Rule
+    walk: IntArray
+    options: Options
+    arrays: Arrays
+
+    def trace(
+        self,
+        op_device: IntArray,
+        priority: FloatArray,
+        op_factor: FloatArray | None,
+        edge_factor: FloatArray | None,
+    ) -> Trace:
+        """The trace of one run; factors multiply durations, per op and per edge (None: exact durations)."""
+        trace = Trace.empty(self.problem.n_ops, self.problem.graph.n_edges)
+        arrays = self.arrays._replace(priority=priority)
+        if op_factor is not None and edge_factor is not None:
+            arrays = arrays._replace(op_factor=op_factor, edge_factor=edge_factor[self.walk])
+        options = self.options._replace(noisy=op_factor is not None, recording=True)
+        op_times = np.full((4, self.problem.n_ops), np.nan)
+        transfer_times = np.full((4, self.problem.graph.n_edges), np.nan)
+        ends_s = np.empty((1, 2))
+        run_many(options, arrays, op_device[None, :], ends_s, op_times, transfer_times)
+        trace.last_event_s = float(ends_s[0, 1])
+        trace.op_ready_s, trace.op_start_s, trace.op_finish_s, trace.op_release_s = op_times
+        for row, column in zip(
+            transfer_times,
+            (
+                trace.transfer_ready_s,
+                trace.transfer_start_s,
+                trace.transfer_arrival_s,
+                trace.transfer_release_s,
+            ),
+            strict=True,
+        ):
+            column[self.walk] = row
+        return trace
+
+    def makespans_s(
+        self, op_devices: IntArray, priorities: FloatArray | None = None, n_threads: int | None = None
+    ) -> FloatArray:
+        """float64 [B]: makespan of each row of op_devices, int32 [B, n_ops], on `n_threads` (default: all cores).
+
+        priorities: float64 [n_ops] or [B, n_ops].
+        """
+        b = len(op_devices)
+        ends_s = np.empty((b, 2))
+        arrays = self.arrays if priorities is None or priorities.ndim == 2 else self.arrays._replace(priority=priorities)
+        untold = np.empty((4, 0))
+
+        def run(i: int, j: int) -> None:
+            if priorities is not None and priorities.ndim == 2:
+                for one in range(i, j):
+                    ranked = arrays._replace(priority=priorities[one])
+                    run_many(self.options, ranked, op_devices[one : one + 1], ends_s[one : one + 1], untold, untold)
+            else:
+                run_many(self.options, arrays, op_devices[i:j], ends_s[i:j], untold, untold)
+
+        n_parts = min(n_threads or os.cpu_count() or 1, b)
+        if n_parts <= 1:
+            run(0, b)
+        else:
+            # The kernel lets go of the interpreter lock, so plain threads use all cores. Several parts per thread
+            # even out placements that take longer than others.
+            bounds = np.linspace(0, b, min(4 * n_parts, b) + 1).astype(int).tolist()
+            with ThreadPoolExecutor(n_parts) as pool:
+                list(pool.map(run, bounds[:-1], bounds[1:]))
+        column = 1 if self.rule.makespan == "last_event" else 0
+        return ends_s[:, column].copy()
+
+    def makespan_s(self, op_device: IntArray) -> float:
+        """Makespan of one placement, int32 [n_ops]."""
+        return float(self.makespans_s(op_device[None, :], n_threads=1)[0])
+
+
+@lru_cache(maxsize=64)
+def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
+    graph = problem.graph
+    walk = walk_order(graph, rule)
+    options = Options(
+        queue=CHOICES["queue"].index(rule.queue),
+        transfers=CHOICES["transfers"].index(rule.transfers),
+        contention=CHOICES["contention"].index(rule.contention),
+        device_hold_s=float(rule.device_hold_s),
+        latency_holds=rule.latency == "holds",
+        noisy=False,
+        recording=False,
+    )
+    arrays = Arrays(
+        op_time_s=problem.op_time_s,
+        slots=problem.device_slots,
+        n_inputs=np.diff(graph.in_start).astype(np.int32),
+        out_start=graph.out_start,
+        src=graph.edge_src[walk],
+        dst=graph.edge_dst[walk],
+        size=graph.edge_bytes[walk],
+        tensor=graph.edge_tensor[walk],
+        latency_s=problem.link_latency_s,
+        bytes_per_s=problem.link_bytes_per_s,
+        priority=np.zeros(problem.n_ops),
+        op_factor=np.ones(0),
+        edge_factor=np.ones(0),
+    )
+    # The kernel is compiled per array type, and a read-only array is a type of its own: make all alike.
+    fresh = Arrays(*(np.array(x) for x in arrays))
+    return CompiledProblem(problem, rule, walk, options, fresh)
+
+
+def compile_problem(problem: Problem, rule: str | Rule = "physical") -> CompiledProblem:
+    """The compiled form of a problem under a rule; the last 64 are remembered.
+
+    Raises:
+        InvalidRule: The rule is unknown.
+    """
+    return _compile(problem, resolve_rule(rule))

@@ -1,0 +1,137 @@
+"""Queues of the kernel: the event heap and, per resource, a fifo, lifo or priority queue of what is ready for it.
+
+Everything is an index into flat arrays, so that a run allocates a dozen arrays and nothing else.
+"""
+
+import numpy as np
+from numba import njit
+
+FIFO, LIFO, PRIORITY = 0, 1, 2
+
+
+@njit(cache=True, forceinline=True)  # type: ignore[misc]
+def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) -> None:
+    """Puts event (t, k) on a binary heap of `size` events ordered by time, then key."""
+    i = size
+    while i > 0:
+        parent = (i - 1) >> 1
+        if time[parent] < t or (time[parent] == t and key[parent] < k):
+            break
+        time[i] = time[parent]
+        key[i] = key[parent]
+        i = parent
+    time[i] = t
+    key[i] = k
+
+
+@njit(cache=True, forceinline=True)  # type: ignore[misc]
+def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
+    """Takes the first event off a heap of `size` events.
+
+    The hole at the top sinks to the bottom along the earlier children (no branch to mispredict), then the last
+    event, which belongs near the bottom, rises from there (Wegener's bottom-up heapsort, 1993).
+    """
+    last = size - 1
+    t = time[last]
+    k = key[last]
+    i = 0
+    child = 1
+    while child + 1 < last:
+        child += (time[child + 1] < time[child]) | ((time[child + 1] == time[child]) & (key[child + 1] < key[child]))
+        time[i] = time[child]
+        key[i] = key[child]
+        i = child
+        child = 2 * i + 1
+    if child < last:
+        time[i] = time[child]
+        key[i] = key[child]
+        i = child
+    while i > 0:
+        parent = (i - 1) >> 1
+        if time[parent] < t or (time[parent] == t and key[parent] < k):
+            break
+        time[i] = time[parent]
+        key[i] = key[parent]
+        i = parent
+    time[i] = t
+    key[i] = k
+
+
+@njit(cache=True, forceinline=True)  # type: ignore[misc]
+def comes_before(mode: int, a: int, b: int, joined: np.ndarray, rank: np.ndarray) -> bool:
+    """Whether item a leaves a queue before item b."""
+    if mode == PRIORITY and rank[a] != rank[b]:
+        return rank[a] > rank[b]
+    return joined[a] > joined[b] if mode == LIFO else joined[a] < joined[b]
+
+
+@njit(cache=True, forceinline=True)  # type: ignore[misc]
+def _merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarray, rank: np.ndarray) -> int:
+    """Root of the skew heap (Sleator and Tarjan, 1986) that joins heaps a and b; -1 is the empty heap."""
+    if a < 0:
+        return b
+    if b < 0:
+        return a
+    if comes_before(PRIORITY, b, a, joined, rank):
+        a, b = b, a
+    root = a
+    while True:
+        old_right = right[a]
+        right[a] = left[a]
+        if old_right < 0:
+            left[a] = b
+            return root
+        if comes_before(PRIORITY, old_right, b, joined, rank):
+            left[a] = old_right
+            a = old_right
+        else:
+            left[a] = b
+            a, b = b, old_right
+
+
+@njit(cache=True, forceinline=True)  # type: ignore[misc]
+def queue_push(
+    mode: int,
+    q: int,
+    item: int,
+    head: np.ndarray,
+    tail: np.ndarray,
+    nxt: np.ndarray,
+    right: np.ndarray,
+    joined: np.ndarray,
+    rank: np.ndarray,
+) -> None:
+    """Puts `item` into queue q."""
+    if mode == FIFO:
+        nxt[item] = -1
+        if head[q] < 0:
+            head[q] = item
+        else:
+            nxt[tail[q]] = item
+        tail[q] = item
+    elif mode == LIFO:
+        nxt[item] = head[q]
+        head[q] = item
+    else:
+        nxt[item] = -1
+        right[item] = -1
+        head[q] = _merge(head[q], item, nxt, right, joined, rank)
+
+
+@njit(cache=True, forceinline=True)  # type: ignore[misc]
+def queue_pop(
+    mode: int,
+    q: int,
+    head: np.ndarray,
+    nxt: np.ndarray,
+    right: np.ndarray,
+    joined: np.ndarray,
+    rank: np.ndarray,
+) -> int:
+    """Takes the first item out of queue q, which is not empty."""
+    item = head[q]
+    if mode == PRIORITY:
+        head[q] = _merge(nxt[item], right[item], nxt, right, joined, rank)
+    else:
+        head[q] = nxt[item]
+    return item
