@@ -1,0 +1,1 @@
+"""The workbench: python -m experiments.<verb>."""

@@ -39,9 +39,7 @@ class Device:
 
     def __post_init__(self) -> None:
         if self.kind not in ("accelerator", "cpu"):
-            raise InvalidCluster(
-                f"device {self.name!r}: " + unknown_name("kind", self.kind, ("accelerator", "cpu"))
-            )
+            raise InvalidCluster(f"device {self.name!r}: " + unknown_name("kind", self.kind, ("accelerator", "cpu")))
         positive = {
             "memory_bytes_per_s": self.memory_bytes_per_s,
             "memory_bytes": self.memory_bytes,
@@ -52,9 +50,7 @@ class Device:
             if not value > 0:
                 raise InvalidCluster(f"device {self.name!r}: {what} is {value}; expected a number > 0")
         if not (0 <= self.launch_overhead_s < float("inf")):
-            raise InvalidCluster(
-                f"device {self.name!r}: launch_overhead_s is {self.launch_overhead_s}; expected >= 0"
-            )
+            raise InvalidCluster(f"device {self.name!r}: launch_overhead_s is {self.launch_overhead_s}; expected >= 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +69,7 @@ class Link:
 
     def __post_init__(self) -> None:
         if not (0 <= self.latency_s < float("inf")):
-            raise InvalidCluster(
-                f"link {self.pairs}: latency_s is {self.latency_s}; expected a finite number >= 0"
-            )
+            raise InvalidCluster(f"link {self.pairs}: latency_s is {self.latency_s}; expected a finite number >= 0")
         if not self.bytes_per_s > 0:
             raise InvalidCluster(f"link {self.pairs}: bytes_per_s is {self.bytes_per_s}; expected > 0")
 

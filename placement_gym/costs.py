@@ -41,9 +41,7 @@ class RooflineCost:
     def __post_init__(self) -> None:
         for name in ("compute_efficiency", "memory_efficiency"):
             if not 0 < getattr(self, name) <= 1:
-                raise InvalidProblem(
-                    f"RooflineCost: {name} is {getattr(self, name)}; expected a number in (0, 1]"
-                )
+                raise InvalidProblem(f"RooflineCost: {name} is {getattr(self, name)}; expected a number in (0, 1]")
 
     def op_time_s(self, graph: OpGraph, cluster: Cluster) -> FloatArray:
         """See `CostModel.op_time_s`."""
@@ -51,9 +49,7 @@ class RooflineCost:
         for device in cluster.devices:
             peak = np.array([device.peak_flops_per_s.get(dtype, 0.0) for dtype in graph.op_dtypes])
             with np.errstate(divide="ignore", invalid="ignore"):
-                arithmetic = np.where(
-                    graph.op_flops > 0, graph.op_flops / (self.compute_efficiency * peak), 0.0
-                )
+                arithmetic = np.where(graph.op_flops > 0, graph.op_flops / (self.compute_efficiency * peak), 0.0)
             traffic = graph.op_traffic_bytes / (self.memory_efficiency * device.memory_bytes_per_s)
             busy = np.maximum(arithmetic, traffic)
             columns.append(np.where(busy > 0, busy + device.launch_overhead_s, 0.0))

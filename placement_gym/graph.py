@@ -149,9 +149,7 @@ class OpGraph:
             tails = zip(self.edge_src.tolist(), heads, strict=True)
             cycle = nx.find_cycle(nx.DiGraph([(a, b) for a, b in tails if a in left and b in left]))
             names = " -> ".join(repr(self.op_names[a]) for a, _ in [*cycle[:6], cycle[0]])
-            raise InvalidGraph(
-                f"the graph is cyclic: {names}{' ...' if len(cycle) > 6 else ''}; expected a DAG"
-            )
+            raise InvalidGraph(f"the graph is cyclic: {names}{' ...' if len(cycle) > 6 else ''}; expected a DAG")
         return order
 
     @property
@@ -213,9 +211,7 @@ class OpGraph:
         parameters = np.broadcast_to(np.asarray(parameter_bytes, dtype=np.float64), n)
         if output_bytes is None:
             first = np.unique(tensor, return_index=True)[1]
-            output_bytes = (
-                np.bincount(src[first], size[first], minlength=n) if inside and len(src) else np.zeros(n)
-            )
+            output_bytes = np.bincount(src[first], size[first], minlength=n) if inside and len(src) else np.zeros(n)
         outputs = np.broadcast_to(np.asarray(output_bytes, dtype=np.float64), n)
         if traffic_bytes is None:
             traffic_bytes = parameters + outputs
@@ -254,9 +250,7 @@ class OpGraph:
         def column(key: str, default: Any) -> list[Any]:  # noqa: ANN401
             return [graph.nodes[name].get(key, default) for name in names]
 
-        tensors = (
-            [d["tensor"] for _, _, d in data] if data and all("tensor" in d for _, _, d in data) else None
-        )
+        tensors = [d["tensor"] for _, _, d in data] if data and all("tensor" in d for _, _, d in data) else None
         whole = all("output_bytes" in graph.nodes[name] for name in names)
         traffic = all("traffic_bytes" in graph.nodes[name] for name in names)
         return cls.build(

@@ -38,9 +38,7 @@ class Placement:
             raise InfeasiblePlacement(reason)
 
 
-def device_memory_used_bytes(
-    problem: Problem, op_device: ArrayLike
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def device_memory_used_bytes(problem: Problem, op_device: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """float64 [n_devices]: bytes claimed on each device by the ops placed there."""
     return np.bincount(np.asarray(op_device), weights=problem.op_memory_bytes, minlength=problem.n_devices)
 
@@ -63,9 +61,7 @@ def infeasibility(problem: Problem, op_device: ArrayLike) -> str | None:
     if unsupported.size:
         i = int(unsupported[0])
         able = [problem.device_names[d] for d in np.flatnonzero(np.isfinite(problem.op_time_s[i]))]
-        return (
-            f"op {names[i]!r} cannot run on device {problem.device_names[devices[i]]!r}; it can run on {able}"
-        )
+        return f"op {names[i]!r} cannot run on device {problem.device_names[devices[i]]!r}; it can run on {able}"
     used = device_memory_used_bytes(problem, devices)
     over = np.flatnonzero(used > problem.device_memory_bytes)
     if over.size:

@@ -91,20 +91,14 @@ class Problem:
         i_wrong = np.flatnonzero(~(np.isfinite(self.op_memory_bytes) & (self.op_memory_bytes >= 0)))
         if i_wrong.size:
             i = int(i_wrong[0])
-            raise InvalidProblem(
-                f"op_memory_bytes of op {names[i]!r} is {self.op_memory_bytes[i]}; expected >= 0"
-            )
+            raise InvalidProblem(f"op_memory_bytes of op {names[i]!r} is {self.op_memory_bytes[i]}; expected >= 0")
         for d, device in enumerate(self.device_names):
             if not self.device_memory_bytes[d] > 0:
-                raise InvalidProblem(
-                    f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0"
-                )
+                raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
             if self.device_slots[d] < 1:
                 raise InvalidProblem(f"slots of device {device!r} is {self.device_slots[d]}; expected >= 1")
         if not bool(np.all(np.isfinite(self.link_latency_s) & (self.link_latency_s >= 0))):
-            raise InvalidProblem(
-                "link_latency_s holds a negative or non-finite number; expected seconds >= 0"
-            )
+            raise InvalidProblem("link_latency_s holds a negative or non-finite number; expected seconds >= 0")
         if not bool(np.all(self.link_bytes_per_s > 0)):
             raise InvalidProblem("link_bytes_per_s holds a number that is not > 0")
 
@@ -175,12 +169,8 @@ class Problem:
             InvalidProblem: As the class.
         """
         if memory not in ("parameters", "parameters_and_outputs"):
-            raise InvalidProblem(
-                unknown_name("memory rule", memory, ("parameters", "parameters_and_outputs"))
-            )
-        claim = graph.op_parameter_bytes + (
-            graph.op_output_bytes if memory == "parameters_and_outputs" else 0.0
-        )
+            raise InvalidProblem(unknown_name("memory rule", memory, ("parameters", "parameters_and_outputs")))
+        claim = graph.op_parameter_bytes + (graph.op_output_bytes if memory == "parameters_and_outputs" else 0.0)
         return cls.from_times(
             graph,
             (costs or RooflineCost()).op_time_s(graph, cluster),
@@ -236,15 +226,11 @@ class Problem:
         )
         np.fill_diagonal(latency, 0.0)
         np.fill_diagonal(speed, np.inf)
-        claim = (
-            graph.op_parameter_bytes + graph.op_output_bytes if op_memory_bytes is None else op_memory_bytes
-        )
+        claim = graph.op_parameter_bytes + graph.op_output_bytes if op_memory_bytes is None else op_memory_bytes
         return cls(
             name=name,
             graph=graph,
-            device_names=tuple(device_names)
-            if device_names is not None
-            else tuple(f"device{i}" for i in range(d)),
+            device_names=tuple(device_names) if device_names is not None else tuple(f"device{i}" for i in range(d)),
             device_kinds=tuple(device_kinds) if device_kinds is not None else ("accelerator",) * d,
             device_slots=np.broadcast_to(np.asarray(device_slots, dtype=np.int32), d),
             device_memory_bytes=np.broadcast_to(np.asarray(device_memory_bytes, dtype=np.float64), d),
@@ -314,7 +300,5 @@ class Problem:
 
         problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
         if problem.fingerprint != header.get("fingerprint"):
-            raise InvalidFile(
-                f"{path}: the content does not match its fingerprint; the file was altered or damaged"
-            )
+            raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
         return problem

@@ -1,6 +1,7 @@
 """Schedule: a placement unfolded in time; `check` proves from the trace alone that it is legal and work-conserving."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -115,10 +116,8 @@ class Schedule:
                 want = np.ones(graph.n_ops, dtype=bool) if kind == "op" else expected
                 wrong = np.flatnonzero(np.isfinite(column) != want)
                 if wrong.size:
-                    raise InvalidSchedule(
-                        f"trace: {kind} {wrong[0]} has a time where none belongs, or lacks one"
-                    )
-            for earlier, later in zip(columns, columns[1:], strict=False):
+                    raise InvalidSchedule(f"trace: {kind} {wrong[0]} has a time where none belongs, or lacks one")
+            for earlier, later in pairwise(columns):
                 wrong = np.flatnonzero(later < earlier)
                 if wrong.size:
                     raise InvalidSchedule(
@@ -155,9 +154,7 @@ class Schedule:
             wrong = np.flatnonzero(~np.isclose(start + length, finish, rtol=1e-12, atol=0.0))
             if wrong.size:
                 i = int(wrong[0])
-                raise InvalidSchedule(
-                    f"duration: {self._op(i)} takes {finish[i] - start[i]} s; expected {length[i]} s"
-                )
+                raise InvalidSchedule(f"duration: {self._op(i)} takes {finish[i] - start[i]} s; expected {length[i]} s")
         heads = transfer_heads(graph, self.op_device, self.rule)
         remote = np.flatnonzero(heads >= 0)
         src, dst = self.op_device[graph.edge_src[remote]], self.op_device[graph.edge_dst[remote]]
@@ -189,16 +186,12 @@ class Schedule:
             )
         time, busy = _busy(start, release)
         idle = (
-            np.concatenate([[0.0], np.cumsum(np.where(busy[:-1] < slots, np.diff(time), 0.0))])
-            if len(time)
-            else time
+            np.concatenate([[0.0], np.cumsum(np.where(busy[:-1] < slots, np.diff(time), 0.0))]) if len(time) else time
         )
         for k in np.flatnonzero(start > ready + tolerance_s):
             i = int(ops[k])
             before = ready[k] < time[0] if len(time) else True
-            waited_idle = (
-                before or np.interp(start[k], time, idle) - np.interp(ready[k], time, idle) > tolerance_s
-            )
+            waited_idle = before or np.interp(start[k], time, idle) - np.interp(ready[k], time, idle) > tolerance_s
             if waited_idle:
                 raise InvalidSchedule(
                     f"work conservation: {self._op(i)} is ready at {ready[k]} s and starts at {start[k]} s, "
@@ -210,9 +203,7 @@ class Schedule:
         """No op that started while `waiting` waited may come after it in the queue order."""
         trace = self.trace
         ready, start = trace.op_ready_s[waiting], trace.op_start_s[waiting]
-        passed = ops[
-            (trace.op_start_s[ops] > ready + tolerance_s) & (trace.op_start_s[ops] < start - tolerance_s)
-        ]
+        passed = ops[(trace.op_start_s[ops] > ready + tolerance_s) & (trace.op_start_s[ops] < start - tolerance_s)]
         if self.rule.queue == "fifo":
             wrong = passed[trace.op_ready_s[passed] > ready + tolerance_s]
         elif self.rule.queue == "lifo":
@@ -261,9 +252,7 @@ class Schedule:
         for e in self.transfers().tolist():
             ready, start = trace.transfer_ready_s[e], trace.transfer_start_s[e]
             if start > ready + tolerance_s:
-                others = np.unique([o for channel in channels[e] for o in used[channel] if o != e]).astype(
-                    int
-                )
+                others = np.unique([o for channel in channels[e] for o in used[channel] if o != e]).astype(int)
                 covered = ready
                 for o in others[np.argsort(trace.transfer_start_s[others], kind="stable")]:
                     if trace.transfer_start_s[o] > covered + tolerance_s:

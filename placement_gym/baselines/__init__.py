@@ -1,0 +1,1 @@
+"""Baselines: functions from a Problem to a Result."""

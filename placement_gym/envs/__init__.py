@@ -1,0 +1,1 @@
+"""Environments: placement as Markov decision processes."""

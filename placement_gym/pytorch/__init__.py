@@ -1,0 +1,1 @@
+"""The only torch in the gym: capture of modules."""

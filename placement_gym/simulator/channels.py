@@ -12,7 +12,7 @@ from placement_gym.simulator.queues import comes_before
 NONE, LINK, EGRESS, PORT, HALF_DUPLEX = 0, 1, 2, 3, 4
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def is_free(contention: int, taken: np.ndarray, d: int, src: int, dst: int) -> bool:
     """Whether a transfer from src to dst could start."""
     if contention == LINK:
@@ -24,7 +24,7 @@ def is_free(contention: int, taken: np.ndarray, d: int, src: int, dst: int) -> b
     return not (taken[d + src] or taken[d + dst])
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def set_taken(contention: int, taken: np.ndarray, d: int, src: int, dst: int, value: bool) -> None:
     """Takes or frees what a transfer from src to dst occupies."""
     if contention == LINK:
@@ -38,9 +38,16 @@ def set_taken(contention: int, taken: np.ndarray, d: int, src: int, dst: int, va
             taken[d + dst] = value
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def best_queue(
-    mode: int, contention: int, x: int, y: int, d: int, head: np.ndarray, taken: np.ndarray, joined: np.ndarray,
+    mode: int,
+    contention: int,
+    x: int,
+    y: int,
+    d: int,
+    head: np.ndarray,
+    taken: np.ndarray,
+    joined: np.ndarray,
     rank: np.ndarray,
 ) -> int:
     """The queue whose first transfer starts next, -1 if none can; asked when x may send or y (if >= 0) may receive.
@@ -78,10 +85,20 @@ def best_queue(
     return best
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def best_multicast(
-    mode: int, contention: int, waiting: np.ndarray, n: int, out_start: np.ndarray, src_op: np.ndarray,
-    dst_op: np.ndarray, tensor: np.ndarray, op_device: np.ndarray, d: int, taken: np.ndarray, joined: np.ndarray,
+    mode: int,
+    contention: int,
+    waiting: np.ndarray,
+    n: int,
+    out_start: np.ndarray,
+    src_op: np.ndarray,
+    dst_op: np.ndarray,
+    tensor: np.ndarray,
+    op_device: np.ndarray,
+    d: int,
+    taken: np.ndarray,
+    joined: np.ndarray,
     rank: np.ndarray,
 ) -> int:
     """Index in `waiting` (walk places of multicasts) of the one that starts next, -1 if none can."""

@@ -73,7 +73,9 @@ class CompiledProblem:
         """
         b = len(op_devices)
         ends_s = np.empty((b, 2))
-        arrays = self.arrays if priorities is None or priorities.ndim == 2 else self.arrays._replace(priority=priorities)
+        arrays = (
+            self.arrays if priorities is None or priorities.ndim == 2 else self.arrays._replace(priority=priorities)
+        )
         untold = np.empty((4, 0))
 
         def run(i: int, j: int) -> None:

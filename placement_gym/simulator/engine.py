@@ -17,9 +17,7 @@ from placement_gym.simulator.reference import ReferenceSimulator
 Engine = Literal["kernel", "reference"]
 
 
-def _noise_factors(
-    problem: Problem, noise: float, rng: np.random.Generator | None
-) -> tuple[FloatArray, FloatArray]:
+def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | None) -> tuple[FloatArray, FloatArray]:
     if not 0 <= noise < float("inf"):
         raise InvalidOption(f"noise is {noise}; expected a finite standard deviation >= 0")
     if noise == 0:
@@ -38,9 +36,7 @@ def _ranks(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatArr
         return np.zeros(problem.n_ops)
     ranks = np.asarray(priority, dtype=np.float64)
     if ranks.shape != (problem.n_ops,) or bool(np.isnan(ranks).any()):
-        raise InvalidOption(
-            f"priority has shape {ranks.shape} (or holds NaN); expected ({problem.n_ops},) numbers"
-        )
+        raise InvalidOption(f"priority has shape {ranks.shape} (or holds NaN); expected ({problem.n_ops},) numbers")
     return ranks
 
 
@@ -78,9 +74,7 @@ def simulate(
     ranks = _ranks(problem, resolved, priority)
     op_factor, edge_factor = _noise_factors(problem, noise, rng)
     if engine == "reference":
-        trace = ReferenceSimulator(
-            problem, placement.op_device, resolved, ranks, op_factor, edge_factor
-        ).run()
+        trace = ReferenceSimulator(problem, placement.op_device, resolved, ranks, op_factor, edge_factor).run()
     else:
         factors = (op_factor, edge_factor) if noise > 0 else (None, None)
         trace = compile_problem(problem, resolved).trace(np.array(placement.op_device), ranks, *factors)
@@ -126,9 +120,7 @@ def simulate_batch(
     if not np.isfinite(problem.op_time_s).all():
         bad = np.argwhere(~np.isfinite(problem.op_time_s[np.arange(n), devices]))
         if bad.size:
-            raise InfeasiblePlacement(
-                f"placement {bad[0][0]}: " + str(infeasibility(problem, devices[bad[0][0]]))
-            )
+            raise InfeasiblePlacement(f"placement {bad[0][0]}: " + str(infeasibility(problem, devices[bad[0][0]])))
     if n_threads is not None and n_threads < 1:
         raise InvalidOption(f"n_threads is {n_threads}; expected >= 1")
     ranks: FloatArray | None = None
@@ -136,8 +128,6 @@ def simulate_batch(
         given = None if priorities is None else np.asarray(priorities, dtype=np.float64)
         if given is None or given.shape not in ((n,), devices.shape) or bool(np.isnan(given).any()):
             got = None if given is None else given.shape
-            raise InvalidOption(
-                f"priorities has shape {got} (or holds NaN); expected ({n},) or {devices.shape}"
-            )
+            raise InvalidOption(f"priorities has shape {got} (or holds NaN); expected ({n},) or {devices.shape}")
         ranks = np.ascontiguousarray(given)
     return compile_problem(problem, resolved).makespans_s(devices, ranks, n_threads)

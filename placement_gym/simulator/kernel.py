@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from placement_gym.simulator.channels import NONE, best_multicast, best_queue, set_taken
-from placement_gym.simulator.queues import PRIORITY, heap_drop, heap_push, queue_pop, queue_push
+from placement_gym.simulator.queues import LIFO, PRIORITY, heap_drop, heap_push, merge
 
 EDGE, TENSOR, MULTICAST = 0, 1, 2
 OP_END, DEVICE_FREE, EDGE_HERE, READY, TRANSFER_END, CHANNEL_FREE = 0, 1, 2, 3, 4, 5
@@ -49,21 +49,25 @@ class Arrays(NamedTuple):
     edge_factor: np.ndarray
 
 
-@njit(inline="always")  # type: ignore[misc]
-def run_one(
-    options: Options, arrays: Arrays, op_device: np.ndarray, op_times: np.ndarray, transfer_times: np.ndarray
-) -> tuple[float, float]:
-    """Simulates one placement.
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def run_many(
+    options: Options,
+    arrays: Arrays,
+    op_devices: np.ndarray,
+    ends_s: np.ndarray,
+    op_times: np.ndarray,
+    transfer_times: np.ndarray,
+) -> None:
+    """Simulates placements one after the other.
 
     Args:
         options: The rule.
         arrays: The problem.
-        op_device: int32 [n_ops].
-        op_times: float64 [4, n_ops] (ready, start, finish, release), written if `options.recording`.
+        op_devices: int32 [B, n_ops].
+        ends_s: float64 [B, 2], written: finish of the last op, time of the last event.
+        op_times: float64 [4, n_ops] (ready, start, finish, release) of the last placement, written if
+            `options.recording`.
         transfer_times: float64 [4, n_edges] (ready, start, arrival, release), in walking order, likewise.
-
-    Returns:
-        (finish of the last op, time of the last event), seconds.
     """
     mode, transfers, contention, device_hold_s, latency_holds, noisy, recording = options
     op_time_s, slots, n_inputs, out_start, src_op, dst_op, size, tensor, latency_s, bytes_per_s = arrays[:10]
@@ -74,241 +78,348 @@ def run_one(
     n_items = n + m if contended else n
     n_queues = d + d * d if contended else d
 
-    heap_time = np.empty(n + m + d + 1, np.float64)
-    heap_key = np.empty(n + m + d + 1, np.int64)
-    now_key = np.empty(n + m, np.int64)
-    missing = n_inputs.copy()
-    free_slots = slots.copy()
-    head = np.full(n_queues, -1, np.int32)
-    tail = np.empty(n_queues, np.int32)
-    nxt = np.empty(n_items, np.int32)
-    right = np.empty(n_items if mode == PRIORITY else 0, np.int32)
-    joined = np.empty(n_items, np.int64)
-    rank = np.empty(n_items if mode == PRIORITY else 0, np.float64)
-    if mode == PRIORITY:
-        rank[:n] = priority
-    taken = np.zeros(2 * d + d * d, np.bool_)
-    stamp = np.full(d, -1, np.int32)
-    waiting = np.empty(m if contended and multicast else 0, np.int32)
-    heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting = 0, 0, 0, 0, 0, 0
+    for b in range(op_devices.shape[0]):
+        op_device = op_devices[b]
+        heap_time = np.empty(n + m + d + 1, np.float64)
+        heap_key = np.empty(n + m + d + 1, np.int64)
+        now_key = np.empty(n + m, np.int64)
+        missing = n_inputs.copy()
+        free_slots = slots.copy()
+        head = np.full(n_queues, -1, np.int32)
+        tail = np.empty(n_queues, np.int32)
+        nxt = np.empty(n_items, np.int32)
+        right = np.empty(n_items if mode == PRIORITY else 0, np.int32)
+        joined = np.empty(n_items, np.int64)
+        rank = np.empty(n_items if mode == PRIORITY else 0, np.float64)
+        if mode == PRIORITY:
+            rank[:n] = priority
+        taken = np.zeros(2 * d + d * d, np.bool_)
+        stamp = np.full(d, -1, np.int32)
+        waiting = np.empty(m if contended and multicast else 0, np.int32)
+        heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting = 0, 0, 0, 0, 0, 0
 
-    for op in range(n):
-        if missing[op] == 0:
-            if recording:
-                op_times[0, op] = 0.0
-            joined[op] = n_joined
-            n_joined += 1
-            queue_push(mode, op_device[op], op, head, tail, nxt, right, joined, rank)
-    next_source = 0
-    t = 0.0
-    last_op = 0.0
-    while True:
-        # What this event leaves to do: start ops on `device`; start transfers that leave x or enter y; make
-        # transfers on the walk places [walk, walk_end); deliver the edges of the transfer at walk place `arrived`.
-        device, x, y, walk, walk_end, arrived, released, ended = -1, -1, -1, 0, 0, -1, -1, -1
-        if next_source < n:
-            while next_source < n and n_inputs[next_source] != 0:
-                next_source += 1
-            if next_source < n:
-                device = op_device[next_source]
-                next_source += 1
-        else:
-            if now_head < now_tail and not (heap_n > 0 and heap_time[0] == t and heap_key[0] < now_key[now_head]):
-                key = now_key[now_head]
-                now_head += 1
-            elif heap_n > 0:
-                t = heap_time[0]
-                key = heap_key[0]
-                heap_drop(heap_time, heap_key, heap_n)
-                heap_n -= 1
+        step = 0
+        t = 0.0
+        last_op = 0.0
+        while True:
+            # What this event leaves to do: start ops on `device`; start transfers that leave x or enter y; make
+            # transfers on the walk places [walk, walk_end); deliver the edges of the transfer at walk place `arrived`.
+            # Op `ready` joins its queue at the end of this event where nothing else is left to do at this instant:
+            # just what its own event would do.
+            device, x, y, walk, walk_end, arrived, released, ended, ready = -1, -1, -1, 0, 0, -1, -1, -1, -1
+            if step < 2 * n:
+                # First all ops without inputs join their queues, then their devices start.
+                op = step % n
+                if n_inputs[op] == 0 and step < n:
+                    ready = op
+                elif n_inputs[op] == 0:
+                    device = op_device[op]
+                step += 1
             else:
-                return last_op, t
-            kind = key & 7
-            item = (key & 0xFFFFFFFF) >> 3
-            if kind == EDGE_HERE:
-                missing[item] -= 1
-                if missing[item] == 0:
-                    now_key[now_tail] = (n_scheduled << 32) | (item << 3) | READY
+                if now_head < now_tail and not (heap_n > 0 and heap_time[0] == t and heap_key[0] < now_key[now_head]):
+                    key = now_key[now_head]
+                    now_head += 1
+                elif heap_n > 0:
+                    t = heap_time[0]
+                    key = heap_key[0]
+                    heap_drop(heap_time, heap_key, heap_n)
+                    heap_n -= 1
+                else:
+                    ends_s[b, 0] = last_op
+                    ends_s[b, 1] = t
+                    break
+                kind = key & 7
+                item = (key & 0xFFFFFFFF) >> 3
+                if kind == EDGE_HERE:
+                    missing[item] -= 1
+                    if missing[item] == 0:
+                        if now_head == now_tail and (heap_n == 0 or heap_time[0] > t):
+                            ready = item
+                        else:
+                            now_key[now_tail] = (n_scheduled << 32) | (item << 3) | READY
+                            now_tail += 1
+                            n_scheduled += 1
+                elif kind == READY:
+                    ready = item
+                elif kind == OP_END:
+                    last_op = t
+                    ended = item
+                    walk = out_start[item]
+                    walk_end = out_start[item + 1]
+                elif kind == TRANSFER_END:
+                    arrived = item
+                elif kind == CHANNEL_FREE:
+                    released = item
+                else:
+                    device = item
+                    free_slots[item] += 1
+
+            for k in range(walk, walk_end):
+                src = op_device[ended]
+                dst = op_device[dst_op[k]]
+                if dst == src:
+                    now_key[now_tail] = (n_scheduled << 32) | (dst_op[k] << 3) | EDGE_HERE
                     now_tail += 1
                     n_scheduled += 1
-            elif kind == READY:
-                if recording:
-                    op_times[0, item] = t
-                device = op_device[item]
-                joined[item] = n_joined
-                n_joined += 1
-                queue_push(mode, device, item, head, tail, nxt, right, joined, rank)
-            elif kind == OP_END:
-                last_op = t
-                ended = item
-                walk = out_start[item]
-                walk_end = out_start[item + 1]
-            elif kind == TRANSFER_END:
-                arrived = item
-            elif kind == CHANNEL_FREE:
-                released = item
-            else:
-                device = item
-                free_slots[item] += 1
-
-        for k in range(walk, walk_end):
-            src = op_device[ended]
-            dst = op_device[dst_op[k]]
-            if dst == src:
-                now_key[now_tail] = (n_scheduled << 32) | (dst_op[k] << 3) | EDGE_HERE
-                now_tail += 1
-                n_scheduled += 1
-                continue
-            if transfers != EDGE:
-                place = 0 if multicast else dst
-                if stamp[place] == tensor[k]:
                     continue
-                stamp[place] = tensor[k]
-            if recording:
-                transfer_times[0, k] = t
+                if transfers != EDGE:
+                    place = 0 if multicast else dst
+                    if stamp[place] == tensor[k]:
+                        continue
+                    stamp[place] = tensor[k]
+                if recording:
+                    transfer_times[0, k] = t
+                if contended:
+                    if mode == PRIORITY:
+                        rank[n + k] = priority[dst_op[k]]
+                        for j in range(k + 1, walk_end if transfers != EDGE else 0):
+                            there = op_device[dst_op[j]]
+                            if tensor[j] == tensor[k] and (there == dst or (multicast and there != src)):
+                                rank[n + k] = max(rank[n + k], priority[dst_op[j]])
+                    joined[n + k] = n_joined
+                    n_joined += 1
+                    x = src
+                    if multicast:
+                        waiting[n_waiting] = k
+                        n_waiting += 1
+                    else:
+                        queue = d + src * d + dst
+                        transfer = n + k
+                        if mode == PRIORITY:
+                            nxt[transfer] = -1
+                            right[transfer] = -1
+                            head[queue] = merge(head[queue], transfer, nxt, right, joined, rank)
+                        elif mode == LIFO or head[queue] < 0:
+                            nxt[transfer] = head[queue]
+                            head[queue] = transfer
+                            tail[queue] = transfer
+                        else:
+                            nxt[transfer] = -1
+                            nxt[tail[queue]] = transfer
+                            tail[queue] = transfer
+                else:
+                    if recording:
+                        transfer_times[1, k] = t
+                    if multicast:
+                        arrival, _ = _multicast_s(
+                            k,
+                            latency_holds,
+                            out_start,
+                            src_op,
+                            dst_op,
+                            tensor,
+                            size,
+                            latency_s,
+                            bytes_per_s,
+                            op_device,
+                        )
+                    elif latency_holds:
+                        arrival = size[k] / bytes_per_s[src, dst]
+                    else:
+                        arrival = latency_s[src, dst] + size[k] / bytes_per_s[src, dst]
+                    if noisy:
+                        arrival = arrival * edge_factor[k]
+                    heap_push(
+                        heap_time,
+                        heap_key,
+                        heap_n,
+                        t + arrival,
+                        (n_scheduled << 32) | (k << 3) | TRANSFER_END,
+                    )
+                    heap_n += 1
+                    n_scheduled += 1
+
+            if arrived >= 0:
+                src = op_device[src_op[arrived]]
+                dst = op_device[dst_op[arrived]]
+                for j in range(arrived, out_start[src_op[arrived] + 1] if transfers != EDGE else arrived + 1):
+                    if tensor[j] != tensor[arrived]:
+                        break
+                    op = dst_op[j]
+                    if op_device[op] == dst or (multicast and op_device[op] != src):
+                        missing[op] -= 1
+                        if missing[op] == 0:
+                            if ready < 0 and now_head == now_tail and (heap_n == 0 or heap_time[0] > t):
+                                ready = op
+                            else:
+                                now_key[now_tail] = (n_scheduled << 32) | (op << 3) | READY
+                                now_tail += 1
+                                n_scheduled += 1
+                hold = 0.0
+                if latency_holds and multicast:
+                    _, hold = _multicast_s(
+                        arrived,
+                        True,
+                        out_start,
+                        src_op,
+                        dst_op,
+                        tensor,
+                        size,
+                        latency_s,
+                        bytes_per_s,
+                        op_device,
+                    )
+                elif latency_holds:
+                    hold = latency_s[src, dst]
+                if recording:
+                    transfer_times[2, arrived] = t
+                    transfer_times[3, arrived] = t + hold
+                if hold > 0.0 and contended:
+                    heap_push(
+                        heap_time,
+                        heap_key,
+                        heap_n,
+                        t + hold,
+                        (n_scheduled << 32) | (arrived << 3) | CHANNEL_FREE,
+                    )
+                    heap_n += 1
+                    n_scheduled += 1
+                else:
+                    released = arrived
+
             if contended:
-                if mode == PRIORITY:
-                    rank[n + k] = priority[dst_op[k]]
-                    for j in range(k + 1, walk_end if transfers != EDGE else 0):
-                        there = op_device[dst_op[j]]
-                        if tensor[j] == tensor[k] and (there == dst or (multicast and there != src)):
-                            rank[n + k] = max(rank[n + k], priority[dst_op[j]])
-                joined[n + k] = n_joined
+                if released >= 0:
+                    x = op_device[src_op[released]]
+                    y = op_device[dst_op[released]]
+                    for j in range(released, out_start[src_op[released] + 1] if multicast else released + 1):
+                        if tensor[j] != tensor[released]:
+                            break
+                        if op_device[dst_op[j]] != x:
+                            set_taken(contention, taken, d, x, op_device[dst_op[j]], False)
+                while x >= 0:
+                    if multicast:
+                        i = best_multicast(
+                            mode,
+                            contention,
+                            waiting[:n_waiting],
+                            n,
+                            out_start,
+                            src_op,
+                            dst_op,
+                            tensor,
+                            op_device,
+                            d,
+                            taken,
+                            joined,
+                            rank,
+                        )
+                        if i < 0:
+                            break
+                        k = waiting[i]
+                        n_waiting -= 1
+                        waiting[i] = waiting[n_waiting]
+                    else:
+                        i = best_queue(mode, contention, x, y, d, head, taken, joined, rank)
+                        if i < 0:
+                            break
+                        k = head[i] - n
+                        if mode == PRIORITY:
+                            head[i] = merge(nxt[n + k], right[n + k], nxt, right, joined, rank)
+                        else:
+                            head[i] = nxt[n + k]
+                    src = op_device[src_op[k]]
+                    dst = op_device[dst_op[k]]
+                    for j in range(k, out_start[src_op[k] + 1] if multicast else k + 1):
+                        if tensor[j] != tensor[k]:
+                            break
+                        if op_device[dst_op[j]] != src:
+                            set_taken(contention, taken, d, src, op_device[dst_op[j]], True)
+                    if recording:
+                        transfer_times[1, k] = t
+                    if multicast:
+                        arrival, _ = _multicast_s(
+                            k,
+                            latency_holds,
+                            out_start,
+                            src_op,
+                            dst_op,
+                            tensor,
+                            size,
+                            latency_s,
+                            bytes_per_s,
+                            op_device,
+                        )
+                    elif latency_holds:
+                        arrival = size[k] / bytes_per_s[src, dst]
+                    else:
+                        arrival = latency_s[src, dst] + size[k] / bytes_per_s[src, dst]
+                    if noisy:
+                        arrival = arrival * edge_factor[k]
+                    heap_push(
+                        heap_time,
+                        heap_key,
+                        heap_n,
+                        t + arrival,
+                        (n_scheduled << 32) | (k << 3) | TRANSFER_END,
+                    )
+                    heap_n += 1
+                    n_scheduled += 1
+
+            if ended >= 0:
+                src = op_device[ended]
+                hold = 0.0
+                if device_hold_s > 0.0 and op_time_s[ended, src] > 0.0:
+                    hold = device_hold_s
+                if recording:
+                    op_times[2, ended] = t
+                    op_times[3, ended] = t + hold
+                if hold > 0.0:
+                    heap_push(heap_time, heap_key, heap_n, t + hold, (n_scheduled << 32) | (src << 3) | DEVICE_FREE)
+                    heap_n += 1
+                    n_scheduled += 1
+                else:
+                    free_slots[src] += 1
+                    device = src
+
+            if ready >= 0:
+                if recording:
+                    op_times[0, ready] = t
+                queue = op_device[ready]
+                joined[ready] = n_joined
                 n_joined += 1
-                x = src
-                if multicast:
-                    waiting[n_waiting] = k
-                    n_waiting += 1
+                if mode == PRIORITY:
+                    nxt[ready] = -1
+                    right[ready] = -1
+                    head[queue] = merge(head[queue], ready, nxt, right, joined, rank)
+                elif mode == LIFO or head[queue] < 0:
+                    nxt[ready] = head[queue]
+                    head[queue] = ready
+                    tail[queue] = ready
                 else:
-                    queue_push(mode, d + src * d + dst, n + k, head, tail, nxt, right, joined, rank)
-            else:
+                    nxt[ready] = -1
+                    nxt[tail[queue]] = ready
+                    tail[queue] = ready
+                if step > n:
+                    device = queue
+            while device >= 0 and free_slots[device] > 0 and head[device] >= 0:
+                op = head[device]
+                if mode == PRIORITY:
+                    head[device] = merge(nxt[op], right[op], nxt, right, joined, rank)
+                else:
+                    head[device] = nxt[op]
+                free_slots[device] -= 1
                 if recording:
-                    transfer_times[1, k] = t
-                if multicast:
-                    arrival, _ = _multicast_s(
-                        k, latency_holds, out_start, src_op, dst_op, tensor, size, latency_s, bytes_per_s, op_device
-                    )
-                elif latency_holds:
-                    arrival = size[k] / bytes_per_s[src, dst]
-                else:
-                    arrival = latency_s[src, dst] + size[k] / bytes_per_s[src, dst]
+                    op_times[1, op] = t
+                duration = op_time_s[op, device]
                 if noisy:
-                    arrival = arrival * edge_factor[k]
-                heap_push(heap_time, heap_key, heap_n, t + arrival, (n_scheduled << 32) | (k << 3) | TRANSFER_END)
+                    duration = duration * op_factor[op]
+                heap_push(heap_time, heap_key, heap_n, t + duration, (n_scheduled << 32) | (op << 3) | OP_END)
                 heap_n += 1
                 n_scheduled += 1
-
-        if arrived >= 0:
-            src = op_device[src_op[arrived]]
-            dst = op_device[dst_op[arrived]]
-            for j in range(arrived, out_start[src_op[arrived] + 1] if transfers != EDGE else arrived + 1):
-                if tensor[j] != tensor[arrived]:
-                    break
-                op = dst_op[j]
-                if op_device[op] == dst or (multicast and op_device[op] != src):
-                    missing[op] -= 1
-                    if missing[op] == 0:
-                        now_key[now_tail] = (n_scheduled << 32) | (op << 3) | READY
-                        now_tail += 1
-                        n_scheduled += 1
-            hold = 0.0
-            if latency_holds and multicast:
-                _, hold = _multicast_s(
-                    arrived, True, out_start, src_op, dst_op, tensor, size, latency_s, bytes_per_s, op_device
-                )
-            elif latency_holds:
-                hold = latency_s[src, dst]
-            if recording:
-                transfer_times[2, arrived] = t
-                transfer_times[3, arrived] = t + hold
-            if hold > 0.0 and contended:
-                heap_push(heap_time, heap_key, heap_n, t + hold, (n_scheduled << 32) | (arrived << 3) | CHANNEL_FREE)
-                heap_n += 1
-                n_scheduled += 1
-            else:
-                released = arrived
-
-        if contended:
-            if released >= 0:
-                x = op_device[src_op[released]]
-                y = op_device[dst_op[released]]
-                for j in range(released, out_start[src_op[released] + 1] if multicast else released + 1):
-                    if tensor[j] != tensor[released]:
-                        break
-                    if op_device[dst_op[j]] != x:
-                        set_taken(contention, taken, d, x, op_device[dst_op[j]], False)
-            while x >= 0:
-                if multicast:
-                    i = best_multicast(
-                        mode, contention, waiting[:n_waiting], n, out_start, src_op, dst_op, tensor, op_device, d, taken,
-                        joined, rank,
-                    )
-                    if i < 0:
-                        break
-                    k = waiting[i]
-                    n_waiting -= 1
-                    waiting[i] = waiting[n_waiting]
-                else:
-                    i = best_queue(mode, contention, x, y, d, head, taken, joined, rank)
-                    if i < 0:
-                        break
-                    k = queue_pop(mode, i, head, nxt, right, joined, rank) - n
-                src = op_device[src_op[k]]
-                dst = op_device[dst_op[k]]
-                for j in range(k, out_start[src_op[k] + 1] if multicast else k + 1):
-                    if tensor[j] != tensor[k]:
-                        break
-                    if op_device[dst_op[j]] != src:
-                        set_taken(contention, taken, d, src, op_device[dst_op[j]], True)
-                if recording:
-                    transfer_times[1, k] = t
-                if multicast:
-                    arrival, _ = _multicast_s(
-                        k, latency_holds, out_start, src_op, dst_op, tensor, size, latency_s, bytes_per_s, op_device
-                    )
-                elif latency_holds:
-                    arrival = size[k] / bytes_per_s[src, dst]
-                else:
-                    arrival = latency_s[src, dst] + size[k] / bytes_per_s[src, dst]
-                if noisy:
-                    arrival = arrival * edge_factor[k]
-                heap_push(heap_time, heap_key, heap_n, t + arrival, (n_scheduled << 32) | (k << 3) | TRANSFER_END)
-                heap_n += 1
-                n_scheduled += 1
-
-        if ended >= 0:
-            src = op_device[ended]
-            hold = 0.0
-            if device_hold_s > 0.0 and op_time_s[ended, src] > 0.0:
-                hold = device_hold_s
-            if recording:
-                op_times[2, ended] = t
-                op_times[3, ended] = t + hold
-            if hold > 0.0:
-                heap_push(heap_time, heap_key, heap_n, t + hold, (n_scheduled << 32) | (src << 3) | DEVICE_FREE)
-                heap_n += 1
-                n_scheduled += 1
-            else:
-                free_slots[src] += 1
-                device = src
-
-        while device >= 0 and free_slots[device] > 0 and head[device] >= 0:
-            op = queue_pop(mode, device, head, nxt, right, joined, rank)
-            free_slots[device] -= 1
-            if recording:
-                op_times[1, op] = t
-            duration = op_time_s[op, device]
-            if noisy:
-                duration = duration * op_factor[op]
-            heap_push(heap_time, heap_key, heap_n, t + duration, (n_scheduled << 32) | (op << 3) | OP_END)
-            heap_n += 1
-            n_scheduled += 1
 
 
 @njit(cache=True)  # type: ignore[misc]
 def _multicast_s(
-    k: int, latency_holds: bool, out_start: np.ndarray, src_op: np.ndarray, dst_op: np.ndarray,
-    tensor: np.ndarray, size: np.ndarray, latency_s: np.ndarray, bytes_per_s: np.ndarray, op_device: np.ndarray,
+    k: int,
+    latency_holds: bool,
+    out_start: np.ndarray,
+    src_op: np.ndarray,
+    dst_op: np.ndarray,
+    tensor: np.ndarray,
+    size: np.ndarray,
+    latency_s: np.ndarray,
+    bytes_per_s: np.ndarray,
+    op_device: np.ndarray,
 ) -> tuple[float, float]:
     """(seconds until the multicast at walk place k arrives, seconds that its channels stay taken after that)."""
     arrival = 0.0
@@ -327,21 +438,3 @@ def _multicast_s(
             else:
                 arrival = max(arrival, latency + flight)
     return arrival, after
-
-
-@njit(cache=True, nogil=True)  # type: ignore[misc]
-def run_many(
-    options: Options,
-    arrays: Arrays,
-    op_devices: np.ndarray,
-    ends_s: np.ndarray,
-    op_times: np.ndarray,
-    transfer_times: np.ndarray,
-) -> None:
-    """Simulates each placement op_devices[b], int32 [B, n_ops]; see `run_one`.
-
-    Writes (finish of the last op, time of the last event) into ends_s[b], float64 [B, 2]; the times, if asked
-    for, are those of the last placement.
-    """
-    for b in range(op_devices.shape[0]):
-        ends_s[b, 0], ends_s[b, 1] = run_one(options, arrays, op_devices[b], op_times, transfer_times)

@@ -1,7 +1,4 @@
-"""Queues of the kernel: the event heap and, per resource, a fifo, lifo or priority queue of what is ready for it.
-
-Everything is an index into flat arrays, so that a run allocates a dozen arrays and nothing else.
-"""
+"""Queues of the kernel: the heap of events, and the heaps of a priority queue. All are indices into flat arrays."""
 
 import numpy as np
 from numba import njit
@@ -9,7 +6,7 @@ from numba import njit
 FIFO, LIFO, PRIORITY = 0, 1, 2
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) -> None:
     """Puts event (t, k) on a binary heap of `size` events ordered by time, then key."""
     i = size
@@ -24,7 +21,7 @@ def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) ->
     key[i] = k
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     """Takes the first event off a heap of `size` events.
 
@@ -57,7 +54,7 @@ def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     key[i] = k
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
+@njit(cache=True)  # type: ignore[misc]
 def comes_before(mode: int, a: int, b: int, joined: np.ndarray, rank: np.ndarray) -> bool:
     """Whether item a leaves a queue before item b."""
     if mode == PRIORITY and rank[a] != rank[b]:
@@ -65,8 +62,8 @@ def comes_before(mode: int, a: int, b: int, joined: np.ndarray, rank: np.ndarray
     return joined[a] > joined[b] if mode == LIFO else joined[a] < joined[b]
 
 
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
-def _merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarray, rank: np.ndarray) -> int:
+@njit(cache=True)  # type: ignore[misc]
+def merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarray, rank: np.ndarray) -> int:
     """Root of the skew heap (Sleator and Tarjan, 1986) that joins heaps a and b; -1 is the empty heap."""
     if a < 0:
         return b
@@ -87,51 +84,3 @@ def _merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarr
         else:
             left[a] = b
             a, b = b, old_right
-
-
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
-def queue_push(
-    mode: int,
-    q: int,
-    item: int,
-    head: np.ndarray,
-    tail: np.ndarray,
-    nxt: np.ndarray,
-    right: np.ndarray,
-    joined: np.ndarray,
-    rank: np.ndarray,
-) -> None:
-    """Puts `item` into queue q."""
-    if mode == FIFO:
-        nxt[item] = -1
-        if head[q] < 0:
-            head[q] = item
-        else:
-            nxt[tail[q]] = item
-        tail[q] = item
-    elif mode == LIFO:
-        nxt[item] = head[q]
-        head[q] = item
-    else:
-        nxt[item] = -1
-        right[item] = -1
-        head[q] = _merge(head[q], item, nxt, right, joined, rank)
-
-
-@njit(cache=True, forceinline=True)  # type: ignore[misc]
-def queue_pop(
-    mode: int,
-    q: int,
-    head: np.ndarray,
-    nxt: np.ndarray,
-    right: np.ndarray,
-    joined: np.ndarray,
-    rank: np.ndarray,
-) -> int:
-    """Takes the first item out of queue q, which is not empty."""
-    item = head[q]
-    if mode == PRIORITY:
-        head[q] = _merge(nxt[item], right[item], nxt, right, joined, rank)
-    else:
-        head[q] = nxt[item]
-    return item

@@ -19,8 +19,6 @@ from typing import Literal
 
 import numpy as np
 
-import numpy as np
-
 from placement_gym.graph import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
