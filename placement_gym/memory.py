@@ -42,7 +42,8 @@ def peak_memory_bytes(problem: Problem, op_device: IntArray, rule: Rule, trace: 
     device, start, until, size = live_intervals(problem, op_device, rule, trace)
     lasting = until > start
     device, start, until, size = device[lasting], start[lasting], until[lasting], size[lasting]
-    peak = np.bincount(op_device, weights=problem.graph.op_parameter_bytes, minlength=problem.n_devices)
+    peak = np.zeros(problem.n_devices)
+    np.add.at(peak, op_device, problem.graph.op_parameter_bytes)
     for d in range(problem.n_devices):
         here = device == d
         time = np.concatenate([until[here], start[here]])

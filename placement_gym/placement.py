@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.graph import IntArray, read_only
+from placement_gym.graph import FloatArray, IntArray, read_only
 from placement_gym.problem import Problem
 
 
@@ -38,9 +38,11 @@ class Placement:
             raise InfeasiblePlacement(reason)
 
 
-def device_memory_used_bytes(problem: Problem, op_device: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def device_memory_used_bytes(problem: Problem, op_device: ArrayLike) -> FloatArray:
     """float64 [n_devices]: bytes claimed on each device by the ops placed there."""
-    return np.bincount(np.asarray(op_device), weights=problem.op_memory_bytes, minlength=problem.n_devices)
+    used = np.zeros(problem.n_devices)
+    np.add.at(used, np.asarray(op_device), problem.op_memory_bytes)
+    return used
 
 
 def infeasibility(problem: Problem, op_device: ArrayLike) -> str | None:

@@ -9,7 +9,8 @@ from placement_gym.problem import Problem
 def mean_op_time_s(problem: Problem) -> FloatArray:
     """float64 [n_ops]: mean over the devices that can run the op."""
     able = np.isfinite(problem.op_time_s)
-    return np.where(able, problem.op_time_s, 0.0).sum(axis=1) / able.sum(axis=1)
+    mean: FloatArray = np.where(able, problem.op_time_s, 0.0).sum(axis=1) / able.sum(axis=1)
+    return mean
 
 
 def fastest_op_time_s(problem: Problem) -> FloatArray:
@@ -26,7 +27,7 @@ def mean_edge_time_s(problem: Problem) -> FloatArray:
     apart = ~np.eye(d, dtype=bool)
     latency = problem.link_latency_s[apart].mean()
     seconds_per_byte = (1.0 / problem.link_bytes_per_s[apart]).mean()
-    return latency + problem.graph.edge_bytes * seconds_per_byte
+    return np.asarray(latency + problem.graph.edge_bytes * seconds_per_byte)
 
 
 def b_level_s(problem: Problem, op_time_s: FloatArray, edge_time_s: FloatArray) -> FloatArray:

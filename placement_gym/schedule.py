@@ -77,7 +77,7 @@ class Schedule:
         if self.exact:
             self._check_durations()
         for d, name in enumerate(self.problem.device_names):
-            ops = np.flatnonzero(self.op_device == d)
+            ops = np.flatnonzero(self.op_device == d).astype(np.int32)
             self._check_device(name, ops, int(self.problem.device_slots[d]), tolerance_s)
         self._check_channels(tolerance_s)
         over = np.flatnonzero(self.peak_memory_bytes > self.problem.device_memory_bytes)
@@ -134,13 +134,13 @@ class Schedule:
         if wrong.size:
             i = int(wrong[0])
             raise InvalidSchedule(
-                f"precedence: {self._op(i)} is called ready at {trace.op_ready_s[i]} s; its inputs are there at {ready[i]} s"
+                f"precedence: {self._op(i)} is ready at {trace.op_ready_s[i]} s; expected {ready[i]} s, its last input"
             )
         for e in self.transfers().tolist():
             done = trace.op_finish_s[graph.edge_src[e]]
             if abs(trace.transfer_ready_s[e] - done) > tolerance_s:
                 raise InvalidSchedule(
-                    f"precedence: {self._transfer(e)} is ready at {trace.transfer_ready_s[e]} s; its producer ends at {done} s"
+                    f"precedence: {self._transfer(e)} is ready at {trace.transfer_ready_s[e]} s; expected {done} s"
                 )
 
     def _check_durations(self) -> None:
@@ -212,7 +212,7 @@ class Schedule:
             wrong = passed[self.priority[passed] < self.priority[waiting]]
         if wrong.size:
             raise InvalidSchedule(
-                f"queue order ({self.rule.queue}): {self._op(int(wrong[0]))} starts on {name!r} before {self._op(waiting)}"
+                f"queue order ({self.rule.queue}) on {name!r}: {self._op(int(wrong[0]))} starts before {self._op(waiting)}"
             )
 
     def _channels(self) -> dict[int, list[Channel]]:
@@ -266,7 +266,7 @@ class Schedule:
 
 
 def _busy(start: FloatArray, end: FloatArray) -> tuple[FloatArray, IntArray]:
-    """(times, how many of the half-open intervals [start, end) hold from each time on); empty intervals count nothing."""
+    """(times, how many of the intervals [start, end) hold from each time on); empty intervals count nothing."""
     lasting = end > start
     start, end = start[lasting], end[lasting]
     time = np.unique(np.concatenate([start, end]))

@@ -18,7 +18,8 @@ class Trace:
         op_finish_s: float64 [n_ops], outputs exist.
         op_release_s: float64 [n_ops], the device slot is free again.
         transfer_ready_s: float64 [n_edges], producer done. A transfer is written at the first edge that it
-            delivers (in the order of `walk_order`); NaN at edges that stay on a device or are delivered by another edge's transfer.
+            delivers (in the order of `walk_order`); NaN at edges that stay on a device or that another edge's
+            transfer delivers.
         transfer_start_s: float64 [n_edges].
         transfer_arrival_s: float64 [n_edges].
         transfer_release_s: float64 [n_edges], the channels are free again.
@@ -38,7 +39,8 @@ class Trace:
     @classmethod
     def empty(cls, n_ops: int, n_edges: int) -> "Trace":
         """All NaN."""
-        return cls(*(np.full(n_ops, np.nan) for _ in range(4)), *(np.full(n_edges, np.nan) for _ in range(4)))
+        op, edge = np.full((4, n_ops), np.nan), np.full((4, n_edges), np.nan)
+        return cls(op[0], op[1], op[2], op[3], edge[0], edge[1], edge[2], edge[3])
 
 
 def walk_order(graph: OpGraph, rule: Rule) -> IntArray:
@@ -59,7 +61,7 @@ def walk_order(graph: OpGraph, rule: Rule) -> IntArray:
 
 
 def transfer_heads(graph: OpGraph, op_device: IntArray, rule: Rule) -> IntArray:
-    """int32 [n_edges]: the edge at which the transfer that delivers edge e is written, -1 where e stays on its device."""
+    """int32 [n_edges]: where the transfer that delivers edge e is written, -1 if e stays on its device."""
     walk = walk_order(graph, rule)
     dst_device = op_device[graph.edge_dst]
     remote = walk[op_device[graph.edge_src[walk]] != dst_device[walk]]

@@ -12,7 +12,7 @@ from placement_gym.simulator.queues import comes_before
 NONE, LINK, EGRESS, PORT, HALF_DUPLEX = 0, 1, 2, 3, 4
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def is_free(contention: int, taken: np.ndarray, d: int, src: int, dst: int) -> bool:
     """Whether a transfer from src to dst could start."""
     if contention == LINK:
@@ -24,7 +24,7 @@ def is_free(contention: int, taken: np.ndarray, d: int, src: int, dst: int) -> b
     return not (taken[d + src] or taken[d + dst])
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def set_taken(contention: int, taken: np.ndarray, d: int, src: int, dst: int, value: bool) -> None:
     """Takes or frees what a transfer from src to dst occupies."""
     if contention == LINK:
@@ -38,7 +38,7 @@ def set_taken(contention: int, taken: np.ndarray, d: int, src: int, dst: int, va
             taken[d + dst] = value
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def best_queue(
     mode: int,
     contention: int,
@@ -85,7 +85,7 @@ def best_queue(
     return best
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def best_multicast(
     mode: int,
     contention: int,

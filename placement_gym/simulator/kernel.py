@@ -49,7 +49,7 @@ class Arrays(NamedTuple):
     edge_factor: np.ndarray
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def run_many(
     options: Options,
     arrays: Arrays,
@@ -408,7 +408,7 @@ def run_many(
                 n_scheduled += 1
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def _multicast_s(
     k: int,
     latency_holds: bool,

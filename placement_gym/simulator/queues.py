@@ -3,10 +3,10 @@
 import numpy as np
 from numba import njit
 
-FIFO, LIFO, PRIORITY = 0, 1, 2
+FIFO, PRIORITY, LIFO = 0, 1, 2
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) -> None:
     """Puts event (t, k) on a binary heap of `size` events ordered by time, then key."""
     i = size
@@ -21,7 +21,7 @@ def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) ->
     key[i] = k
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     """Takes the first event off a heap of `size` events.
 
@@ -54,15 +54,15 @@ def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     key[i] = k
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def comes_before(mode: int, a: int, b: int, joined: np.ndarray, rank: np.ndarray) -> bool:
     """Whether item a leaves a queue before item b."""
     if mode == PRIORITY and rank[a] != rank[b]:
-        return rank[a] > rank[b]
-    return joined[a] > joined[b] if mode == LIFO else joined[a] < joined[b]
+        return bool(rank[a] > rank[b])
+    return bool(joined[a] > joined[b] if mode == LIFO else joined[a] < joined[b])
 
 
-@njit(cache=True)  # type: ignore[misc]
+@njit(cache=True)
 def merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarray, rank: np.ndarray) -> int:
     """Root of the skew heap (Sleator and Tarjan, 1986) that joins heaps a and b; -1 is the empty heap."""
     if a < 0:

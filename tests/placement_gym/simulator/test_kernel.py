@@ -1,0 +1,89 @@
+"""The kernel equals the reference bit for bit, and every schedule proves itself."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from strategies import ALL_RULES, placed_problems, random_placement, random_problem
+
+import placement_gym as pg
+from placement_gym.trace import Trace
+
+Placed = tuple[pg.Problem, NDArray[np.int32], NDArray[np.float64]]
+
+
+def assert_same_trace(one: Trace, other: Trace) -> None:
+    """Fails unless both traces hold the same floats."""
+    for f in fields(Trace):
+        np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name, strict=True)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(placed_problems(), st.sampled_from(ALL_RULES))
+def test_kernel_equals_reference(placed: Placed, rule: pg.Rule) -> None:
+    """Every time of every op and transfer is the same float on every mix of options, and the schedule is legal."""
+    problem, op_device, priority = placed
+    slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
+    fast = pg.simulate(problem, op_device, rule=rule, priority=priority)
+    assert_same_trace(slow.trace, fast.trace)
+    assert fast.makespan_s == slow.makespan_s
+    fast.check()
+
+
+@pytest.mark.parametrize("rule", ALL_RULES, ids=str)
+def test_every_rule_on_a_larger_graph(rule: pg.Rule) -> None:
+    """All 90 mixes of options agree on a graph large enough for long queues."""
+    rng = np.random.default_rng(0)
+    problem = random_problem(rng, n_ops=60, n_devices=3, edge_share=0.1)
+    op_device, priority = random_placement(rng, problem), rng.integers(0, 9, 60).astype(float)
+    slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
+    fast = pg.simulate(problem, op_device, rule=rule, priority=priority)
+    assert_same_trace(slow.trace, fast.trace)
+    fast.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(placed_problems(), st.sampled_from(ALL_RULES), st.integers(0, 2**31))
+def test_noise_is_the_same_in_both(placed: Placed, rule: pg.Rule, seed: int) -> None:
+    """With one seed, noisy runs of kernel and reference are the same; the schedule is still legal."""
+    problem, op_device, priority = placed
+    slow, fast = (
+        pg.simulate(
+            problem,
+            op_device,
+            rule=rule,
+            priority=priority,
+            noise=0.3,
+            rng=np.random.default_rng(seed),
+            engine=engine,  # type: ignore[arg-type]
+        )
+        for engine in ("reference", "kernel")
+    )
+    assert_same_trace(slow.trace, fast.trace)
+    fast.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(placed_problems(), st.sampled_from(ALL_RULES), st.integers(0, 2**31), st.sampled_from([1, 2, 5]))
+def test_batch_equals_one_by_one(placed: Placed, rule: pg.Rule, seed: int, n_threads: int) -> None:
+    """`simulate_batch` gives the makespans of `simulate`, on any number of threads, with shared or own priorities."""
+    problem, _, _ = placed
+    rng = np.random.default_rng(seed)
+    op_devices = np.stack([random_placement(rng, problem) for _ in range(7)])
+    for priorities in (rng.random(problem.n_ops), rng.random(op_devices.shape)):
+        batch = pg.simulate_batch(problem, op_devices, rule=rule, priorities=priorities, n_threads=n_threads)
+        ranks = np.broadcast_to(priorities, op_devices.shape)
+        single = [
+            pg.simulate(problem, p, rule=rule, priority=r).makespan_s for p, r in zip(op_devices, ranks, strict=True)
+        ]
+        np.testing.assert_array_equal(batch, single)
+
+
+def test_noise_has_mean_one() -> None:
+    """The noise factor is log-normal with mean 1, so noise does not slow the mean op down."""
+    problem = pg.Problem.from_times(pg.OpGraph.build([str(i) for i in range(20000)], []), np.ones((20000, 1)))
+    schedule = pg.simulate(problem, np.zeros(20000, int), noise=0.2, rng=np.random.default_rng(0))
+    assert schedule.makespan_s / 20000 == pytest.approx(1.0, abs=0.01)
