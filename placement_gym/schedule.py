@@ -211,8 +211,9 @@ class Schedule:
         else:
             wrong = passed[self.priority[passed] < self.priority[waiting]]
         if wrong.size:
+            first = self._op(int(wrong[0]))
             raise InvalidSchedule(
-                f"queue order ({self.rule.queue}) on {name!r}: {self._op(int(wrong[0]))} starts before {self._op(waiting)}"
+                f"queue order ({self.rule.queue}) on {name!r}: {first} starts before {self._op(waiting)}"
             )
 
     def _channels(self) -> dict[int, list[Channel]]:
