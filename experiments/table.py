@@ -1,0 +1,103 @@
+"""Row and the tables of results: on the terminal and as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from experiments.record import Record
+from placement_gym.baselines import BASELINES
+
+HEADINGS = ("method", "makespan (ms)", "ratio to best", "simulator calls", "seconds", "status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a comparison (fields as in `Record`).
+
+    Attributes:
+        is_baseline: Whether a solver found it (not an agent).
+    """
+
+    method: str
+    makespan_s: float
+    simulator_calls: int
+    seconds: float
+    status: str
+    is_baseline: bool
+
+
+def row_of_record(record: Record) -> Row:
+    """A recorded result as a line of the table."""
+    return Row(
+        method=record.method,
+        makespan_s=record.makespan_s,
+        simulator_calls=record.simulator_calls,
+        seconds=record.seconds,
+        status=record.status,
+        is_baseline=record.method.partition(" (")[0] in BASELINES,
+    )
+
+
+def number(value: float) -> str:
+    """Four significant digits; whole numbers with thousands separators from 1,000 on."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def cells(rows: Sequence[Row], lower_bound_s: float) -> list[tuple[str, ...]]:
+    """Lines of the comparison, best first, the lower bound last."""
+    best = min(row.makespan_s for row in rows)
+
+    def ratio(makespan_s: float) -> str:
+        return f"{makespan_s / best:.3f}" if best > 0 else "-"
+
+    lines = [
+        (
+            row.method,
+            f"{row.makespan_s * 1e3:,.4f}",
+            ratio(row.makespan_s),
+            f"{row.simulator_calls:,}",
+            f"{row.seconds:,.2f}",
+            row.status,
+        )
+        for row in sorted(rows, key=lambda row: row.makespan_s)
+    ]
+    return [*lines, ("(lower bound)", f"{lower_bound_s * 1e3:,.4f}", ratio(lower_bound_s), "", "", "no placement is faster")]
+
+
+def terminal(title: str, rows: Sequence[Row], lower_bound_s: float) -> Table:
+    """The comparison for the terminal; agents stand out."""
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if i in (0, len(HEADINGS) - 1) else "right", no_wrap=True)
+    agents = {row.method for row in rows if not row.is_baseline}
+    for line in cells(rows, lower_bound_s):
+        table.add_row(*line, style="bold" if line[0] in agents else None)
+    return table
+
+
+def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    head = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """One sentence per baseline that the best agent does not beat, or that it beats them all."""
+    agents, baselines = [r for r in rows if not r.is_baseline], [r for r in rows if r.is_baseline]
+    if not agents or not baselines:
+        return []
+    agent = min(agents, key=lambda row: row.makespan_s)
+    said = []
+    for row in sorted(baselines, key=lambda row: row.makespan_s):
+        effort = f"{row.simulator_calls:,} simulator calls, {row.seconds:,.1f} s"
+        if row.makespan_s < agent.makespan_s:
+            share = 100 * (agent.makespan_s / row.makespan_s - 1)
+            said.append(f"{row.method} ({effort}) is better than {agent.method}: {agent.method} takes {share:.1f}% longer.")
+        elif row.makespan_s == agent.makespan_s:
+            said.append(f"{row.method} ({effort}) is as good as {agent.method}.")
+    if not said:
+        said.append(f"{agent.method} is better than every baseline here.")
+    spent = f"{agent.simulator_calls:,} simulator calls, {agent.seconds:,.1f} s"
+    return [*said, f"({agent.method} spent {spent}.)"]
