@@ -1,5 +1,6 @@
 """A research gym for device placement and auto-parallelisation of neural networks."""
 
+from placement_gym import workloads
 from placement_gym.cluster import Cluster, Device, Link
 from placement_gym.costs import CostModel, RooflineCost, TableCost
 from placement_gym.graph import OpGraph
@@ -23,4 +24,5 @@ __all__ = [
     "TableCost",
     "simulate",
     "simulate_batch",
+    "workloads",
 ]

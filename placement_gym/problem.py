@@ -37,6 +37,9 @@ class Problem:
         op_memory_bytes: float64 [n_ops], what an op claims on its device in the feasibility rule.
         link_latency_s: float64 [n_devices, n_devices], ordered pairs (from, to).
         link_bytes_per_s: float64 [n_devices, n_devices].
+        tick_s: If not 0, op times, latencies and bytes / bandwidth are whole multiples of it, and the simulator
+            adds them up as whole numbers: what ties in the published unit then ties here, whatever the rounding
+            of seconds.
         fingerprint: SHA-256 over everything but the name: equal problems, equal fingerprints.
 
     Raises:
@@ -54,6 +57,7 @@ class Problem:
     op_memory_bytes: FloatArray
     link_latency_s: FloatArray
     link_bytes_per_s: FloatArray
+    tick_s: float = 0.0
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +101,8 @@ class Problem:
                 raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
             if self.device_slots[d] < 1:
                 raise InvalidProblem(f"slots of device {device!r} is {self.device_slots[d]}; expected >= 1")
+        if not 0 <= self.tick_s < float("inf"):
+            raise InvalidProblem(f"tick_s is {self.tick_s}; expected a finite number >= 0")
         if not bool(np.all(np.isfinite(self.link_latency_s) & (self.link_latency_s >= 0))):
             raise InvalidProblem("link_latency_s holds a negative or non-finite number; expected seconds >= 0")
         if not bool(np.all(self.link_bytes_per_s > 0)):
@@ -197,6 +203,7 @@ class Problem:
         device_slots: ArrayLike = 1,
         device_memory_bytes: ArrayLike = float("inf"),
         op_memory_bytes: ArrayLike | None = None,
+        tick_s: float = 0.0,
         name: str = "problem",
     ) -> "Problem":
         """A problem from measured or published times; scalars hold for every device or pair.
@@ -211,6 +218,7 @@ class Problem:
             device_slots: Scalar or [n_devices].
             device_memory_bytes: Scalar or [n_devices].
             op_memory_bytes: [n_ops]; parameter + output bytes where not given.
+            tick_s: See the class.
             name: For tables.
 
         Raises:
@@ -238,6 +246,7 @@ class Problem:
             op_memory_bytes=np.asarray(claim, dtype=np.float64),
             link_latency_s=latency,
             link_bytes_per_s=speed,
+            tick_s=tick_s,
         )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -295,7 +304,7 @@ class Problem:
                 if value.dtype.kind == "U":
                     values[f.name] = str(value) if value.ndim == 0 else tuple(str(x) for x in value)
                 else:
-                    values[f.name] = value
+                    values[f.name] = float(value) if value.ndim == 0 else value
             return values
 
         problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))

@@ -1,6 +1,6 @@
 """Trace: when every op and transfer of one run became ready, started, finished and let go of its resource."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -35,6 +35,10 @@ class Trace:
     transfer_arrival_s: FloatArray
     transfer_release_s: FloatArray
     last_event_s: float = 0.0
+
+    def scaled(self, factor: float) -> "Trace":
+        """The same trace with every time multiplied."""
+        return Trace(*(getattr(self, f.name) * factor for f in fields(self)))
 
     @classmethod
     def empty(cls, n_ops: int, n_edges: int) -> "Trace":

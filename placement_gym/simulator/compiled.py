@@ -11,6 +11,7 @@ from placement_gym.graph import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import CHOICES, Rule, resolve_rule
 from placement_gym.simulator.kernel import Arrays, Options, run_many
+from placement_gym.simulator.ticks import times_in_ticks
 from placement_gym.trace import Trace, walk_order
 
 
@@ -24,6 +25,7 @@ class CompiledProblem:
         walk: int32 [n_edges], edge number at each place of the walk.
         options: The rule in numbers, makespan only.
         arrays: The problem in walking order, no priority.
+        tick_s: Seconds per unit of the kernel's time.
     """
 
     problem: Problem
@@ -31,6 +33,7 @@ class CompiledProblem:
     walk: IntArray
     options: Options
     arrays: Arrays
+    tick_s: float
 
     def trace(
         self,
@@ -49,7 +52,9 @@ class CompiledProblem:
         transfer_times = np.full((4, self.problem.graph.n_edges), np.nan)
         ends_s = np.empty((1, 2))
         run_many(options, arrays, op_device[None, :], ends_s, op_times, transfer_times)
-        trace.last_event_s = float(ends_s[0, 1])
+        op_times *= self.tick_s
+        transfer_times *= self.tick_s
+        trace.last_event_s = float(ends_s[0, 1] * self.tick_s)
         trace.op_ready_s, trace.op_start_s, trace.op_finish_s, trace.op_release_s = op_times
         for row, column in zip(
             transfer_times,
@@ -96,7 +101,7 @@ class CompiledProblem:
             with ThreadPoolExecutor(n_parts) as pool:
                 list(pool.map(run, bounds[:-1], bounds[1:]))
         column = 1 if self.rule.makespan == "last_event" else 0
-        return ends_s[:, column].copy()
+        return ends_s[:, column] * self.tick_s
 
     def makespan_s(self, op_device: IntArray) -> float:
         """Makespan of one placement, int32 [n_ops]."""
@@ -107,17 +112,18 @@ class CompiledProblem:
 def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
     graph = problem.graph
     walk = walk_order(graph, rule)
+    op_time, latency, bytes_per_tick, hold, tick_s = times_in_ticks(problem, rule)
     options = Options(
         queue=CHOICES["queue"].index(rule.queue),
         transfers=CHOICES["transfers"].index(rule.transfers),
         contention=CHOICES["contention"].index(rule.contention),
-        device_hold_s=float(rule.device_hold_s),
+        device_hold=float(hold),
         latency_holds=rule.latency == "holds",
         noisy=False,
         recording=False,
     )
     arrays = Arrays(
-        op_time_s=problem.op_time_s,
+        op_time=op_time,
         slots=problem.device_slots,
         n_inputs=np.diff(graph.in_start).astype(np.int32),
         out_start=graph.out_start,
@@ -125,15 +131,15 @@ def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
         dst=graph.edge_dst[walk],
         size=graph.edge_bytes[walk],
         tensor=graph.edge_tensor[walk],
-        latency_s=problem.link_latency_s,
-        bytes_per_s=problem.link_bytes_per_s,
+        latency=latency,
+        bytes_per_tick=bytes_per_tick,
         priority=np.zeros(problem.n_ops),
         op_factor=np.ones(0),
         edge_factor=np.ones(0),
     )
     # The kernel is compiled per array type, and a read-only array is a type of its own: make all alike.
     fresh = Arrays(*(np.array(x) for x in arrays))
-    return CompiledProblem(problem, rule, walk, options, fresh)
+    return CompiledProblem(problem, rule, walk, options, fresh, tick_s)
 
 
 def compile_problem(problem: Problem, rule: str | Rule = "physical") -> CompiledProblem:

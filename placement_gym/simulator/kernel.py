@@ -25,16 +25,16 @@ class Options(NamedTuple):
     queue: int
     transfers: int
     contention: int
-    device_hold_s: float
+    device_hold: float
     latency_holds: bool
     noisy: bool
     recording: bool
 
 
 class Arrays(NamedTuple):
-    """What a run reads: problem and rule. Edges in walking order."""
+    """What a run reads: problem and rule, times in ticks. Edges in walking order."""
 
-    op_time_s: np.ndarray
+    op_time: np.ndarray
     slots: np.ndarray
     n_inputs: np.ndarray
     out_start: np.ndarray
@@ -42,8 +42,8 @@ class Arrays(NamedTuple):
     dst: np.ndarray
     size: np.ndarray
     tensor: np.ndarray
-    latency_s: np.ndarray
-    bytes_per_s: np.ndarray
+    latency: np.ndarray
+    bytes_per_tick: np.ndarray
     priority: np.ndarray
     op_factor: np.ndarray
     edge_factor: np.ndarray
@@ -54,7 +54,7 @@ def run_many(
     options: Options,
     arrays: Arrays,
     op_devices: np.ndarray,
-    ends_s: np.ndarray,
+    ends: np.ndarray,
     op_times: np.ndarray,
     transfer_times: np.ndarray,
 ) -> None:
@@ -64,13 +64,13 @@ def run_many(
         options: The rule.
         arrays: The problem.
         op_devices: int32 [B, n_ops].
-        ends_s: float64 [B, 2], written: finish of the last op, time of the last event.
+        ends: float64 [B, 2], written: finish of the last op, time of the last event.
         op_times: float64 [4, n_ops] (ready, start, finish, release) of the last placement, written if
             `options.recording`.
         transfer_times: float64 [4, n_edges] (ready, start, arrival, release), in walking order, likewise.
     """
-    mode, transfers, contention, device_hold_s, latency_holds, noisy, recording = options
-    op_time_s, slots, n_inputs, out_start, src_op, dst_op, size, tensor, latency_s, bytes_per_s = arrays[:10]
+    mode, transfers, contention, device_hold, latency_holds, noisy, recording = options
+    op_time, slots, n_inputs, out_start, src_op, dst_op, size, tensor, latency, bytes_per_tick = arrays[:10]
     priority, op_factor, edge_factor = arrays[10:]
     n, m, d = n_inputs.size, dst_op.size, slots.size
     contended = contention != NONE
@@ -125,8 +125,8 @@ def run_many(
                     heap_drop(heap_time, heap_key, heap_n)
                     heap_n -= 1
                 else:
-                    ends_s[b, 0] = last_op
-                    ends_s[b, 1] = t
+                    ends[b, 0] = last_op
+                    ends[b, 1] = t
                     break
                 kind = key & 7
                 item = (key & 0xFFFFFFFF) >> 3
@@ -209,14 +209,14 @@ def run_many(
                             dst_op,
                             tensor,
                             size,
-                            latency_s,
-                            bytes_per_s,
+                            latency,
+                            bytes_per_tick,
                             op_device,
                         )
                     elif latency_holds:
-                        arrival = size[k] / bytes_per_s[src, dst]
+                        arrival = size[k] / bytes_per_tick[src, dst]
                     else:
-                        arrival = latency_s[src, dst] + size[k] / bytes_per_s[src, dst]
+                        arrival = latency[src, dst] + size[k] / bytes_per_tick[src, dst]
                     if noisy:
                         arrival = arrival * edge_factor[k]
                     heap_push(
@@ -255,12 +255,12 @@ def run_many(
                         dst_op,
                         tensor,
                         size,
-                        latency_s,
-                        bytes_per_s,
+                        latency,
+                        bytes_per_tick,
                         op_device,
                     )
                 elif latency_holds:
-                    hold = latency_s[src, dst]
+                    hold = latency[src, dst]
                 if recording:
                     transfer_times[2, arrived] = t
                     transfer_times[3, arrived] = t + hold
@@ -335,14 +335,14 @@ def run_many(
                             dst_op,
                             tensor,
                             size,
-                            latency_s,
-                            bytes_per_s,
+                            latency,
+                            bytes_per_tick,
                             op_device,
                         )
                     elif latency_holds:
-                        arrival = size[k] / bytes_per_s[src, dst]
+                        arrival = size[k] / bytes_per_tick[src, dst]
                     else:
-                        arrival = latency_s[src, dst] + size[k] / bytes_per_s[src, dst]
+                        arrival = latency[src, dst] + size[k] / bytes_per_tick[src, dst]
                     if noisy:
                         arrival = arrival * edge_factor[k]
                     heap_push(
@@ -358,8 +358,8 @@ def run_many(
             if ended >= 0:
                 src = op_device[ended]
                 hold = 0.0
-                if device_hold_s > 0.0 and op_time_s[ended, src] > 0.0:
-                    hold = device_hold_s
+                if device_hold > 0.0 and op_time[ended, src] > 0.0:
+                    hold = device_hold
                 if recording:
                     op_times[2, ended] = t
                     op_times[3, ended] = t + hold
@@ -400,7 +400,7 @@ def run_many(
                 free_slots[device] -= 1
                 if recording:
                     op_times[1, op] = t
-                duration = op_time_s[op, device]
+                duration = op_time[op, device]
                 if noisy:
                     duration = duration * op_factor[op]
                 heap_push(heap_time, heap_key, heap_n, t + duration, (n_scheduled << 32) | (op << 3) | OP_END)
@@ -417,8 +417,8 @@ def _multicast_s(
     dst_op: np.ndarray,
     tensor: np.ndarray,
     size: np.ndarray,
-    latency_s: np.ndarray,
-    bytes_per_s: np.ndarray,
+    latency: np.ndarray,
+    bytes_per_tick: np.ndarray,
     op_device: np.ndarray,
 ) -> tuple[float, float]:
     """(seconds until the multicast at walk place k arrives, seconds that its channels stay taken after that)."""
@@ -430,11 +430,11 @@ def _multicast_s(
             break
         dst = op_device[dst_op[j]]
         if dst != src:
-            latency = latency_s[src, dst]
-            flight = size[j] / bytes_per_s[src, dst]
+            delay = latency[src, dst]
+            flight = size[j] / bytes_per_tick[src, dst]
             if latency_holds:
                 arrival = max(arrival, flight)
-                after = max(after, latency)
+                after = max(after, delay)
             else:
-                arrival = max(arrival, latency + flight)
+                arrival = max(arrival, delay + flight)
     return arrival, after

@@ -22,6 +22,7 @@ import numpy as np
 from placement_gym.graph import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
+from placement_gym.simulator.ticks import times_in_ticks
 from placement_gym.trace import Trace, walk_order
 
 EventKind = Literal["op_end", "device_free", "edge", "ready", "transfer_end", "channel_free"]
@@ -45,6 +46,8 @@ class ReferenceSimulator:
         self.priority, self.op_factor, self.edge_factor = priority, op_factor, edge_factor
         walk, start = walk_order(self.graph, rule).tolist(), self.graph.out_start.tolist()
         self.walk = [walk[start[op] : start[op + 1]] for op in range(problem.n_ops)]
+        ticks = times_in_ticks(problem, rule)
+        self.op_time, self.latency, self.bytes_per_tick, self.device_hold, self.tick_s = ticks
         self.trace = Trace.empty(problem.n_ops, self.graph.n_edges)
         self.events: list[tuple[float, int, EventKind, int]] = []
         self.n_scheduled = 0
@@ -79,7 +82,7 @@ class ReferenceSimulator:
             else:
                 self.release_channels(item)
         self.trace.last_event_s = self.now
-        return self.trace
+        return self.trace.scaled(self.tick_s)
 
     def schedule(self, time: float, kind: EventKind, item: int) -> None:
         heapq.heappush(self.events, (time, self.n_scheduled, kind, item))
@@ -106,7 +109,7 @@ class ReferenceSimulator:
             self.schedule(self.now + self.op_duration(op), "op_end", op)
 
     def op_duration(self, op: int) -> float:
-        return float(self.problem.op_time_s[op, self.device[op]] * self.op_factor[op])
+        return float(self.op_time[op, self.device[op]] * self.op_factor[op])
 
     def end_op(self, op: int) -> None:
         self.trace.op_finish_s[op] = self.now
@@ -116,7 +119,7 @@ class ReferenceSimulator:
             elif edge == self.carried(edge)[0]:
                 self.make_transfer(edge)
         self.start_transfers()
-        hold = self.rule.device_hold_s if self.op_duration(op) > 0 else 0.0
+        hold = self.device_hold if self.op_duration(op) > 0 else 0.0
         self.trace.op_release_s[op] = self.now + hold
         if hold > 0:
             self.schedule(self.now + hold, "device_free", self.device[op])
@@ -175,8 +178,8 @@ class ReferenceSimulator:
         arrival, after = 0.0, 0.0
         for e in self.carried(edge):
             dst = self.device[self.graph.edge_dst[e]]
-            latency = float(self.problem.link_latency_s[src, dst])
-            flight = float(self.graph.edge_bytes[e] / self.problem.link_bytes_per_s[src, dst])
+            latency = float(self.latency[src, dst])
+            flight = float(self.graph.edge_bytes[e] / self.bytes_per_tick[src, dst])
             if self.rule.latency == "delays":
                 arrival = max(arrival, latency + flight)
             else:
