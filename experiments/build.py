@@ -17,7 +17,7 @@ from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 
-Baseline = Callable[[Problem], Result]
+Baseline = Callable[..., Result]
 
 
 def build_problem(config: DictConfig) -> Problem:
@@ -69,7 +69,9 @@ def build_baselines(config: DictConfig, rule: Rule) -> dict[str, Baseline]:
 
 def build_vector_env(config: DictConfig, problem: Problem, rule: Rule) -> gym.vector.VectorEnv[Any, Any, Any]:
     """A batch of episodes of `config.env` on the problem."""
-    return cast(gym.vector.VectorEnv[Any, Any, Any], instantiate(config.env, _convert_="all")(problem=problem, rule=rule))
+    return cast(
+        gym.vector.VectorEnv[Any, Any, Any], instantiate(config.env, _convert_="all")(problem=problem, rule=rule)
+    )
 
 
 def build_agent(config: DictConfig, vec_env: gym.vector.VectorEnv[Any, Any, Any]) -> Agent:

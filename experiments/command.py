@@ -1,6 +1,7 @@
 """command: a Hydra main whose mistakes of the user are one line on stderr and an exit code."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -18,6 +18,9 @@ from placement_gym.errors import PlacementGymError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+USER_ERRORS = (PlacementGymError, HydraException, OmegaConfBaseException)
+# What Hydra and OmegaConf add to a message for their own developers.
+INTERNALS = re.compile(r"\s*(Config search path:|full_key:|object_type=|See https://hydra\.cc).*", re.DOTALL)
 
 Task = Callable[[DictConfig], int]
 Main = Callable[[Sequence[str] | None], int]
@@ -31,7 +34,7 @@ def one_line(error: BaseException) -> str:
             return one_line(cause)
         target = str(error).partition(":")[0]
         return " ".join(f"{target}: {type(cause).__name__}: {cause}".split())
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(INTERNALS.sub("", str(error)).split()) or type(error).__name__
 
 
 @contextmanager
@@ -66,13 +69,16 @@ def command(config_name: str) -> Callable[[Task], Main]:
             codes: list[int] = []
 
             def job(config: DictConfig) -> None:
+                # Caught here and not outside: Hydra would print a line of its own, and end a sweep at its first error.
                 try:
                     codes.append(task(config))
-                except (PlacementGymError, HydraException, OmegaConfBaseException) as error:
-                    # The other runs of a sweep go on; a single run fails as a whole.
-                    if full_error or HydraConfig.get().mode != RunMode.MULTIRUN:
+                except USER_ERRORS as error:
+                    if full_error:
                         raise
-                    codes.append(_report(config_name, error, FAILED))
+                    codes.append(
+                        _report(config_name, error, USAGE if isinstance(error, MissingMandatoryValue) else FAILED)
+                    )
+                    _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
             with _command_line(argv) as full_error:
                 try:
@@ -80,17 +86,21 @@ def command(config_name: str) -> Callable[[Task], Main]:
                 except KeyboardInterrupt:
                     print(f"{config_name}: interrupted", file=sys.stderr)
                     return INTERRUPTED
-                except (PlacementGymError, HydraException, OmegaConfBaseException) as error:
+                except USER_ERRORS as error:
+                    # What gets here is a command line that does not compose to a configuration.
                     if full_error:
                         raise
-                    # Before the job starts, only the command line can be wrong.
-                    composed = HydraConfig.initialized() and not isinstance(error, MissingMandatoryValue)
-                    return _report(config_name, error, FAILED if composed else USAGE)
+                    return _report(config_name, error, USAGE)
             return max(codes, default=0)
 
         return main
 
     return decorate
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder != Path.cwd() and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _report(verb: str, error: BaseException, code: int) -> int:

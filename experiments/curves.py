@@ -26,9 +26,13 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: f
             (line,) = axis.plot(x, [row["train/best_makespan_s"] * 1e3 for row in shown], label=name, linewidth=2)
             means = [(row[clock], row["train/makespan_s"] * 1e3) for row in shown if "train/makespan_s" in row]
             if means:
-                axis.plot(*zip(*means, strict=True), color=line.get_color(), alpha=0.3, label=f"{name}, mean of an update")
+                axis.plot(
+                    *zip(*means, strict=True), color=line.get_color(), alpha=0.3, label=f"{name}, mean of an update"
+                )
         for i, row in enumerate(sorted(baselines, key=lambda row: row.makespan_s)):
-            axis.axhline(row.makespan_s * 1e3, color=f"C{(i + len(curves)) % 10}", linestyle="--", linewidth=1, label=row.method)
+            axis.axhline(
+                row.makespan_s * 1e3, color=f"C{(i + len(curves)) % 10}", linestyle="--", linewidth=1, label=row.method
+            )
         axis.axhline(lower_bound_s * 1e3, color="black", linestyle=":", linewidth=1, label="lower bound")
         axis.set_xlabel({CALLS: "simulator calls", SECONDS: "seconds"}[clock])
     figure.axes[0].set_ylabel("makespan (ms)")

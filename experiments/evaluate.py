@@ -1,7 +1,7 @@
 """evaluate: a trained agent places its workload.
 
-    python -m experiments.evaluate run=outputs/train/<run>
-    python -m experiments.evaluate run=outputs/train/<run> samples=4096 seed=1
+python -m experiments.evaluate run=outputs/train/<run>
+python -m experiments.evaluate run=outputs/train/<run> samples=4096 seed=1
 """
 
 import sys
@@ -85,7 +85,7 @@ def run(config: DictConfig) -> int:
         tracker.finish(rows, bound)
     vec_env.close()
     write_text(folder.table, markdown(HEADINGS, cells(rows, bound)))
-    console.print(terminal(problem.name, rows, bound))
+    console.print(terminal(problem.name, HEADINGS, cells(rows, bound)))
     console.print(f"wrote {folder.path}", highlight=False)
     return 0
 

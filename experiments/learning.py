@@ -54,7 +54,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.asked = False
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

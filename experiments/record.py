@@ -21,7 +21,16 @@ from placement_gym.rule import Rule
 from placement_gym.schedule import Schedule
 
 FORMAT = "placement_gym.record.v1"
-PACKAGES = ("placement-gym", "numpy", "numba", "gymnasium", "torch", "torch-geometric", "stable-baselines3", "sb3-contrib")
+PACKAGES = (
+    "placement-gym",
+    "numpy",
+    "numba",
+    "gymnasium",
+    "torch",
+    "torch-geometric",
+    "stable-baselines3",
+    "sb3-contrib",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +79,14 @@ class Record:
 
     @classmethod
     def of(
-        cls, schedule: Schedule, *, verb: str, method: str, effort: "Effort", problem_file: str, config: Mapping[str, Any]
+        cls,
+        schedule: Schedule,
+        *,
+        verb: str,
+        method: str,
+        effort: "Effort",
+        problem_file: str,
+        config: Mapping[str, Any],
     ) -> "Record":
         """The record of a schedule, with the versions, commit and time of now."""
         by_priority = schedule.rule.queue == "priority"

@@ -1,7 +1,7 @@
 """report: tables and figures from recorded rows; nothing is typed by hand.
 
-    python -m experiments.report records=outputs
-    python -m experiments.report readme=true
+python -m experiments.report records=outputs
+python -m experiments.report readme=true
 """
 
 import json
@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from experiments.command import CONF, command
 from experiments.curves import draw, save_png
 from experiments.folder import RunFolder, write_text
 from experiments.record import Record, RecordedAt, read
-from experiments.table import markdown, number, row_of_record
+from experiments.table import Row, markdown, number, row_of_record, terminal
 from experiments.tracking import read_metrics
 from placement_gym.errors import InvalidFile
 from placement_gym.rule import PRESETS, Rule
@@ -118,7 +116,7 @@ def draw_curves(comparison: Comparison, path: Path) -> bool:
             curves[f"{method}, seed {row.record.seed}, {row.file.parent.name}"] = read_metrics(metrics)
     if not curves:
         return False
-    best = {}
+    best: dict[str, Row] = {}
     for row in rows:
         line = row_of_record(row.record)
         if line.is_baseline and line.makespan_s <= best.get(line.method, line).makespan_s:
@@ -192,12 +190,7 @@ def run(config: DictConfig) -> int:
     text = []
     for i, comparison in enumerate(comparisons(rows)):
         lines = lines_of(comparison)
-        table = Table(title=comparison.title, box=SIMPLE_HEAD, title_justify="left")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
+        console.print(terminal(comparison.title, HEADINGS, lines))
         picture = f"curves_{i}.png"
         drawn = f"\n![learning curves]({picture})\n" if draw_curves(comparison, out / picture) else ""
         text.append(f"## {comparison.title}\n\n{markdown(HEADINGS, lines)}{drawn}")

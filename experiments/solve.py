@@ -1,8 +1,8 @@
 """solve: baselines place a workload.
 
-    python -m experiments.solve baseline=heft workload=pytorch cluster=4xp100_pcie
-    python -m experiments.solve baseline=[heft,simulated_annealing] baseline.simulated_annealing.simulator_calls=200000
-    python -m experiments.solve -m baseline=heft,m_etf seed=0,1,2
+python -m experiments.solve baseline=heft workload=pytorch cluster=4xp100_pcie
+python -m experiments.solve baseline=[heft,simulated_annealing] baseline.simulated_annealing.simulator_calls=200000
+python -m experiments.solve -m baseline=heft,m_etf seed=0,1,2
 """
 
 import sys
@@ -37,7 +37,11 @@ def run_baselines(
     """Runs each baseline once; every result is checked, recorded and returned as a line of the table."""
     rows = []
     with Progress(
-        SpinnerColumn(), TextColumn("baselines: {task.description}"), TimeElapsedColumn(), console=console, transient=True
+        SpinnerColumn(),
+        TextColumn("baselines: {task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
     ) as progress:
         line = progress.add_task("", total=None)
         for name, solve in baselines.items():
@@ -88,7 +92,7 @@ def run(config: DictConfig) -> int:
         tracker.baselines(rows, bound)
         tracker.finish(rows, bound)
     write_text(folder.table, table.markdown(table.HEADINGS, table.cells(rows, bound)))
-    console.print(table.terminal(problem.name, rows, bound))
+    console.print(table.terminal(problem.name, table.HEADINGS, table.cells(rows, bound)))
     console.print(f"wrote {folder.path}/: {', '.join(sorted(p.name for p in folder.path.iterdir()))}", highlight=False)
     return 0
 

@@ -1,7 +1,8 @@
 """Row and the tables of results: on the terminal and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -63,17 +64,21 @@ def cells(rows: Sequence[Row], lower_bound_s: float) -> list[tuple[str, ...]]:
         )
         for row in sorted(rows, key=lambda row: row.makespan_s)
     ]
-    return [*lines, ("(lower bound)", f"{lower_bound_s * 1e3:,.4f}", ratio(lower_bound_s), "", "", "no placement is faster")]
+    return [*lines, ("(lower bound)", f"{lower_bound_s * 1e3:,.4f}", ratio(lower_bound_s), "", "", "")]
 
 
-def terminal(title: str, rows: Sequence[Row], lower_bound_s: float) -> Table:
-    """The comparison for the terminal; agents stand out."""
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-    for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if i in (0, len(HEADINGS) - 1) else "right", no_wrap=True)
-    agents = {row.method for row in rows if not row.is_baseline}
-    for line in cells(rows, lower_bound_s):
-        table.add_row(*line, style="bold" if line[0] in agents else None)
+def terminal(
+    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], *, bold: Collection[str] = ()
+) -> Table:
+    """A table for the terminal, narrow enough for 80 columns; lines whose first cell is in `bold` stand out."""
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False)
+    # In most tables every status is the same; without it they fit 80 columns.
+    shown = [i for i, name in enumerate(headings) if name != "status" or len({line[i] for line in lines} - {""}) > 1]
+    for heading in (headings[i] for i in shown):
+        justify: Literal["left", "right"] = "left" if heading in ("method", "status") else "right"
+        table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=True)
+    for line in lines:
+        table.add_row(*(line[i] for i in shown), style="bold" if line[0] in bold else None)
     return table
 
 
@@ -94,7 +99,9 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         effort = f"{row.simulator_calls:,} simulator calls, {row.seconds:,.1f} s"
         if row.makespan_s < agent.makespan_s:
             share = 100 * (agent.makespan_s / row.makespan_s - 1)
-            said.append(f"{row.method} ({effort}) is better than {agent.method}: {agent.method} takes {share:.1f}% longer.")
+            said.append(
+                f"{row.method} ({effort}) is better than {agent.method}: {agent.method} takes {share:.1f}% longer."
+            )
         elif row.makespan_s == agent.makespan_s:
             said.append(f"{row.method} ({effort}) is as good as {agent.method}.")
     if not said:

@@ -93,17 +93,22 @@ class Tracker:
 
         # The service's own log lines would tear the progress bar apart.
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True)
-        # A user's WANDB_MODE would win over the configuration that is recorded.
-        os.environ["WANDB_MODE"] = tracking.wandb
-        self._run = wandb.init(
-            project=tracking.project,
-            group=tracking.group,
-            name=name,
-            dir=str(self.folder.path),
-            config=dict(config),
-            mode=tracking.wandb,
-            settings=settings,
-        )
+        # Our package `agents` shares its name with a library for which it would advertise Weave.
+        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
+        try:
+            self._run = wandb.init(
+                project=tracking.project,
+                group=tracking.group,
+                name=name,
+                dir=str(self.folder.path),
+                config=dict(config),
+                mode=tracking.wandb,
+                settings=settings,
+            )
+        except wandb.errors.Error as error:
+            raise InvalidOption(
+                f"tracking.wandb={tracking.wandb}: {error} (tracking.wandb=offline needs no account)"
+            ) from error
         self.wandb_folder = Path(self._run.dir).parent
         for metric in METRICS:
             if metric in (CALLS, SECONDS):

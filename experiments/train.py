@@ -1,9 +1,9 @@
 """train: an agent learns to place a workload, next to every cheap baseline.
 
-    python -m experiments.train experiment=quickstart
-    python -m experiments.train workload=pytorch cluster=4xp100_pcie agent=reinforce seed=0
-    python -m experiments.train -m seed=0,1,2 agent=reinforce,ppo
-    python -m experiments.train resume=outputs/train/<run>
+python -m experiments.train experiment=quickstart
+python -m experiments.train workload=pytorch cluster=4xp100_pcie agent=reinforce seed=0
+python -m experiments.train -m seed=0,1,2 agent=reinforce,ppo
+python -m experiments.train resume=outputs/train/<run>
 """
 
 import sys
@@ -75,16 +75,18 @@ def resumed_config(config: DictConfig, folder: RunFolder, overrides: Sequence[st
     if not folder.config.exists():
         raise InvalidFile(f"cannot resume {folder.path}: it holds no {folder.config.name}")
     saved = OmegaConf.load(folder.config)
+    assert isinstance(saved, DictConfig)
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~").partition(".")[0].partition("@")[0]
         if name in ("resume", "experiment"):
             continue
         asked = OmegaConf.to_container(OmegaConf.create({"it": config[name]}), resolve=True)
         if name in RESUMABLE:
-            saved = OmegaConf.merge(saved, {name: asked["it"]})  # type: ignore[index,call-overload]
+            saved[name] = config[name]
         elif asked != OmegaConf.to_container(OmegaConf.create({"it": saved[name]})):
-            raise InvalidOption(f"{override} is not what {folder.path} was trained with; a resumed run keeps its own {name}")
-    assert isinstance(saved, DictConfig)
+            raise InvalidOption(
+                f"{override} is not what {folder.path} was trained with; a resumed run keeps its own {name}"
+            )
     return saved
 
 
@@ -143,12 +145,10 @@ def equal_calls(bench: Workbench, simulator_calls: int) -> list[Row]:
     """Simulated annealing with as many simulator calls as the agent had: the fairest comparison."""
     if not bench.config.equal_calls:
         return []
-    anneal = partial(
-        simulated_annealing, rule=bench.rule, simulator_calls=simulator_calls, seed=int(bench.config.seed)
-    )
+    anneal = partial(simulated_annealing, rule=bench.rule, simulator_calls=simulator_calls, seed=int(bench.config.seed))
     return run_baselines(
         bench.problem,
-        {"simulated_annealing (agent's calls)": anneal},
+        {"simulated_annealing (equal calls)": anneal},
         bench.folder,
         verb="train",
         config=build.plain(bench.config),
@@ -224,7 +224,9 @@ def final_metrics(agent_rows: Sequence[Row], bound: float) -> dict[str, float]:
 def say(bench: Workbench, rows: Sequence[Row], bound: float, wandb_folder: Path | None) -> None:
     """The table, who is better, and the files."""
     folder, console = bench.folder, bench.console
-    console.print(terminal(f"{bench.problem.name}, rule {bench.config.rule}", rows, bound))
+    agents = {row.method for row in rows if not row.is_baseline}
+    title = f"{bench.problem.name}, rule {bench.config.rule}"
+    console.print(terminal(title, HEADINGS, cells(rows, bound), bold=agents))
     for sentence in verdict(rows):
         console.print(sentence, highlight=False)
     files = {

@@ -1,6 +1,6 @@
 """validate: every recorded placement is simulated again and must give what the record says.
 
-    python -m experiments.validate records=outputs
+python -m experiments.validate records=outputs
 """
 
 import sys
@@ -29,7 +29,9 @@ def mismatch(row: RecordedAt) -> str | None:
     except PlacementGymError as error:
         return " ".join(str(error).split())
     if schedule.makespan_s != record.makespan_s:
-        return f"makespan_s is recorded as {record.makespan_s!r}; simulating the placement gives {schedule.makespan_s!r}"
+        return (
+            f"makespan_s is recorded as {record.makespan_s!r}; simulating the placement gives {schedule.makespan_s!r}"
+        )
     bound = lower_bound_s(problem)
     if abs(record.lower_bound_s - bound) > BOUND_TOLERANCE * bound:
         return f"lower_bound_s is recorded as {record.lower_bound_s!r}; the problem gives {bound!r}"
