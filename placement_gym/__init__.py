@@ -1,6 +1,6 @@
 """A research gym for device placement and auto-parallelisation of neural networks."""
 
-from placement_gym import workloads
+from placement_gym import baselines, workloads
 from placement_gym.cluster import Cluster, Device, Link
 from placement_gym.costs import CostModel, RooflineCost, TableCost
 from placement_gym.graph import OpGraph
@@ -22,6 +22,7 @@ __all__ = [
     "Rule",
     "Schedule",
     "TableCost",
+    "baselines",
     "simulate",
     "simulate_batch",
     "workloads",

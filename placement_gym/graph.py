@@ -122,6 +122,8 @@ class OpGraph:
         if loops.size:
             op = self.op_names[int(self.edge_src[loops[0]])]
             raise InvalidGraph(f"the graph is cyclic: op {op!r} has an edge to itself")
+        if len(self.edge_tensor) and not (0 <= self.edge_tensor.min() and self.edge_tensor.max() < self.n_edges):
+            raise InvalidGraph(f"edge_tensor holds numbers outside 0..{self.n_edges - 1}")
         owner: dict[int, tuple[int, float]] = {}
         for e, tensor in enumerate(self.edge_tensor.tolist()):
             tensor_is = (int(self.edge_src[e]), float(self.edge_bytes[e]))

@@ -1,1 +1,27 @@
-"""Baselines: functions from a Problem to a Result."""
+"""Baselines: functions from a Problem to a Result, all simulated by one judge."""
+
+from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
+from placement_gym.baselines.brute_force import brute_force
+from placement_gym.baselines.catalogue import BASELINES
+from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.result import Judge, Result, Status
+from placement_gym.baselines.search import local_search, random_search, simulated_annealing
+
+__all__ = [
+    "BASELINES",
+    "Judge",
+    "Result",
+    "Status",
+    "brute_force",
+    "critical_path",
+    "critical_path_bound_s",
+    "heft",
+    "local_search",
+    "lower_bound_s",
+    "m_etf",
+    "random_search",
+    "round_robin",
+    "simulated_annealing",
+    "single_device",
+    "work_bound_s",
+]

@@ -1,0 +1,44 @@
+"""Lower bounds on the makespan of any placement under any rule."""
+
+import numpy as np
+
+from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, fastest_op_time_s
+
+
+def work_bound_s(problem: Problem) -> float:
+    """Total work over devices, adapted to devices that differ.
+
+    With slots s_d and times t_id, any placement of makespan T satisfies, for any weights w_d >= 0 that sum to 1,
+    sum_i min_d (w_d / s_d) t_id <= sum_d w_d T = T (weak duality of the fractional assignment). Equal weights give
+    the sum of the fastest times over the slots; a few multiplicative updates look for better ones, and any weights
+    give a valid bound.
+    """
+    per_slot = problem.op_time_s / problem.device_slots[None, :]
+    weight = np.full(problem.n_devices, 1.0 / problem.n_devices)
+    best = 0.0
+    for step in range(200):
+        with np.errstate(invalid="ignore"):
+            priced = np.where(np.isfinite(per_slot), per_slot * weight[None, :], np.inf)
+        cheapest = priced.min(axis=1)
+        best = max(best, float(cheapest.sum()))
+        # The load that the cheapest choices (ties shared) put on each device raises or lowers its price.
+        choice = priced <= cheapest[:, None] * (1 + 1e-9)
+        choice = choice / choice.sum(axis=1, keepdims=True)
+        load = np.where(choice > 0, choice * np.where(np.isfinite(per_slot), per_slot, 0.0), 0.0).sum(axis=0)
+        if not load.max() > 0:
+            break
+        weight = weight * np.exp(0.5 / (1 + 0.1 * step) * (load - load.mean()) / load.max())
+        weight /= weight.sum()
+    return best
+
+
+def critical_path_bound_s(problem: Problem) -> float:
+    """The longest path with every op on its fastest device and no communication."""
+    fastest = fastest_op_time_s(problem)
+    return float(b_level_s(problem, fastest, np.zeros(problem.graph.n_edges)).max())
+
+
+def lower_bound_s(problem: Problem) -> float:
+    """The larger of `work_bound_s` and `critical_path_bound_s`, taken down by rounding of 1e-12."""
+    return max(work_bound_s(problem), critical_path_bound_s(problem)) * (1 - 1e-12)

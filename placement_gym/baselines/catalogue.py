@@ -1,0 +1,23 @@
+"""The baselines by name."""
+
+from collections.abc import Callable
+
+from placement_gym.baselines.brute_force import brute_force
+from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.result import Result
+from placement_gym.baselines.search import local_search, random_search, simulated_annealing
+
+BASELINES: dict[str, Callable[..., Result]] = {
+    function.__name__: function
+    for function in (
+        single_device,
+        round_robin,
+        random_search,
+        critical_path,
+        heft,
+        m_etf,
+        local_search,
+        simulated_annealing,
+        brute_force,
+    )
+}

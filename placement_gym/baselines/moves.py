@@ -1,0 +1,287 @@
+"""Moves and acceptance of the local searches: one Numba loop around the simulator's kernel."""
+
+import numpy as np
+from numba import njit
+
+from placement_gym.simulator.kernel import Arrays, Options, run_many
+
+MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
+N_MOVES = 5
+
+
+@njit(cache=True)
+def _critical_op(
+    op: int,
+    op_times: np.ndarray,
+    op_device: np.ndarray,
+    in_start: np.ndarray,
+    in_edges: np.ndarray,
+    src: np.ndarray,
+    size: np.ndarray,
+    latency: np.ndarray,
+    bytes_per_tick: np.ndarray,
+) -> int:
+    """What op waited for last: the op before it on its device, or the input that came last; -1 if nothing."""
+    ready, start = op_times[0, op], op_times[1, op]
+    device = op_device[op]
+    if start > ready:
+        for other in range(op_device.size):
+            if op_device[other] == device and op_times[3, other] == start and other != op:
+                return other
+    latest = -1.0
+    found = -1
+    for k in range(in_start[op], in_start[op + 1]):
+        e = in_edges[k]
+        a = src[e]
+        there = op_times[2, a]
+        if op_device[a] != device:
+            there += latency[op_device[a], device] + size[e] / bytes_per_tick[op_device[a], device]
+        if there > latest:
+            latest = there
+            found = a
+    return found
+
+
+@njit(cache=True)
+def _critical_chain(
+    chain: np.ndarray,
+    op_times: np.ndarray,
+    op_device: np.ndarray,
+    in_start: np.ndarray,
+    in_edges: np.ndarray,
+    src: np.ndarray,
+    size: np.ndarray,
+    latency: np.ndarray,
+    bytes_per_tick: np.ndarray,
+) -> int:
+    """Writes the chain of ops that sets the makespan into `chain`, last first; returns its length."""
+    op = 0
+    for other in range(op_device.size):
+        if op_times[2, other] > op_times[2, op]:
+            op = other
+    n = 0
+    while op >= 0 and n < chain.size:
+        chain[n] = op
+        n += 1
+        op = _critical_op(op, op_times, op_device, in_start, in_edges, src, size, latency, bytes_per_tick)
+    return n
+
+
+@njit(cache=True)
+def _random_allowed(rng: np.random.Generator, allowed: np.ndarray, u: int) -> int:
+    while True:
+        device = int(rng.integers(0, allowed.shape[1]))
+        if allowed[u, device]:
+            return device
+
+
+@njit(cache=True)
+def _propose(
+    rng: np.random.Generator,
+    kind: int,
+    pick: int,
+    unit_device: np.ndarray,
+    changed: np.ndarray,
+    near_start: np.ndarray,
+    near: np.ndarray,
+    group_start: np.ndarray,
+    group_units: np.ndarray,
+    unit_group: np.ndarray,
+    allowed: np.ndarray,
+    new_device: np.ndarray,
+) -> int:
+    """Writes units into `changed` and their new devices into `new_device`; returns how many.
+
+    MOVE one unit to a random device; FOLLOW it to the device of a neighbour; SWAP the devices of two units;
+    GROUP some units of a group (alike ops of one depth, or a run of the topological order) to one device;
+    MIRROR exchanges two devices within a group.
+    """
+    if kind == MOVE:
+        changed[0] = pick
+        new_device[0] = _random_allowed(rng, allowed, pick)
+        return 1
+    if kind == FOLLOW:
+        n = near_start[pick + 1] - near_start[pick]
+        changed[0] = pick
+        new_device[0] = unit_device[near[near_start[pick] + rng.integers(0, n)]] if n > 0 else unit_device[pick]
+        return 1
+    if kind == SWAP:
+        group = unit_group[pick, rng.integers(0, unit_group.shape[1])]
+        width = group_start[group + 1] - group_start[group]
+        other = group_units[group_start[group] + rng.integers(0, width)]
+        changed[0], changed[1] = pick, other
+        new_device[0], new_device[1] = unit_device[other], unit_device[pick]
+        return 2
+    group = unit_group[pick, rng.integers(0, unit_group.shape[1])]
+    a = unit_device[pick]
+    b = _random_allowed(rng, allowed, pick)
+    n = 0
+    if kind == GROUP:
+        share = rng.random()
+        for k in range(group_start[group], group_start[group + 1]):
+            u = group_units[k]
+            if u == pick or (unit_device[u] == a and rng.random() < share):
+                changed[n] = u
+                new_device[n] = b
+                n += 1
+        return n
+    for k in range(group_start[group], group_start[group + 1]):
+        u = group_units[k]
+        if unit_device[u] == a or unit_device[u] == b:
+            changed[n] = u
+            new_device[n] = b if unit_device[u] == a else a
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def search_loop(
+    options: Options,
+    arrays: Arrays,
+    rng: np.random.Generator,
+    calls: int,
+    hot: float,
+    cold: float,
+    critical_share: float,
+    at_event: int,
+    in_start: np.ndarray,
+    in_edges: np.ndarray,
+    edge_src: np.ndarray,
+    edge_size: np.ndarray,
+    op_unit: np.ndarray,
+    unit_start: np.ndarray,
+    unit_ops: np.ndarray,
+    allowed: np.ndarray,
+    unit_memory: np.ndarray,
+    memory: np.ndarray,
+    near_start: np.ndarray,
+    near: np.ndarray,
+    group_start: np.ndarray,
+    group_units: np.ndarray,
+    unit_group: np.ndarray,
+    unit_device: np.ndarray,
+    best_unit_device: np.ndarray,
+) -> float:
+    """Metropolis search from `unit_device` with `calls` simulations.
+
+    The temperature falls geometrically from `hot` to `cold` times the makespan of the start.
+
+    With hot = 0 only moves that are no worse are taken. Writes the best placement seen into `best_unit_device`
+    and the last one into `unit_device`; returns the best makespan in ticks.
+    """
+    n = op_unit.size
+    n_units = unit_memory.size
+    op_device = np.empty((1, n), np.int32)
+    for i in range(n):
+        op_device[0, i] = unit_device[op_unit[i]]
+    used = np.zeros(memory.size)
+    for u in range(n_units):
+        used[unit_device[u]] += unit_memory[u]
+    ends = np.empty((1, 2))
+    op_times, new_times = np.empty((4, n)), np.empty((4, n))
+    transfer_times = np.empty((4, arrays.dst.size))
+    run_many(options, arrays, op_device, ends, op_times, transfer_times)
+    now = ends[0, at_event]
+    best = now
+    scale = now
+    best_unit_device[:] = unit_device
+    chain = np.empty(n, np.int32)
+    n_chain = -1
+    changed, new_device, old_device = (
+        np.empty(n_units + 2, np.int32),
+        np.empty(n_units + 2, np.int32),
+        np.empty(n_units + 2, np.int32),
+    )
+    gain = np.ones(N_MOVES)
+    done, idle = 1, 0
+    while done < calls and idle < 1000 * n_units + 100000:
+        if rng.random() < critical_share:
+            if n_chain < 0:
+                n_chain = _critical_chain(
+                    chain,
+                    op_times,
+                    op_device[0],
+                    in_start,
+                    in_edges,
+                    edge_src,
+                    edge_size,
+                    arrays.latency,
+                    arrays.bytes_per_tick,
+                )
+            pick = op_unit[chain[rng.integers(0, n_chain)]]
+        else:
+            pick = rng.integers(0, n_units)
+        # Kinds of move that were taken more often are tried more often, none less than a tenth of its share.
+        total = gain.sum()
+        aim = rng.random() * total
+        kind = 0
+        while kind < N_MOVES - 1 and aim >= gain[kind]:
+            aim -= gain[kind]
+            kind += 1
+        m = _propose(
+            rng,
+            kind,
+            pick,
+            unit_device,
+            changed,
+            near_start,
+            near,
+            group_start,
+            group_units,
+            unit_group,
+            allowed,
+            new_device,
+        )
+        differs = False
+        fits = True
+        for i in range(m):
+            u = changed[i]
+            old_device[i] = unit_device[u]
+            differs = differs or old_device[i] != new_device[i]
+            fits = fits and allowed[u, new_device[i]]
+        if not (differs and fits):
+            idle += 1
+            continue
+        for i in range(m):
+            used[old_device[i]] -= unit_memory[changed[i]]
+            used[new_device[i]] += unit_memory[changed[i]]
+        for device in range(memory.size):
+            fits = fits and used[device] <= memory[device]
+        if not fits:
+            for i in range(m):
+                used[new_device[i]] -= unit_memory[changed[i]]
+                used[old_device[i]] += unit_memory[changed[i]]
+            idle += 1
+            continue
+        idle = 0
+        for i in range(m):
+            u = changed[i]
+            unit_device[u] = new_device[i]
+            for k in range(unit_start[u], unit_start[u + 1]):
+                op_device[0, unit_ops[k]] = new_device[i]
+        run_many(options, arrays, op_device, ends, new_times, transfer_times)
+        done += 1
+        then = ends[0, at_event]
+        temperature = 0.0
+        if hot > 0.0:
+            temperature = scale * hot * (cold / hot) ** (done / calls)
+        taken = then <= now or (temperature > 0.0 and rng.random() < np.exp((now - then) / temperature))
+        gain[kind] = max(0.2, gain[kind] * 0.995 + (0.02 if taken and then != now else 0.0))
+        if taken:
+            now = then
+            op_times, new_times = new_times, op_times
+            n_chain = -1
+            if now < best:
+                best = now
+                best_unit_device[:] = unit_device
+        else:
+            for i in range(m):
+                u = changed[i]
+                used[new_device[i]] -= unit_memory[u]
+                used[old_device[i]] += unit_memory[u]
+            for i in range(m):
+                u = changed[i]
+                unit_device[u] = old_device[i]
+                for k in range(unit_start[u], unit_start[u + 1]):
+                    op_device[0, unit_ops[k]] = old_device[i]
+    return float(best)

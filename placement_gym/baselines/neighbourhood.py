@@ -1,0 +1,125 @@
+"""Neighbourhood: what the moves of a local search go by, and the call of its loop."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement_gym.baselines.moves import search_loop
+from placement_gym.baselines.units import Units
+from placement_gym.graph import IntArray
+from placement_gym.problem import Problem
+from placement_gym.simulator import CompiledProblem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbourhood:
+    """Neighbours and groups of every unit.
+
+    Attributes:
+        units: The units.
+        near_start: int32 [n_units + 1], `near[near_start[u]:near_start[u + 1]]` are joined to unit u by an edge.
+        near: int32.
+        group_start: int32 [n_groups + 1], as above: the units of a group.
+        group_units: int32.
+        unit_group: int32 [n_units, 2], for each unit the group of its like (same kind and depth) and a run of the
+            topological order around it.
+    """
+
+    units: Units
+    near_start: IntArray
+    near: IntArray
+    group_start: IntArray
+    group_units: IntArray
+    unit_group: IntArray
+
+    @classmethod
+    def of(cls, problem: Problem, *, run_length: int = 8) -> "Neighbourhood":
+        """The neighbourhood of a problem; runs of the topological order have `run_length` units."""
+        graph, units = problem.graph, Units.of(problem)
+        joined: list[set[int]] = [set() for _ in range(units.n_units)]
+        for a, b in zip(units.op_unit[graph.edge_src].tolist(), units.op_unit[graph.edge_dst].tolist(), strict=True):
+            if a != b:
+                joined[a].add(b)
+                joined[b].add(a)
+        depth = np.zeros(problem.n_ops, dtype=np.int64)
+        for op in graph.order.tolist():
+            for e in graph.out_edges[graph.out_start[op] : graph.out_start[op + 1]]:
+                depth[graph.edge_dst[e]] = max(depth[graph.edge_dst[e]], depth[op] + 1)
+        first_op = units.ops[units.start[:-1]]
+        like: dict[tuple[str, int], list[int]] = {}
+        for u, op in enumerate(first_op.tolist()):
+            like.setdefault((graph.op_kinds[op], int(depth[op])), []).append(u)
+        position = np.empty(problem.n_ops, dtype=np.int64)
+        position[graph.order] = np.arange(problem.n_ops)
+        by_order = np.argsort(position[first_op], kind="stable")
+        runs = [by_order[i : i + run_length].tolist() for i in range(0, units.n_units, run_length)]
+        groups = [*like.values(), *runs]
+        unit_group = np.zeros((units.n_units, 2), dtype=np.int32)
+        for g, members in enumerate(groups):
+            unit_group[members, 0 if g < len(like) else 1] = g
+        return cls(
+            units,
+            _starts([len(x) for x in joined]),
+            np.array([v for x in joined for v in sorted(x)], dtype=np.int32),
+            _starts([len(x) for x in groups]),
+            np.array([u for x in groups for u in x], dtype=np.int32),
+            unit_group,
+        )
+
+    def search(
+        self,
+        compiled: CompiledProblem,
+        op_device: IntArray,
+        *,
+        calls: int,
+        rng: np.random.Generator,
+        hot: float,
+        cold: float,
+        critical_share: float,
+    ) -> tuple[IntArray, float]:
+        """Runs `moves.search_loop` from `op_device`; returns (best placement, its makespan in seconds).
+
+        Args:
+            compiled: Problem and rule.
+            op_device: int32 [n_ops], a feasible start.
+            calls: Simulations, that of the start included.
+            rng: Where the moves come from.
+            hot: First temperature over the start's makespan; 0 for a descent.
+            cold: Last temperature over the start's makespan.
+            critical_share: Share of moves that touch the chain of ops that sets the makespan.
+        """
+        problem, graph, units = compiled.problem, compiled.problem.graph, self.units
+        unit_device = units.unit_device(op_device)
+        best = unit_device.copy()
+        makespan = search_loop(
+            compiled.options._replace(recording=True),
+            compiled.arrays,
+            rng,
+            calls,
+            hot,
+            cold,
+            critical_share,
+            1 if compiled.rule.makespan == "last_event" else 0,
+            graph.in_start,
+            graph.in_edges,
+            graph.edge_src,
+            graph.edge_bytes,
+            units.op_unit,
+            units.start,
+            units.ops,
+            units.allowed,
+            units.memory_bytes,
+            problem.device_memory_bytes,
+            self.near_start,
+            self.near,
+            self.group_start,
+            self.group_units,
+            self.unit_group,
+            unit_device,
+            best,
+        )
+        return units.op_device(best), makespan * compiled.tick_s
+
+
+def _starts(lengths: list[int]) -> IntArray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

@@ -1,0 +1,131 @@
+"""Searches that spend a budget of simulator calls: random search, local search, simulated annealing."""
+
+import numpy as np
+
+from placement_gym.baselines.list_scheduling import place_by_list
+from placement_gym.baselines.neighbourhood import Neighbourhood
+from placement_gym.baselines.result import Judge, Result
+from placement_gym.baselines.units import Units
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.graph import IntArray
+from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
+from placement_gym.rule import Rule
+
+
+def _check_calls(simulator_calls: int, least: int) -> None:
+    if simulator_calls < least:
+        raise InvalidOption(f"simulator_calls is {simulator_calls}; expected >= {least}")
+
+
+def random_search(
+    problem: Problem, *, rule: str | Rule = "physical", simulator_calls: int = 1000, seed: int = 0
+) -> Result:
+    """The best of `simulator_calls` random feasible placements.
+
+    Raises:
+        InvalidOption: A budget below 1.
+        InfeasiblePlacement: No random placement fits into memory.
+    """
+    _check_calls(simulator_calls, 1)
+    judge, units = Judge("random_search", problem, rule, seed), Units.of(problem)
+    rng = np.random.default_rng(seed)
+    best: tuple[float, IntArray] | None = None
+    for begin in range(0, simulator_calls, 256):
+        tries = [units.op_device(units.random(problem, rng)) for _ in range(min(256, simulator_calls - begin))]
+        makespans = judge.makespans_s(np.stack(tries))
+        i = int(np.argmin(makespans))
+        if best is None or makespans[i] < best[0]:
+            best = (float(makespans[i]), tries[i])
+    assert best is not None
+    return judge.result(best[1], "budget_exhausted", simulated=True)
+
+
+def _start(judge: Judge, units: Units, rng: np.random.Generator, n_tries: int) -> IntArray:
+    """The best of `n_tries` list schedules by critical path, or a random placement where none fits."""
+    problem = judge.problem
+    rank = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
+    tries = []
+    for _ in range(n_tries):
+        try:
+            tries.append(place_by_list(judge.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
+        except InfeasiblePlacement:
+            tries.append(units.op_device(units.random(problem, rng)))
+    return tries[int(np.argmin(judge.makespans_s(np.stack(tries))))]
+
+
+def local_search(
+    problem: Problem, *, rule: str | Rule = "physical", simulator_calls: int = 4000, seed: int = 0
+) -> Result:
+    """Descent by random moves from the best of a few critical-path schedules; equal makespans are walked along.
+
+    Raises:
+        InvalidOption: A budget below 20.
+        InfeasiblePlacement: No start fits into memory.
+    """
+    _check_calls(simulator_calls, 20)
+    judge, near = Judge("local_search", problem, rule, seed), Neighbourhood.of(problem)
+    rng = np.random.default_rng(seed)
+    start = _start(judge, near.units, rng, 10)
+    calls = simulator_calls - judge.simulator_calls
+    best, _ = near.search(judge.compiled, start, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5)
+    judge.simulator_calls += calls
+    return judge.result(best, "budget_exhausted", simulated=True)
+
+
+def simulated_annealing(
+    problem: Problem,
+    *,
+    rule: str | Rule = "physical",
+    simulator_calls: int = 4000,
+    seed: int = 0,
+    restarts: int = 1,
+    hot: float = 0.01,
+    cold: float = 0.0002,
+    critical_share: float = 0.5,
+) -> Result:
+    """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, Science 1983) over placements.
+
+    Starts from the best of a few critical-path schedules (their simulations count). Moves: one unit, a unit to a
+    neighbour's device, swaps, groups of like units or of a run of the topological order to one device or with two
+    devices exchanged; half of them touch the chain of ops that sets the makespan. The temperature falls
+    geometrically over the budget.
+
+    Args:
+        problem: The problem.
+        rule: Simulator rule.
+        simulator_calls: Budget of simulations, all included.
+        seed: Seed of start and moves.
+        restarts: Runs that share the budget evenly; the best counts.
+        hot: First temperature over the start's makespan.
+        cold: Last temperature over the start's makespan.
+        critical_share: Share of moves that touch the chain of ops that sets the makespan.
+
+    Raises:
+        InvalidOption: A budget below 20 per restart, or temperatures that are not hot >= cold > 0.
+        InfeasiblePlacement: No start fits into memory.
+    """
+    if restarts < 1:
+        raise InvalidOption(f"restarts is {restarts}; expected >= 1")
+    _check_calls(simulator_calls, 20 * restarts)
+    if not hot >= cold > 0:
+        raise InvalidOption(f"hot is {hot} and cold {cold}; expected hot >= cold > 0")
+    judge, near = Judge("simulated_annealing", problem, rule, seed), Neighbourhood.of(problem)
+    rng = np.random.default_rng(seed)
+    start = _start(judge, near.units, rng, 10)
+    found: list[tuple[float, IntArray]] = []
+    for left in range(restarts, 0, -1):
+        calls = (simulator_calls - judge.simulator_calls) // left
+        placement, makespan_s = near.search(
+            judge.compiled,
+            start,
+            calls=calls,
+            rng=rng,
+            hot=hot,
+            cold=cold,
+            critical_share=critical_share,
+        )
+        judge.simulator_calls += calls
+        found.append((makespan_s, placement))
+    best = min(found, key=lambda one: one[0])
+    return judge.result(best[1], "budget_exhausted", simulated=True)
