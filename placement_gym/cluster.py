@@ -1,7 +1,7 @@
 """Device, Link, Cluster: the machines that a network is placed on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -68,6 +68,7 @@ class Link:
     pairs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", tuple((str(a), str(b)) for a, b in self.pairs))
         if not (0 <= self.latency_s < float("inf")):
             raise InvalidCluster(f"link {self.pairs}: latency_s is {self.latency_s}; expected a finite number >= 0")
         if not self.bytes_per_s > 0:
@@ -140,9 +141,24 @@ class Cluster:
         return cls(tuple(devices), latency, speed)
 
     @classmethod
+    def replicated(
+        cls, devices: Sequence[Device], counts: Sequence[int], default_link: Link, links: Sequence[Link] = ()
+    ) -> "Cluster":
+        """`counts[i]` copies of each device (named name0, name1, ...), joined as in `build`.
+
+        Raises:
+            InvalidCluster: As `build`; also where counts and devices differ in number.
+        """
+        if len(devices) != len(counts):
+            raise InvalidCluster(f"{len(counts)} counts for {len(devices)} devices; expected one each")
+        copies = [
+            replace(device, name=f"{device.name}{i}")
+            for device, count in zip(devices, counts, strict=True)
+            for i in range(count)
+        ]
+        return cls.build(copies, default_link, links)
+
+    @classmethod
     def uniform(cls, device: Device, n_devices: int, *, latency_s: float, bytes_per_s: float) -> "Cluster":
         """`n_devices` copies of one device (named name0, name1, ...), all pairs joined alike."""
-        from dataclasses import replace
-
-        devices = [replace(device, name=f"{device.name}{i}") for i in range(n_devices)]
-        return cls.build(devices, Link(latency_s, bytes_per_s))
+        return cls.replicated([device], [n_devices], Link(latency_s, bytes_per_s))
