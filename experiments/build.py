@@ -35,12 +35,15 @@ def build_problem(config: DictConfig) -> Problem:
         return built
     if not isinstance(built, OpGraph):
         raise InvalidProblem(
-            f"workload {config.workload.get('_target_')} gave a {type(built).__name__}; expected an OpGraph or a Problem"
+            f"workload {config.workload.get('_target_')} gave a {type(built).__name__}; "
+            "expected an OpGraph or a Problem"
         )
     cluster = instantiate(config.cluster, _convert_="all")
     if not isinstance(cluster, Cluster):
         raise InvalidProblem(f"cluster is a {type(cluster).__name__}; expected a Cluster")
-    name = f"{config.workload_name}@{config.cluster_name}"
+    # A captured module goes by its own name: "package.module:function".
+    module = str(config.workload.get("module", config.workload_name))
+    name = f"{module.rpartition(':')[2]}@{config.cluster_name}"
     return Problem.build(built, cluster, costs=instantiate(config.costs, _convert_="all"), name=name)
 
 

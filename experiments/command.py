@@ -44,7 +44,10 @@ def _command_line(argv: Sequence[str] | None) -> Iterator[bool]:
     Yields whether the user asked for the full error.
     """
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = before if argv is None else [before[0], *argv]
+    # An experiment's file says its command on line 1, where Hydra would want the package: so the override names it.
+    given = [re.sub(r"^experiment=", "experiment@_global_=", x) for x in (before[1:] if argv is None else argv)]
+    # Hydra's parser understands options only before or after all overrides.
+    sys.argv = [before[0], *sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield full_error == "1"
@@ -60,8 +63,8 @@ def _command_line(argv: Sequence[str] | None) -> Iterator[bool]:
 def command(config_name: str) -> Callable[[Task], Main]:
     """Makes `task` a command line over `conf/<config_name>.yaml`.
 
-    The resulting `main(argv=None)` returns the exit code: that of the task (the worst one of a sweep), 1 for an error of
-    the gym, 2 for a command line that does not compose, 130 after an interrupt. HYDRA_FULL_ERROR=1 shows tracebacks.
+    The resulting `main(argv=None)` returns the exit code: that of the task (the worst one of a sweep), 1 for an error
+    of the gym, 2 for a command line that does not compose, 130 after an interrupt. HYDRA_FULL_ERROR=1 shows tracebacks.
     """
 
     def decorate(task: Task) -> Main:

@@ -29,7 +29,8 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: f
                 axis.plot(
                     *zip(*means, strict=True), color=line.get_color(), alpha=0.3, label=f"{name}, mean of an update"
                 )
-        for i, row in enumerate(sorted(baselines, key=lambda row: row.makespan_s)):
+        found = [row for row in baselines if row.status != "infeasible"]
+        for i, row in enumerate(sorted(found, key=lambda row: row.makespan_s)):
             axis.axhline(
                 row.makespan_s * 1e3, color=f"C{(i + len(curves)) % 10}", linestyle="--", linewidth=1, label=row.method
             )

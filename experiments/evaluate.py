@@ -10,14 +10,13 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from experiments import build
 from experiments.command import command
 from experiments.folder import RunFolder, write_text
 from experiments.record import Effort, Record, append
 from experiments.solve import describe
-from experiments.table import HEADINGS, cells, markdown, row_of_record, terminal
+from experiments.table import HEADINGS, cells, markdown, row_of_record, terminal, wide_console
 from experiments.tracking import Tracker
 from placement_gym.baselines import lower_bound_s
 from placement_gym.errors import InvalidFile
@@ -43,7 +42,7 @@ def run_of(config: DictConfig) -> DictConfig:
 
 def run(config: DictConfig) -> int:
     """Places greedily and by sampling; records the better of both."""
-    console = Console()
+    console = wide_console()
     trained = run_of(config)
     folder = RunFolder.of_hydra()
     build.set_torch_threads(config.torch_threads)

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from experiments.command import CONF, command
 from experiments.curves import draw, save_png
 from experiments.folder import RunFolder, write_text
 from experiments.record import Record, RecordedAt, read
-from experiments.table import Row, markdown, number, row_of_record, terminal
+from experiments.table import Row, markdown, number, row_of_record, terminal, wide_console
 from experiments.tracking import read_metrics
 from placement_gym.errors import InvalidFile
 from placement_gym.rule import PRESETS, Rule
@@ -39,7 +38,7 @@ class Comparison:
     Attributes:
         title: Workload and rule.
         method_rows: Results by method, one per run.
-        lower_bound_s: Of the problem.
+        lower_bound_s: The highest that was recorded.
     """
 
     title: str
@@ -64,7 +63,8 @@ def comparisons(rows: Sequence[RecordedAt]) -> list[Comparison]:
         for row in group:
             by_method[row.record.method].append(row)
         first: Record = group[0].record
-        found.append(Comparison(f"{first.workload}, rule {rule}", dict(by_method), first.lower_bound_s))
+        bound = max(row.record.lower_bound_s for row in group)
+        found.append(Comparison(f"{first.workload}, rule {rule}", dict(by_method), bound))
     return found
 
 
@@ -178,7 +178,7 @@ def run(config: DictConfig) -> int:
     Raises:
         InvalidFile: Nothing was recorded, or a row is malformed.
     """
-    console, out = Console(), RunFolder.at(Path(config.out)).path
+    console, out = wide_console(), RunFolder.at(Path(config.out)).path
     records, bench = Path(config.records), Path(config.figures)
     figures = read_figures(bench) if bench.exists() else []
     if config.readme:

@@ -5,6 +5,7 @@ python -m experiments.solve baseline=[heft,simulated_annealing] baseline.simulat
 python -m experiments.solve -m baseline=heft,m_etf seed=0,1,2
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +22,10 @@ from experiments.folder import RunFolder, write_text
 from experiments.record import Effort, Record
 from experiments.table import Row, row_of_record
 from experiments.tracking import Tracker
-from placement_gym.baselines import lower_bound_s
+from placement_gym.baselines import Result, lower_bound_s
+from placement_gym.errors import InfeasiblePlacement
 from placement_gym.problem import Problem
+from placement_gym.workloads import layered
 
 
 def run_baselines(
@@ -45,27 +48,46 @@ def run_baselines(
     ) as progress:
         line = progress.add_task("", total=None)
         for name, solve in baselines.items():
+            progress.update(line, description=f"compiling {name}")
+            # On a machine's first run Numba compiles; that is not the baseline's time.
+            solve(layered(n_ops=4, n_devices=2))
             progress.update(line, description=name)
-            result = solve(problem)
+            try:
+                result = solve(problem)
+            except InfeasiblePlacement:
+                # No single device holds every model: that is an answer, which the table shows.
+                rows.append(nothing_found(name))
+                continue
             result.schedule.check()
-            effort = Effort(
-                lower_bound_s=result.lower_bound,
-                simulator_calls=result.simulator_calls,
-                seconds=result.runtime_s,
-                seed=result.seed,
-                status=result.status,
-            )
-            row = Record.of(
+            made = Record.of(
                 result.schedule,
                 verb=verb,
                 method=name,
-                effort=effort,
+                effort=effort_of(result),
                 problem_file=folder.problem.name,
                 config=config,
             )
-            record.append(folder.records, row)
-            rows.append(row_of_record(row))
+            record.append(folder.records, made)
+            rows.append(row_of_record(made))
     return rows
+
+
+def effort_of(result: Result) -> Effort:
+    """What a baseline says about its own result."""
+    return Effort(
+        lower_bound_s=result.lower_bound,
+        simulator_calls=result.simulator_calls,
+        seconds=result.runtime_s,
+        seed=result.seed,
+        status=result.status,
+    )
+
+
+def nothing_found(method: str) -> Row:
+    """The line of a baseline that found no feasible placement."""
+    return Row(
+        method=method, makespan_s=math.inf, simulator_calls=0, seconds=0.0, status="infeasible", is_baseline=True
+    )
 
 
 def describe(problem: Problem, rule: object) -> str:
@@ -76,7 +98,7 @@ def describe(problem: Problem, rule: object) -> str:
 
 def run(config: DictConfig) -> int:
     """Runs the configured baselines, writes records and the table."""
-    console = Console()
+    console = table.wide_console()
     folder = RunFolder.of_hydra()
     rule = build.build_rule(config)
     baselines = build.build_baselines(config, rule)
@@ -88,6 +110,8 @@ def run(config: DictConfig) -> int:
     tracking = instantiate(config.tracking)
     with Tracker(folder, whole, tracking, name=f"solve {problem.name} seed {config.seed}") as tracker:
         rows = run_baselines(problem, baselines, folder, verb="solve", config=whole, console=console)
+        if all(row.status == "infeasible" for row in rows):
+            raise InfeasiblePlacement(f"{', '.join(baselines)}: no feasible placement of {problem.name} was found")
         bound = lower_bound_s(problem)
         tracker.baselines(rows, bound)
         tracker.finish(rows, bound)

@@ -1,10 +1,14 @@
 """Row and the tables of results: on the terminal and as Markdown."""
 
+import math
+import os
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from experiments.record import Record
@@ -18,6 +22,7 @@ class Row:
     """One line of a comparison (fields as in `Record`).
 
     Attributes:
+        makespan_s: `inf` where the method found no feasible placement.
         is_baseline: Whether a solver found it (not an agent).
     """
 
@@ -27,6 +32,11 @@ class Row:
     seconds: float
     status: str
     is_baseline: bool
+
+
+def wide_console() -> Console:
+    """The terminal; 120 columns where output goes to a file or a pipe."""
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=120)
 
 
 def row_of_record(record: Record) -> Row:
@@ -47,33 +57,28 @@ def number(value: float) -> str:
 
 
 def cells(rows: Sequence[Row], lower_bound_s: float) -> list[tuple[str, ...]]:
-    """Lines of the comparison, best first, the lower bound last."""
+    """Lines of the comparison, best first, the lower bound last; of statuses, only those that say something."""
     best = min(row.makespan_s for row in rows)
 
-    def ratio(makespan_s: float) -> str:
-        return f"{makespan_s / best:.3f}" if best > 0 else "-"
+    def times(makespan_s: float) -> tuple[str, str]:
+        if not math.isfinite(makespan_s):
+            return "-", "-"
+        return f"{makespan_s * 1e3:,.4f}", f"{makespan_s / best:.3f}" if best > 0 else "-"
 
-    lines = [
-        (
-            row.method,
-            f"{row.makespan_s * 1e3:,.4f}",
-            ratio(row.makespan_s),
-            f"{row.simulator_calls:,}",
-            f"{row.seconds:,.2f}",
-            row.status,
-        )
-        for row in sorted(rows, key=lambda row: row.makespan_s)
-    ]
-    return [*lines, ("(lower bound)", f"{lower_bound_s * 1e3:,.4f}", ratio(lower_bound_s), "", "", "")]
+    lines = []
+    for row in sorted(rows, key=lambda row: row.makespan_s):
+        status = "" if row.status in ("feasible", "budget_exhausted") else row.status
+        lines.append((row.method, *times(row.makespan_s), f"{row.simulator_calls:,}", f"{row.seconds:,.2f}", status))
+    return [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
 
 
 def terminal(
     title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], *, bold: Collection[str] = ()
 ) -> Table:
     """A table for the terminal, narrow enough for 80 columns; lines whose first cell is in `bold` stand out."""
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1), pad_edge=False)
-    # In most tables every status is the same; without it they fit 80 columns.
-    shown = [i for i, name in enumerate(headings) if name != "status" or len({line[i] for line in lines} - {""}) > 1]
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    # In most tables no status says anything; without the column they fit 80 columns.
+    shown = [i for i, name in enumerate(headings) if name != "status" or any(line[i] for line in lines)]
     for heading in (headings[i] for i in shown):
         justify: Literal["left", "right"] = "left" if heading in ("method", "status") else "right"
         table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=True)

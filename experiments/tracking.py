@@ -173,7 +173,9 @@ class Tracker:
                 charts[name] = wandb.Image(str(file))
         curve = read_metrics(self.folder.metrics) if self.folder.metrics.exists() else []
         if curve:
-            charts["eval/curve"] = _line_chart(curve, [row for row in rows if row.is_baseline], lower_bound_s)
+            charts["eval/curve"] = _line_chart(
+                curve, [row for row in rows if row.is_baseline and row.status != "infeasible"], lower_bound_s
+            )
         self._run.log(charts)
 
 

@@ -25,7 +25,7 @@ from experiments.folder import RunFolder, write_text
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
 from experiments.solve import describe, run_baselines
-from experiments.table import HEADINGS, Row, cells, markdown, row_of_record, terminal, verdict
+from experiments.table import HEADINGS, Row, cells, markdown, row_of_record, terminal, verdict, wide_console
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import lower_bound_s, simulated_annealing
 from placement_gym.errors import InvalidFile, InvalidOption
@@ -172,7 +172,7 @@ def run(config: DictConfig) -> int:
     folder, resumed = folder_of(config)
     if resumed:
         config = resumed_config(config, folder, HydraConfig.get().overrides.task)
-    console = Console()
+    console = wide_console()
     budget = Budget(**config.budget)
     build.set_torch_threads(config.torch_threads)
     rule = build.build_rule(config)
@@ -183,14 +183,14 @@ def run(config: DictConfig) -> int:
     console.print(describe(problem, config.rule), highlight=False)
     bound = lower_bound_s(problem)
     name = f"{config.agent_name} on {problem.name}, seed {config.seed}"
+    vec_env = build.build_vector_env(config, problem, rule)
+    if resumed:
+        agent = build.load_agent(config, folder.checkpoint, vec_env)
+        rewind_metrics(folder.metrics, agent.simulator_calls)
+    else:
+        agent = build.build_agent(config, vec_env)
     with Tracker(folder, build.plain(config), instantiate(config.tracking), name) as tracker:
         rows = bench.baselines()
-        vec_env = build.build_vector_env(config, problem, rule)
-        if resumed:
-            agent = build.load_agent(config, folder.checkpoint, vec_env)
-            rewind_metrics(folder.metrics, agent.simulator_calls)
-        else:
-            agent = build.build_agent(config, vec_env)
         learned, interrupted = learn(
             agent, budget, tracker, checkpoint_every_s=config.checkpoint_every_s, console=console
         )
@@ -228,7 +228,7 @@ def say(bench: Workbench, rows: Sequence[Row], bound: float, wandb_folder: Path 
     title = f"{bench.problem.name}, rule {bench.config.rule}"
     console.print(terminal(title, HEADINGS, cells(rows, bound), bold=agents))
     for sentence in verdict(rows):
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, soft_wrap=True)
     files = {
         folder.records: "results, each enough to be simulated again (python -m experiments.validate)",
         folder.metrics: "learning curve, one JSON row per update",
