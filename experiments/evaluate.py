@@ -41,7 +41,7 @@ def run_of(config: DictConfig) -> DictConfig:
 
 
 def run(config: DictConfig) -> int:
-    """Places greedily and by sampling; records the better of both."""
+    """Places with the policy's most likely choices and records the schedule."""
     console = wide_console()
     trained = run_of(config)
     folder = RunFolder.of_hydra()
