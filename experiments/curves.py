@@ -38,6 +38,9 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: f
         axis.set_xlabel({CALLS: "simulator calls", SECONDS: "seconds"}[clock])
     figure.axes[0].set_ylabel("makespan (ms)")
     figure.axes[0].set_yscale("log")
+    # Both panels share the axis; plain numbers instead of powers of ten.
+    figure.axes[0].yaxis.set_major_formatter("{x:g}")
+    figure.axes[0].yaxis.set_minor_formatter("{x:g}")
     figure.axes[1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 

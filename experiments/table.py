@@ -101,7 +101,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     agent = min(agents, key=lambda row: row.makespan_s)
     said = []
     for row in sorted(baselines, key=lambda row: row.makespan_s):
-        effort = f"{row.simulator_calls:,} simulator calls, {row.seconds:,.1f} s"
+        effort = _effort(row)
         if row.makespan_s < agent.makespan_s:
             share = 100 * (agent.makespan_s / row.makespan_s - 1)
             said.append(
@@ -111,5 +111,9 @@ def verdict(rows: Sequence[Row]) -> list[str]:
             said.append(f"{row.method} ({effort}) is as good as {agent.method}.")
     if not said:
         said.append(f"{agent.method} is better than every baseline here.")
-    spent = f"{agent.simulator_calls:,} simulator calls, {agent.seconds:,.1f} s"
-    return [*said, f"({agent.method} spent {spent}.)"]
+    return [*said, f"({agent.method} spent {_effort(agent)}.)"]
+
+
+def _effort(row: Row) -> str:
+    calls = "call" if row.simulator_calls == 1 else "calls"
+    return f"{row.simulator_calls:,} simulator {calls}, {row.seconds:,.1f} s"

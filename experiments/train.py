@@ -206,7 +206,8 @@ def run(config: DictConfig) -> int:
     vec_env.close()
     say(bench, rows, bound, tracker.wandb_folder)
     if interrupted:
-        console.print(f"interrupted; go on with: python -m experiments.train resume={folder.path}", highlight=False)
+        again = f"python -m experiments.train resume={relative(folder.path)}"
+        console.print(f"Interrupted; go on with: {again}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -220,6 +221,11 @@ def final_metrics(agent_rows: Sequence[Row], bound: float) -> dict[str, float]:
         "eval/simulator_calls": best.simulator_calls,
         "eval/seconds": best.seconds,
     }
+
+
+def relative(path: Path) -> Path:
+    """As a user in this folder would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def say(bench: Workbench, rows: Sequence[Row], bound: float, wandb_folder: Path | None) -> None:
@@ -245,8 +251,7 @@ def say(bench: Workbench, rows: Sequence[Row], bound: float, wandb_folder: Path 
         files[wandb_folder] = "Weights & Biases run (offline: send it with `wandb sync`)"
     console.print("\nWritten:", highlight=False)
     for file, what in files.items():
-        shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-        console.print(f"  {shown}  {what}", highlight=False, soft_wrap=True)
+        console.print(f"  {relative(file)}  {what}", highlight=False, soft_wrap=True)
 
 
 main = command("train")(run)
