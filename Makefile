@@ -16,16 +16,17 @@ setup: $(STAMP)  ## .venv with the locked versions and the package, editable
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.11 or 3.12 (make PYTHON=python3.11 ...)" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "make: $(PYTHON) has no working venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	# torch first: a looser requirement met before it would pull a second, larger build.
-	$(BIN)/python -m pip install --quiet $$(grep '^torch==' requirements.lock)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock $$(grep '^torch==' requirements.lock)
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 # Numba does not see that a kernel called from another file has changed: drop its cache when any has.
 $(VENV)/.kernels: $(STAMP) $(KERNELS)
-	find placement_gym -name '*.nbi' -o -name '*.nbc' | xargs rm -f
+	find placement_gym agents \( -name '*.nbi' -o -name '*.nbc' \) -delete
 	touch $@
 
 train: $(VENV)/.kernels  ## captures the default model, trains the default agent, prints the comparison (about 3 minutes)

@@ -1,0 +1,99 @@
+"""RunFolder: the names of the files that a run leaves behind."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from placement_gym.errors import InvalidFile
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Writes a file by way of a temporary one, so that it is never seen half-written.
+
+    Raises:
+        InvalidFile: It cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(stream.name, path)
+    except OSError as error:
+        raise InvalidFile(f"cannot write {path}: {error}") from error
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """As `write_bytes`, UTF-8."""
+    return write_bytes(path, text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where one run writes.
+
+    Attributes:
+        path: The folder; it exists.
+    """
+
+    path: Path
+
+    @classmethod
+    def of_hydra(cls) -> "RunFolder":
+        """The folder that Hydra made for this job."""
+        return cls.at(Path(HydraConfig.get().runtime.output_dir))
+
+    @classmethod
+    def at(cls, path: Path) -> "RunFolder":
+        """The folder at `path`, made if need be."""
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        """The whole resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def problem(self) -> Path:
+        """The problem that was placed (`Problem.load`)."""
+        return self.path / "problem.npz"
+
+    @property
+    def records(self) -> Path:
+        """Results, one JSON row each (`record.py`)."""
+        return self.path / "records.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Learning curves, one JSON row per update (`tracking.py`)."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The agent, as far as it has learned."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def gantt(self) -> Path:
+        """Gantt chart of the best schedule."""
+        return self.path / "gantt.png"
+
+    @property
+    def trace(self) -> Path:
+        """The best schedule for chrome://tracing and ui.perfetto.dev."""
+        return self.path / "trace.json"
+
+    @property
+    def curve(self) -> Path:
+        """Learning curve, with the baselines as horizontal lines."""
+        return self.path / "learning_curve.png"
+
+    @property
+    def table(self) -> Path:
+        """The final table."""
+        return self.path / "table.md"

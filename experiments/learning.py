@@ -1,0 +1,113 @@
+"""learning: an agent trains within a budget, with a progress bar, checkpoints and Ctrl-C."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.agent import Agent, Update
+from experiments.tracking import CALLS, SECONDS, Tracker
+from placement_gym.errors import InvalidOption
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When training ends: whichever comes first.
+
+    Attributes:
+        seconds: Wall-clock seconds of training, None for no limit.
+        simulator_calls: Placements simulated, None for no limit.
+
+    Raises:
+        InvalidOption: No limit at all, or one that is not positive.
+    """
+
+    seconds: float | None
+    simulator_calls: int | None
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and self.simulator_calls is None:
+            raise InvalidOption("budget has neither seconds nor simulator_calls; expected at least one")
+        for name in ("seconds", "simulator_calls"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidOption(f"budget.{name} is {value}; expected a number > 0, or null for no limit")
+
+    def share(self, simulator_calls: int, seconds: float) -> float:
+        """How much of the budget is used, in [0, 1]."""
+        used = [0.0]
+        if self.seconds is not None:
+            used.append(seconds / self.seconds)
+        if self.simulator_calls is not None:
+            used.append(simulator_calls / self.simulator_calls)
+        return min(1.0, max(used))
+
+
+class Interrupt:
+    """Ctrl-C (or SIGTERM) as a flag that is read between two updates; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextmanager
+    def listening(self) -> Iterator["Interrupt"]:
+        """Handlers are those of before afterwards."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def learn(
+    agent: Agent, budget: Budget, tracker: Tracker, *, checkpoint_every_s: float, console: Console
+) -> tuple[Update | None, bool]:
+    """Trains until the budget or Ctrl-C ends it; the checkpoint is written in between and at the end.
+
+    Returns:
+        The last update (None if the budget was spent already) and whether training was interrupted.
+    """
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+    saved, update = time.monotonic(), None
+    with Interrupt().listening() as interrupt, bar:
+        line = bar.add_task("starting", total=1.0)
+        for update in agent.train(simulator_calls=budget.simulator_calls, seconds=budget.seconds):
+            tracker.log(
+                {
+                    CALLS: update.simulator_calls,
+                    SECONDS: update.seconds,
+                    "train/episodes": update.episodes,
+                    "train/best_makespan_s": update.best_makespan_s,
+                    **{f"train/{name}": value for name, value in update.metrics.items()},
+                }
+            )
+            bar.update(
+                line,
+                completed=budget.share(update.simulator_calls, update.seconds),
+                description=f"best {update.best_makespan_s * 1e3:,.4f} ms, {update.simulator_calls:,} simulator calls",
+            )
+            if interrupt.asked:
+                break
+            if time.monotonic() - saved > checkpoint_every_s:
+                agent.save(tracker.folder.checkpoint)
+                saved = time.monotonic()
+        agent.save(tracker.folder.checkpoint)
+    return update, interrupt.asked

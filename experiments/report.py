@@ -1,0 +1,208 @@
+"""report: tables and figures from recorded rows; nothing is typed by hand.
+
+python -m experiments.report records=outputs
+python -m experiments.report readme=true
+"""
+
+import json
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.command import CONF, command
+from experiments.curves import draw, save_png
+from experiments.folder import RunFolder, write_text
+from experiments.record import Record, RecordedAt, read
+from experiments.table import Row, markdown, number, row_of_record, terminal, wide_console
+from experiments.tracking import read_metrics
+from placement_gym.errors import InvalidFile
+from placement_gym.rule import PRESETS, Rule
+
+README = CONF.parent / "README.md"
+BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+HEADINGS = ("method", "makespan (ms)", "spread", "ratio to best", "simulator calls", "seconds", "runs")
+FIGURE_FORMAT = "placement_gym.figure.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All results on one problem under one rule.
+
+    Attributes:
+        title: Workload and rule.
+        method_rows: Results by method, one per run.
+        lower_bound_s: The highest that was recorded.
+    """
+
+    title: str
+    method_rows: dict[str, list[RecordedAt]]
+    lower_bound_s: float
+
+
+def rule_name(rule: Rule) -> str:
+    """The preset's name, or the options."""
+    return next((name for name, preset in PRESETS.items() if preset == rule), str(rule))
+
+
+def comparisons(rows: Sequence[RecordedAt]) -> list[Comparison]:
+    """Rows by problem and rule; of a run that was resumed, a method's last result counts."""
+    last = {(row.file, row.record.method): row for row in rows}
+    grouped: dict[tuple[str, str], list[RecordedAt]] = defaultdict(list)
+    for row in last.values():
+        grouped[row.record.fingerprint, rule_name(row.record.resolve_rule())].append(row)
+    found = []
+    for (_, rule), group in sorted(grouped.items(), key=lambda item: (item[1][0].record.workload, item[0])):
+        by_method: dict[str, list[RecordedAt]] = defaultdict(list)
+        for row in group:
+            by_method[row.record.method].append(row)
+        first: Record = group[0].record
+        bound = max(row.record.lower_bound_s for row in group)
+        found.append(Comparison(f"{first.workload}, rule {rule}", dict(by_method), bound))
+    return found
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 of one value)."""
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def lines_of(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One line per method, best mean first; the spread is over runs (seeds), their number in the last column."""
+    stats = {
+        method: mean_and_spread([row.record.makespan_s for row in rows])
+        for method, rows in comparison.method_rows.items()
+    }
+    best = min(mean for mean, _ in stats.values())
+    lines = []
+    for method, (mean, spread) in sorted(stats.items(), key=lambda item: item[1]):
+        rows = comparison.method_rows[method]
+        calls, _ = mean_and_spread([row.record.simulator_calls for row in rows])
+        seconds, _ = mean_and_spread([row.record.seconds for row in rows])
+        ratio = f"{mean / best:.3f}" if best > 0 else "-"
+        lines.append(
+            (
+                method,
+                f"{mean * 1e3:,.4f}",
+                f"± {spread * 1e3:.2g}" if len(rows) > 1 else "",
+                ratio,
+                f"{calls:,.0f}",
+                f"{seconds:,.2f}",
+                str(len(rows)),
+            )
+        )
+    bound = comparison.lower_bound_s
+    last = ("(lower bound)", f"{bound * 1e3:,.4f}", "", f"{bound / best:.3f}" if best > 0 else "-", "", "", "")
+    return [*lines, last]
+
+
+def draw_curves(comparison: Comparison, path: Path) -> bool:
+    """Learning curves of the runs of a comparison; False if none of them learned."""
+    rows = [row for group in comparison.method_rows.values() for row in group]
+    curves = {}
+    for row in rows:
+        metrics = row.file.parent / "metrics.jsonl"
+        method = row.record.method
+        if row.record.verb == "train" and metrics.exists() and method == row.record.config.get("agent_name"):
+            curves[f"{method}, seed {row.record.seed}, {row.file.parent.name}"] = read_metrics(metrics)
+    if not curves:
+        return False
+    best: dict[str, Row] = {}
+    for row in rows:
+        line = row_of_record(row.record)
+        if line.is_baseline and line.makespan_s <= best.get(line.method, line).makespan_s:
+            best[line.method] = line
+    save_png(draw(curves, list(best.values()), comparison.lower_bound_s, comparison.title), path)
+    return True
+
+
+def read_figures(path: Path) -> list[dict[str, Any]]:
+    """The newest row of each figure below `path`, in the order of their names.
+
+    Raises:
+        InvalidFile: A malformed row (the message says file:line).
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise InvalidFile(f"cannot read figures: {error}") from error
+        for i, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InvalidFile(f"{file}:{i}: not a JSON row, or truncated ({error})") from error
+            if not isinstance(row, dict) or row.get("format") != FIGURE_FORMAT:
+                raise InvalidFile(f"{file}:{i}: not a row of format {FIGURE_FORMAT!r}")
+            latest[row["name"]] = row
+    return [latest[name] for name in sorted(latest)]
+
+
+def figures_table(figures: Sequence[dict[str, Any]]) -> str:
+    """The figures in Markdown."""
+    lines = []
+    for row in figures:
+        said = {None: "", True: "holds", False: "**missed**"}[row["holds"]]
+        context = ", ".join(f"{key} {value}" for key, value in row["context"].items())
+        lines.append((row["name"], f"{number(row['value'])} {row['unit']}".strip(), row["target"] or "", said, context))
+    return markdown(("figure", "measured", "target", "", "of"), lines)
+
+
+def rewrite_readme(figures: Sequence[dict[str, Any]], readme: Path) -> None:
+    """Puts the table between the markers of the README.
+
+    Raises:
+        InvalidFile: There is nothing to put, or the markers are missing.
+    """
+    if not figures:
+        raise InvalidFile("no figures were recorded; run `make bench` first")
+    text = readme.read_text(encoding="utf-8")
+    if not BLOCK.search(text):
+        raise InvalidFile(f"{readme} lacks the markers <!-- figures --> and <!-- /figures -->")
+    write_text(readme, BLOCK.sub(lambda match: match[1] + figures_table(figures) + match[2], text))
+
+
+def run(config: DictConfig) -> int:
+    """Prints every comparison and the figures; writes them to `config.out`.
+
+    Raises:
+        InvalidFile: Nothing was recorded, or a row is malformed.
+    """
+    console, out = wide_console(), RunFolder.at(Path(config.out)).path
+    records, bench = Path(config.records), Path(config.figures)
+    figures = read_figures(bench) if bench.exists() else []
+    if config.readme:
+        rewrite_readme(figures, README)
+        console.print(f"rewrote the figures of {README}", highlight=False)
+    rows = read(records)
+    if not rows and not figures:
+        raise InvalidFile(f"nothing to report: no records.jsonl below {records}, no figures in {bench}")
+    text = []
+    for i, comparison in enumerate(comparisons(rows)):
+        lines = lines_of(comparison)
+        console.print(terminal(comparison.title, HEADINGS, lines))
+        picture = f"curves_{i}.png"
+        drawn = f"\n![learning curves]({picture})\n" if draw_curves(comparison, out / picture) else ""
+        text.append(f"## {comparison.title}\n\n{markdown(HEADINGS, lines)}{drawn}")
+    if figures:
+        console.print(figures_table(figures), highlight=False, soft_wrap=True)
+        text.append(f"## Figures\n\n{figures_table(figures)}")
+    write_text(out / "report.md", "\n".join(text))
+    console.print(f"wrote {out / 'report.md'}", highlight=False)
+    return 0
+
+
+main = command("report")(run)
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,119 @@
+"""Row and the tables of results: on the terminal and as Markdown."""
+
+import math
+import os
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from experiments.record import Record
+from placement_gym.baselines import BASELINES
+
+HEADINGS = ("method", "makespan (ms)", "ratio to best", "simulator calls", "seconds", "status")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a comparison (fields as in `Record`).
+
+    Attributes:
+        makespan_s: `inf` where the method found no feasible placement.
+        is_baseline: Whether a solver found it (not an agent).
+    """
+
+    method: str
+    makespan_s: float
+    simulator_calls: int
+    seconds: float
+    status: str
+    is_baseline: bool
+
+
+def wide_console() -> Console:
+    """The terminal; 120 columns where output goes to a file or a pipe."""
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=120)
+
+
+def row_of_record(record: Record) -> Row:
+    """A recorded result as a line of the table."""
+    return Row(
+        method=record.method,
+        makespan_s=record.makespan_s,
+        simulator_calls=record.simulator_calls,
+        seconds=record.seconds,
+        status=record.status,
+        is_baseline=record.method.partition(" (")[0] in BASELINES,
+    )
+
+
+def number(value: float) -> str:
+    """Four significant digits; whole numbers with thousands separators from 1,000 on."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"
+
+
+def cells(rows: Sequence[Row], lower_bound_s: float) -> list[tuple[str, ...]]:
+    """Lines of the comparison, best first, the lower bound last; of statuses, only those that say something."""
+    best = min(row.makespan_s for row in rows)
+
+    def times(makespan_s: float) -> tuple[str, str]:
+        if not math.isfinite(makespan_s):
+            return "-", "-"
+        return f"{makespan_s * 1e3:,.4f}", f"{makespan_s / best:.3f}" if best > 0 else "-"
+
+    lines = []
+    for row in sorted(rows, key=lambda row: row.makespan_s):
+        status = "" if row.status in ("feasible", "budget_exhausted") else row.status
+        lines.append((row.method, *times(row.makespan_s), f"{row.simulator_calls:,}", f"{row.seconds:,.2f}", status))
+    return [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
+
+
+def terminal(
+    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], *, bold: Collection[str] = ()
+) -> Table:
+    """A table for the terminal, narrow enough for 80 columns; lines whose first cell is in `bold` stand out."""
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    # In most tables no status says anything; without the column they fit 80 columns.
+    shown = [i for i, name in enumerate(headings) if name != "status" or any(line[i] for line in lines)]
+    for heading in (headings[i] for i in shown):
+        justify: Literal["left", "right"] = "left" if heading in ("method", "status") else "right"
+        table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=True)
+    for line in lines:
+        table.add_row(*(line[i] for i in shown), style="bold" if line[0] in bold else None)
+    return table
+
+
+def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    head = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """One sentence per baseline that the best agent does not beat, or that it beats them all."""
+    agents, baselines = [r for r in rows if not r.is_baseline], [r for r in rows if r.is_baseline]
+    if not agents or not baselines:
+        return []
+    agent = min(agents, key=lambda row: row.makespan_s)
+    said = []
+    for row in sorted(baselines, key=lambda row: row.makespan_s):
+        effort = _effort(row)
+        if row.makespan_s < agent.makespan_s:
+            share = 100 * (agent.makespan_s / row.makespan_s - 1)
+            said.append(
+                f"{row.method} ({effort}) is better than {agent.method}: {agent.method} takes {share:.1f}% longer."
+            )
+        elif row.makespan_s == agent.makespan_s:
+            said.append(f"{row.method} ({effort}) is as good as {agent.method}.")
+    if not said:
+        said.append(f"{agent.method} is better than every baseline here.")
+    return [*said, f"({agent.method} spent {_effort(agent)}.)"]
+
+
+def _effort(row: Row) -> str:
+    calls = "call" if row.simulator_calls == 1 else "calls"
+    return f"{row.simulator_calls:,} simulator {calls}, {row.seconds:,.1f} s"

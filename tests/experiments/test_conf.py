@@ -1,0 +1,103 @@
+"""Configuration files: each composes and builds."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from experiments import build
+from experiments.command import CONF
+from placement_gym.baselines import BASELINES
+from placement_gym.graph import OpGraph
+from placement_gym.problem import Problem
+from placement_gym.workloads import layered
+
+# Where the published instances that a workload reads lie under shared/data.
+PUBLISHED = {
+    "doppler": "doppler/chain_mm_112nodes.txt",
+    "dnn_partitioning": "dnn_partitioning/throughput-inputs",
+    "dapple": "dapple/vgg-19-pbs-32.txt",
+    "graph": "pipedream/vgg16.json",
+}
+WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
+
+
+def _compose(verb: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(verb, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def _names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name not in PUBLISHED])
+def test_every_workload_builds(name: str, tmp_path: Path) -> None:
+    """Those that need no file beside the repository."""
+    layered(n_ops=5, n_devices=2).save(tmp_path / "problem.npz")
+    path = [f"workload.path={tmp_path / 'problem.npz'}"] if name == "saved" else []
+    problem = build.build_problem(_compose("solve", f"workload={name}", *path))
+    assert problem.n_ops > 1
+    assert problem.n_devices > 1
+    assert name != "pytorch" or problem.name == "mixture_of_experts@4xp100_pcie"
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_every_published_workload_builds(name: str, shared_data: Path) -> None:
+    """From the published files."""
+    path = shared_data / PUBLISHED[name]
+    file = path if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())[0]
+    assert build.build_problem(_compose("solve", f"workload={name}", f"workload.path='{file}'")).n_ops > 1
+
+
+@pytest.mark.parametrize("name", _names("cluster"))
+def test_every_cluster_and_the_costs_make_a_problem(name: str) -> None:
+    """Of any graph."""
+    config = _compose("solve", f"cluster={name}")
+    graph = OpGraph.build(["a", "b"], [(0, 1, 8.0)], flops=[1e9, 1e9])
+    problem = Problem.build(graph, instantiate(config.cluster), costs=instantiate(config.costs))
+    assert problem.n_devices > 1
+    assert problem.op_time_s[0].min() > 0
+
+
+def test_every_baseline_has_a_file_and_runs() -> None:
+    """conf/baseline and placement_gym.baselines name the same functions."""
+    assert _names("baseline") == sorted(BASELINES)
+    problem = layered(n_ops=5, n_devices=2)
+    config = _compose("solve", f"baseline=[{','.join(BASELINES)}]", "workload=layered")
+    for name, solve in build.build_baselines(config, build.build_rule(config)).items():
+        result = solve(problem)
+        assert result.baseline == name
+        result.schedule.check()
+
+
+@pytest.mark.parametrize("env", _names("env"))
+@pytest.mark.parametrize("agent", _names("agent"))
+def test_every_agent_builds_on_every_environment(agent: str, env: str) -> None:
+    """The agent places as many ops as the problem has."""
+    config = _compose("train", f"agent={agent}", f"env={env}", "workload=layered", "workload.n_ops=6")
+    problem = build.build_problem(config)
+    vec_env = build.build_vector_env(config, problem, build.build_rule(config))
+    assert build.build_agent(config, vec_env).act_greedy().shape == (6,)
+    vec_env.close()
+
+
+@pytest.mark.parametrize("name", _names("experiment"))
+def test_every_experiment_composes_and_states_its_command(name: str) -> None:
+    """Line 1 is the exact command that reproduces it."""
+    first = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[0]
+    verb = first.removeprefix("# python -m experiments.").split()[0]
+    assert first == f"# python -m experiments.{verb} experiment={name}"
+    config = _compose(verb, f"experiment@_global_={name}")
+    assert build.plain(DictConfig({key: value for key, value in config.items() if key != "hydra"}))
+
+
+def test_every_folder_of_conf_is_known_here() -> None:
+    """A new group of configuration files needs a test of its own."""
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups == {"agent", "baseline", "cluster", "costs", "env", "experiment", "tracking", "workload"}

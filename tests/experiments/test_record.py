@@ -1,0 +1,104 @@
+"""Records: written whole, read back equal, errors that name file and line."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.record import Effort, Record, append, read
+from placement_gym.errors import InvalidFile
+from placement_gym.ranks import b_level_s
+from placement_gym.rule import Rule
+from placement_gym.simulator import simulate
+from placement_gym.workloads import layered
+
+PROBLEM = layered(n_ops=12, n_devices=3)
+OP_DEVICE = np.arange(12, dtype=np.int32) % 3
+
+
+def _record(method: str = "heft", rule: str | Rule = "physical") -> Record:
+    priority = b_level_s(PROBLEM, PROBLEM.op_time_s.mean(axis=1), np.zeros(PROBLEM.graph.n_edges))
+    schedule = simulate(PROBLEM, OP_DEVICE, rule=rule, priority=priority)
+    effort = Effort(lower_bound_s=0.001, simulator_calls=7, seconds=0.25, seed=3)
+    return Record.of(
+        schedule, verb="solve", method=method, effort=effort, problem_file="problem.npz", config={"rule": "physical"}
+    )
+
+
+def test_a_record_reads_back_equal(tmp_path: Path) -> None:
+    """Floats, rule, ranks, configuration and versions survive the file."""
+    record = _record(rule=Rule(queue="priority", contention="link"))
+    append(tmp_path / "records.jsonl", record)
+    (row,) = read(tmp_path / "records.jsonl")
+    assert row.record == record
+    assert row.record.resolve_rule() == Rule(queue="priority", contention="link")
+    assert row.record.priority is not None
+    assert row.where == f"{tmp_path / 'records.jsonl'}:1"
+    assert set(record.versions) >= {"python", "numpy", "torch", "placement-gym"}
+    assert record.commit
+
+
+def test_records_of_a_folder_are_found_below_it(tmp_path: Path) -> None:
+    """Sweeps write one folder per run."""
+    for name in ("0", "1"):
+        (tmp_path / name).mkdir()
+        append(tmp_path / name / "records.jsonl", _record(name))
+    assert [row.record.method for row in read(tmp_path)] == ["0", "1"]
+
+
+def test_a_row_is_appended_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash while writing leaves the rows of before, and no half one."""
+    path = tmp_path / "records.jsonl"
+    append(path, _record("first"))
+    monkeypatch.setattr("experiments.folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(InvalidFile, match="disk full"):
+        append(path, _record("second"))
+    assert [row.record.method for row in read(path)] == ["first"]
+
+
+def test_writers_at_once_lose_no_row(tmp_path: Path) -> None:
+    """Appending is one at a time."""
+    path = tmp_path / "records.jsonl"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: append(path, _record(f"m{i}")), range(20)))
+    assert {row.record.method for row in read(path)} == {f"m{i}" for i in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[: len(text) // 2], "truncated"),
+        (lambda _: "[]\n", "not a row of format"),
+        (lambda text: text.replace('"seed"', '"seeed"'), "lacks field seed"),
+        (lambda text: text.replace('"op_device": [0', '"op_device": ["zero"'), "whole numbers"),
+    ],
+)
+def test_a_malformed_row_is_named_by_file_and_line(tmp_path: Path, damage: Callable[[str], str], said: str) -> None:
+    """The second line is damaged; the message says so."""
+    path = tmp_path / "records.jsonl"
+    append(path, _record())
+    text = path.read_text()
+    path.write_text(text + damage(text))
+    with pytest.raises(InvalidFile, match=said) as caught:
+        read(path)
+    assert f"{path}:2:" in str(caught.value)
+
+
+def test_a_record_of_another_problem_is_refused(tmp_path: Path) -> None:
+    """The problem beside the records must have the recorded fingerprint."""
+    append(tmp_path / "records.jsonl", _record())
+    layered(n_ops=13, n_devices=3).save(tmp_path / "problem.npz")
+    (row,) = read(tmp_path / "records.jsonl")
+    with pytest.raises(InvalidFile, match="fingerprint"):
+        row.load_problem()
+
+
+def test_a_row_is_plain_json(tmp_path: Path) -> None:
+    """Any tool can read it."""
+    append(tmp_path / "records.jsonl", _record())
+    row = json.loads((tmp_path / "records.jsonl").read_text())
+    assert row["format"] == "placement_gym.record.v1"
+    assert row["op_device"] == OP_DEVICE.tolist()

@@ -1,0 +1,148 @@
+"""train and evaluate on a tiny workload: files, table, resumption, refusal."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from experiments import evaluate, train, validate
+from experiments.learning import Budget, Interrupt
+from experiments.record import read
+from experiments.tracking import CALLS, METRICS, read_metrics
+from placement_gym.errors import InvalidOption
+
+TINY = [
+    "workload=layered",
+    "workload.n_ops=10",
+    "workload.n_devices=2",
+    "agent=random",
+    "baseline=[heft,simulated_annealing]",
+    "baseline.simulated_annealing.simulator_calls=100",
+    "budget.seconds=null",
+]
+
+
+def _train(*overrides: str) -> int:
+    return train.main([*TINY, "tracking.wandb=disabled", "budget.simulator_calls=128", *overrides])
+
+
+def _run(workbench: Path) -> Path:
+    (checkpoint,) = (workbench / "outputs").rglob("checkpoint.pt")
+    return checkpoint.parent
+
+
+def test_training_ends_with_a_table_and_all_files(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records that validate, curve, charts, trace, checkpoint, problem, configuration and an offline W&B run."""
+    assert train.main([*TINY, "budget.simulator_calls=256"]) == 0
+    out, run = capsys.readouterr().out, _run(workbench)
+    for word in ("random", "heft", "simulated_annealing (equal calls)", "(lower bound)", "ratio", "simulator calls"):
+        assert word in out
+    for name in ("records.jsonl", "metrics.jsonl", "checkpoint.pt", "problem.npz", "table.md", "config.yaml"):
+        assert (run / name).stat().st_size > 0
+        assert name in out
+    for name in ("gantt.png", "learning_curve.png"):
+        with Image.open(run / name) as image:
+            assert image.width > 100
+    assert json.loads((run / "trace.json").read_text())
+    assert list(run.glob("wandb/offline-run-*/*.wandb"))
+    assert not list(run.glob("*.tmp"))
+    methods = [row.record.method for row in read(run)]
+    assert sorted(methods) == sorted(
+        ["heft", "simulated_annealing", "simulated_annealing (equal calls)", "random (greedy)", "random"]
+    )
+    assert validate.main([]) == 0
+    rows = read_metrics(run / "metrics.jsonl")
+    assert rows[-1].keys() <= METRICS.keys()
+    assert max(row.get(CALLS, 0) for row in rows) >= 256
+
+
+def test_a_resumed_run_goes_on_in_its_folder(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The budget counts what was spent before; baselines are not run again; the curve has no gap and no double."""
+    assert _train() == 0
+    run = _run(workbench)
+    before = [row[CALLS] for row in read_metrics(run / "metrics.jsonl") if CALLS in row]
+    assert train.main([f"resume={run}", "budget.simulator_calls=384", "equal_calls=false"]) == 0
+    assert _run(workbench) == run
+    after = [row[CALLS] for row in read_metrics(run / "metrics.jsonl") if CALLS in row]
+    assert after[: len(before)] == before
+    assert after[-1] >= 384 > before[-1]
+    assert after == sorted(set(after))
+    methods = [row.record.method for row in read(run)]
+    assert methods.count("heft") == 1
+    assert methods.count("random") == 2
+    assert validate.main([]) == 0
+
+
+def test_the_newest_run_is_resumed_by_true(workbench: Path) -> None:
+    """resume=true needs no path."""
+    assert _train() == 0
+    assert train.main(["resume=true", "budget.simulator_calls=256"]) == 0
+    assert max(row.get(CALLS, 0) for row in read_metrics(_run(workbench) / "metrics.jsonl")) >= 256
+
+
+def test_a_resumed_run_keeps_its_workload(workbench: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Asking for another one is a mistake, not a new run."""
+    assert _train() == 0
+    capfd.readouterr()
+    assert train.main([f"resume={_run(workbench)}", "workload=fork_join"]) == 1
+    assert "keeps its own workload" in capfd.readouterr().err
+
+
+def test_ctrl_c_saves_and_ends_with_the_table(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first interrupt ends training after the current update; the rest of the run is as ever."""
+    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        assert _train("budget.simulator_calls=null", "budget.seconds=60") == 0
+    finally:
+        timer.cancel()
+    out = capsys.readouterr().out
+    assert "(lower bound)" in out
+    assert f"resume={_run(workbench).relative_to(workbench)}" in out
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    """For who does not want to wait for the update."""
+    with Interrupt().listening() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_evaluate_places_with_the_checkpoint(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The greedy placement is that of the end of training."""
+    assert _train() == 0
+    greedy = {row.record.method: row.record for row in read(_run(workbench))}["random (greedy)"]
+    assert evaluate.main([f"run={_run(workbench)}", "tracking.wandb=disabled"]) == 0
+    (row,) = read(workbench / "outputs/evaluate")
+    assert row.record.op_device == greedy.op_device
+    assert row.record.makespan_s == greedy.makespan_s
+    assert validate.main([]) == 0
+
+
+def test_a_checkpoint_of_another_problem_is_refused(workbench: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line, exit code 1."""
+    assert _train() == 0
+    capfd.readouterr()
+    argv = [f"run={_run(workbench)}", "workload=layered", "workload.n_ops=11", "tracking.wandb=disabled"]
+    assert evaluate.main(argv) == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "checkpoint" in line
+
+
+@pytest.mark.parametrize("limits", [(None, None), (0.0, None), (None, -1)])
+def test_a_budget_needs_a_positive_limit(limits: tuple[float | None, int | None]) -> None:
+    """Training without an end is a mistake."""
+    with pytest.raises(InvalidOption, match="budget"):
+        Budget(*limits)
+
+
+def test_the_share_of_a_budget_is_that_of_the_nearer_limit() -> None:
+    """Whichever comes first."""
+    assert Budget(10.0, 100).share(simulator_calls=50, seconds=1.0) == 0.5
+    assert Budget(10.0, None).share(simulator_calls=10**9, seconds=20.0) == 1.0
