@@ -10,6 +10,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from placement_gym.envs import AssignVectorEnv
+from placement_gym.errors import InvalidOption
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -65,3 +68,15 @@ def resolve_torch_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def native_env(vec_env: "VectorEnv[Any, Any, Any]") -> AssignVectorEnv:
+    """The native vector environment inside `vec_env`.
+
+    Raises:
+        InvalidOption: It is another one.
+    """
+    env = vec_env.unwrapped
+    if not isinstance(env, AssignVectorEnv):
+        raise InvalidOption(f"vec_env is a {type(env).__name__}; expected the native AssignVectorEnv (gym.make_vec)")
+    return env

@@ -51,7 +51,7 @@ class AssignVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         check_reward(reward)
         if num_envs < 1:
             raise InvalidOption(f"num_envs is {num_envs}; expected >= 1")
-        self.rule, self.reward, self.num_envs = resolve_rule(rule), reward, num_envs
+        self.rule, self.reward, self.order, self.num_envs = resolve_rule(rule), reward, order, num_envs
         if self.rule.queue == "priority":
             raise InvalidOption(
                 "rule.queue is 'priority', which needs ranks; Assign-v0 places without: use fifo or lifo"
