@@ -94,12 +94,22 @@ def test_a_resumed_run_keeps_its_workload(workbench: Path, capfd: pytest.Capture
 
 def test_ctrl_c_saves_and_ends_with_the_table(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first interrupt ends training after the current update; the rest of the run is as ever."""
-    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    done = threading.Event()
+
+    def interrupt() -> None:
+        # The first row of metrics says that training listens for interrupts.
+        while not done.wait(0.05):
+            if list(workbench.rglob("metrics.jsonl")):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    user = threading.Thread(target=interrupt)
+    user.start()
     try:
         assert _train("budget.simulator_calls=null", "budget.seconds=60") == 0
     finally:
-        timer.cancel()
+        done.set()
+        user.join()
     out = capsys.readouterr().out
     assert "(lower bound)" in out
     assert f"resume={_run(workbench).relative_to(workbench)}" in out
