@@ -1,6 +1,6 @@
 """A research gym for device placement and auto-parallelisation of neural networks."""
 
-from placement_gym import baselines, workloads
+from placement_gym import baselines, envs, workloads
 from placement_gym.cluster import Cluster, Device, Link
 from placement_gym.costs import CostModel, RooflineCost, TableCost
 from placement_gym.graph import OpGraph
@@ -23,6 +23,7 @@ __all__ = [
     "Schedule",
     "TableCost",
     "baselines",
+    "envs",
     "simulate",
     "simulate_batch",
     "workloads",

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from placement_gym.arrays import FloatArray, read_only
 from placement_gym.errors import InvalidCluster, unknown_name
-from placement_gym.graph import FloatArray, read_only
 
 DeviceKind = Literal["accelerator", "cpu"]
 
@@ -144,7 +144,7 @@ class Cluster:
     def replicated(
         cls, devices: Sequence[Device], counts: Sequence[int], default_link: Link, links: Sequence[Link] = ()
     ) -> "Cluster":
-        """`counts[i]` copies of each device (named name0, name1, ...), joined as in `build`.
+        """`counts[i]` copies of each device (named name-0, name-1, ...), joined as in `build`.
 
         Raises:
             InvalidCluster: As `build`; also where counts and devices differ in number.
@@ -152,7 +152,7 @@ class Cluster:
         if len(devices) != len(counts):
             raise InvalidCluster(f"{len(counts)} counts for {len(devices)} devices; expected one each")
         copies = [
-            replace(device, name=f"{device.name}{i}")
+            replace(device, name=f"{device.name}-{i}")
             for device, count in zip(devices, counts, strict=True)
             for i in range(count)
         ]
@@ -160,5 +160,5 @@ class Cluster:
 
     @classmethod
     def uniform(cls, device: Device, n_devices: int, *, latency_s: float, bytes_per_s: float) -> "Cluster":
-        """`n_devices` copies of one device (named name0, name1, ...), all pairs joined alike."""
+        """`n_devices` copies of one device (named name-0, name-1, ...), all pairs joined alike."""
         return cls.replicated([device], [n_devices], Link(latency_s, bytes_per_s))

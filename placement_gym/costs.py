@@ -6,9 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
+from placement_gym.arrays import FloatArray
 from placement_gym.cluster import Cluster
 from placement_gym.errors import InvalidProblem
-from placement_gym.graph import FloatArray, OpGraph
+from placement_gym.graph import OpGraph
 
 
 class CostModel(Protocol):

@@ -6,20 +6,10 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from placement_gym.arrays import BoolArray, FloatArray, IntArray, read_only
 from placement_gym.errors import InvalidGraph
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int32]
-BoolArray = NDArray[np.bool_]
-
-
-def read_only(values: ArrayLike, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (any numpy dtype)
-    """A private, contiguous, read-only copy of `values`."""
-    array = np.array(values, dtype=dtype, order="C", copy=True)
-    array.setflags(write=False)
-    return array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from placement_gym.graph import FloatArray, IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.trace import Trace, transfer_heads

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.graph import FloatArray, IntArray
 from placement_gym.placement import Placement, infeasibility
 from placement_gym.problem import Problem
 from placement_gym.schedule import Schedule

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.graph import FloatArray, IntArray, read_only
 from placement_gym.problem import Problem
 
 

@@ -3,20 +3,20 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.cluster import Cluster
 from placement_gym.costs import CostModel, RooflineCost
 from placement_gym.errors import InvalidFile, InvalidProblem, unknown_name
-from placement_gym.graph import FloatArray, IntArray, OpGraph, read_only
+from placement_gym.files import replacing
+from placement_gym.graph import OpGraph
 
 FORMAT = "placement_gym.problem.v1"
 MemoryRule = Literal["parameters", "parameters_and_outputs"]
@@ -263,16 +263,9 @@ class Problem:
         Raises:
             InvalidFile: The folder does not exist or cannot be written.
         """
-        target = Path(path)
-        try:
-            with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".tmp", delete=False) as temporary:
-                header = np.frombuffer(
-                    json.dumps({"format": FORMAT, "fingerprint": self.fingerprint}).encode(), np.uint8
-                )
-                np.savez_compressed(temporary, header=header, **self._arrays())  # type: ignore[arg-type]
-            os.replace(temporary.name, target)
-        except OSError as error:
-            raise InvalidFile(f"cannot write {target}: {error}") from error
+        header = np.frombuffer(json.dumps({"format": FORMAT, "fingerprint": self.fingerprint}).encode(), np.uint8)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, header=header, **self._arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Problem":

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.errors import InvalidSchedule
-from placement_gym.graph import FloatArray, IntArray, read_only
 from placement_gym.memory import peak_memory_bytes
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem

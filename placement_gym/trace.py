@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from placement_gym.graph import FloatArray, IntArray, OpGraph
+from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.graph import OpGraph
 from placement_gym.rule import Rule
 
 

@@ -1,16 +1,16 @@
 """List scheduling in Numba: takes ready ops in an order of its own and puts each where it finishes first.
 
-The clock counts communication and waiting: a tensor is copied once to a device (per edge under rule `edge`), and
-under contention a transfer waits for its sender and its receiver. It is an estimate; results are simulated.
+The clock is `simulator.clock`: an estimate that counts communication and waiting; results are simulated.
 """
 
 import numpy as np
 from numba import njit
 
-from placement_gym.baselines.units import Units
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.graph import FloatArray, IntArray
 from placement_gym.simulator import CompiledProblem
+from placement_gym.simulator.clock import ClockProblem, inputs_ready, move_inputs
+from placement_gym.units import Units
 
 BY_RANK, EARLIEST = 0, 1
 
@@ -43,20 +43,11 @@ def schedule_list(
     insertion: bool,
     rank: np.ndarray,
     jitter: np.ndarray,
-    op_time: np.ndarray,
+    c: ClockProblem,
     slots: np.ndarray,
-    in_start: np.ndarray,
-    in_edges: np.ndarray,
     out_start: np.ndarray,
     out_edges: np.ndarray,
-    src: np.ndarray,
     dst: np.ndarray,
-    size: np.ndarray,
-    tensor: np.ndarray,
-    latency: np.ndarray,
-    bytes_per_s: np.ndarray,
-    contended: bool,
-    per_edge: bool,
     op_unit: np.ndarray,
     allowed: np.ndarray,
     unit_memory: np.ndarray,
@@ -66,17 +57,17 @@ def schedule_list(
 
     Args as in `place_by_list`; `jitter` float64 [n_ops] breaks ties between equal ranks, largest first.
     """
-    n, d = op_time.shape
+    n, d = c.op_time.shape
     op_device = np.full(n, -1, np.int32)
     finish = np.zeros(n)
     missing = np.zeros(n, np.int32)
     for i in range(n):
-        missing[i] = in_start[i + 1] - in_start[i]
+        missing[i] = c.in_start[i + 1] - c.in_start[i]
     width = n if insertion else 1
     starts = np.zeros((d, slots.max(), width))
     ends = np.zeros((d, slots.max(), width))
     n_busy = np.zeros((d, slots.max()), np.int32)
-    copied = np.full((0 if per_edge else tensor.size, d), -1.0)
+    copied = np.full((0 if c.per_edge else c.tensor.size, d), -1.0)
     sending = np.zeros(d)
     receiving = np.zeros(d)
     free = memory.copy()
@@ -109,22 +100,8 @@ def schedule_list(
                         continue
                 elif free[device] < unit_memory[u]:
                     continue
-                there = 0.0
-                for k in range(in_start[v], in_start[v + 1]):
-                    e = in_edges[k]
-                    a = src[e]
-                    if op_device[a] == device:
-                        there = max(there, finish[a])
-                    elif not per_edge and copied[tensor[e], device] >= 0:
-                        there = max(there, copied[tensor[e], device])
-                    else:
-                        leave = finish[a]
-                        if contended:
-                            leave = max(leave, max(sending[op_device[a]], receiving[device]))
-                        there = max(
-                            there, leave + latency[op_device[a], device] + size[e] / bytes_per_s[op_device[a], device]
-                        )
-                length = op_time[v, device]
+                there = inputs_ready(c, v, device, op_device, finish, copied, sending, receiving)
+                length = c.op_time[v, device]
                 for slot in range(slots[device]):
                     if insertion:
                         start = _free_from(
@@ -152,20 +129,7 @@ def schedule_list(
         if unit_device[u] < 0:
             unit_device[u] = best_device
             free[best_device] -= unit_memory[u]
-        for k in range(in_start[v], in_start[v + 1]):
-            e = in_edges[k]
-            home = op_device[src[e]]
-            if home == best_device or (not per_edge and copied[tensor[e], best_device] >= 0):
-                continue
-            leave = finish[src[e]]
-            if contended:
-                leave = max(leave, max(sending[home], receiving[best_device]))
-            arrive = leave + latency[home, best_device] + size[e] / bytes_per_s[home, best_device]
-            if contended:
-                sending[home] = arrive
-                receiving[best_device] = arrive
-            if not per_edge:
-                copied[tensor[e], best_device] = arrive
+        move_inputs(c, v, best_device, op_device, finish, copied, sending, receiving)
         finish[v] = best_finish
         if insertion:
             busy = n_busy[best_device, best_slot]
@@ -207,26 +171,17 @@ def place_by_list(
     Raises:
         InfeasiblePlacement: An op fits on no device any more; the message names it.
     """
-    problem, graph, rule = compiled.problem, compiled.problem.graph, compiled.rule
+    problem, graph = compiled.problem, compiled.problem.graph
     op_device: IntArray = schedule_list(
         EARLIEST if earliest_first else BY_RANK,
         insertion,
         np.ascontiguousarray(rank),
         np.ascontiguousarray(jitter),
-        problem.op_time_s,
+        ClockProblem.of(compiled),
         problem.device_slots,
-        graph.in_start,
-        graph.in_edges,
         graph.out_start,
         graph.out_edges,
-        graph.edge_src,
         graph.edge_dst,
-        graph.edge_bytes,
-        graph.edge_tensor,
-        problem.link_latency_s,
-        problem.link_bytes_per_s,
-        rule.contention in ("port", "half_duplex"),
-        rule.transfers == "edge",
         units.op_unit,
         units.allowed,
         units.memory_bytes,

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.bounds import lower_bound_s
-from placement_gym.graph import FloatArray, IntArray
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from placement_gym.graph import FloatArray, IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import CHOICES, Rule, resolve_rule
 from placement_gym.simulator.kernel import Arrays, Options, run_many

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from placement_gym.arrays import FloatArray
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
-from placement_gym.graph import FloatArray
 from placement_gym.placement import Placement, infeasibility
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule

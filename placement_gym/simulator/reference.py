@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from placement_gym.graph import FloatArray, IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.simulator.ticks import times_in_ticks

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from placement_gym.graph import FloatArray
+from placement_gym.arrays import FloatArray
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 

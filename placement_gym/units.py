@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.graph import BoolArray, FloatArray, IntArray
 from placement_gym.problem import Problem
 
 

@@ -1,0 +1,60 @@
+"""Agent: what every learner offers, and the update that its training yields."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update of a learner.
+
+    Attributes:
+        number: Updates so far.
+        episodes: Episodes so far.
+        simulator_calls: Placements simulated so far.
+        seconds: Training time so far, over all runs of a resumed training.
+        best_makespan_s: Smallest makespan of any feasible episode so far; inf before the first.
+        best_op_device: int32 [n_ops], its placement; all -1 before the first.
+        metrics: Numbers of this update by name.
+    """
+
+    number: int
+    episodes: int
+    simulator_calls: int
+    seconds: float
+    best_makespan_s: float
+    best_op_device: NDArray[np.int32]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Agent(Protocol):
+    """A learner of placements. Same seed, same weights; a resumed training ends as an uninterrupted one."""
+
+    def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
+        """Learns until either budget, counted from the first training on, is spent; yields after every update."""
+        ...
+
+    def act_greedy(self) -> NDArray[np.int32]:
+        """int32 [n_ops]: the placement of the policy's most likely actions."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint from which training goes on as if it had not stopped."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Takes up a checkpoint; raises CheckpointMismatch if it is of another problem or agent."""
+        ...
+
+
+def resolve_torch_device(name: str) -> torch.device:
+    """The torch device of that name; "auto" is a GPU where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,56 @@
+"""GraphEncoder: embeddings of ops by message passing along and against the edges of the op graph."""
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+
+class GraphLayer(MessagePassing):  # type: ignore[misc,no-any-unimported]
+    """One round of messages with edge features, both ways, residual.
+
+    h_v' = h_v + relu(norm(W h_v + mean_{u->v} relu(A h_u + a e_uv) + mean_{v->w} relu(B h_w + b e_vw)))
+
+    Mean aggregation as in GraphSAGE (Hamilton et al., 2017, eq. in section 3.1), edge features as in GINE (Hu et
+    al., 2020, section 5), with separate weights for inputs and readers because an op's past and future differ.
+    """
+
+    def __init__(self, width: int, edge_width: int) -> None:
+        super().__init__(aggr="mean")
+        self.own = nn.Linear(width, width)
+        self.from_inputs = nn.Linear(width + edge_width, width)
+        self.from_readers = nn.Linear(width + edge_width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, h: Tensor, edge_index: Tensor, edge_features: Tensor) -> Tensor:
+        """H [n_ops, width], edge_index int64 [2, n_edges], edge_features [n_edges, edge_width] -> [n_ops, width]."""
+        down = self.propagate(edge_index, h=h, edge=edge_features, layer=self.from_inputs, size=None)
+        up = self.propagate(edge_index.flip(0), h=h, edge=edge_features, layer=self.from_readers, size=None)
+        return h + self.norm(self.own(h) + down + up).relu()
+
+    def message(self, h_j: Tensor, edge: Tensor, layer: nn.Module) -> Tensor:
+        """[n_edges, width]."""
+        out: Tensor = layer(torch.cat([h_j, edge], dim=-1)).relu()
+        return out
+
+
+class GraphEncoder(nn.Module):
+    """Op features -> op embeddings.
+
+    Args:
+        n_features: Columns of the op features.
+        n_edge_features: Columns of the edge features.
+        width: Width of embeddings.
+        n_layers: Rounds of message passing.
+    """
+
+    def __init__(self, n_features: int, n_edge_features: int, *, width: int = 64, n_layers: int = 3) -> None:
+        super().__init__()
+        self.embed = nn.Linear(n_features, width)
+        self.layers = nn.ModuleList(GraphLayer(width, n_edge_features) for _ in range(n_layers))
+
+    def forward(self, op_features: Tensor, edge_index: Tensor, edge_features: Tensor) -> Tensor:
+        """[n_ops, n_features], int64 [2, n_edges], [n_edges, n_edge_features] -> [n_ops, width]."""
+        h: Tensor = self.embed(op_features)
+        for layer in self.layers:
+            h = layer(h, edge_index, edge_features)
+        return h

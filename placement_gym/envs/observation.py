@@ -1,0 +1,120 @@
+"""Observation: the only place that names what a learner sees, and that parts it into STATIC and DYNAMIC keys.
+
+STATIC keys hold for a whole problem, DYNAMIC ones change with every step. All are padded to the sizes of the
+environment; padding is 0 (-1 where 0 is a number of something).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
+
+Observation = dict[str, NDArray[Any]]
+
+STATIC = ("op_features", "edge_index", "edge_features", "n_ops", "n_edges")
+DYNAMIC = ("op", "device_features", "op_device", "action_mask")
+
+# Features are cut off here, far beyond what they are, because a Box wants bounds.
+BOUND = 1e6
+# Columns of `op_features`; times over the mean op time unless said otherwise.
+OP_FEATURES = (
+    "log_time",  # log(1 + mean time over devices)
+    "time",
+    "b_level",  # over the longest path
+    "t_level",  # over the longest path
+    "in_time",  # transfer time of all inputs
+    "out_time",  # transfer time of all outputs
+    "memory",  # claim over the mean capacity (0 without a limit)
+    "is_backward",
+)
+# Columns of `device_features`, for the op that is placed next; times over the reference.
+DEVICE_FEATURES = (
+    "time",  # of the op on this device
+    "start",  # earliest start, communication and waiting counted
+    "finish",  # earliest finish
+    "start_behind",  # start minus the earliest start on any allowed device
+    "finish_behind",  # finish minus the earliest finish on any allowed device
+    "load",  # work placed on the device
+    "input_load",  # work of the op's inputs there
+    "free",  # when the device is free
+    "memory_left",  # share of capacity (1 without a limit)
+    "allowed",  # the action mask
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What observations are padded to: number of ops, edges and devices."""
+
+    n_ops: int
+    n_edges: int
+    n_devices: int
+
+
+def observation_space(sizes: Sizes) -> "spaces.Space[Observation]":
+    """The Dict of Boxes of one environment."""
+
+    def reals(*shape: int) -> spaces.Box:
+        return spaces.Box(-BOUND, BOUND, shape, np.float32)
+
+    def whole(low: int, high: int, *shape: int) -> spaces.Box:
+        return spaces.Box(low, high, shape, np.int64)
+
+    n, m, d = sizes.n_ops, max(1, sizes.n_edges), sizes.n_devices
+    space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
+        {
+            "op_features": reals(n, len(OP_FEATURES)),
+            "edge_index": whole(0, n - 1, 2, m),
+            "edge_features": reals(m, 1),
+            "n_ops": whole(0, n, 1),
+            "n_edges": whole(0, m, 1),
+            "op": whole(0, n - 1, 1),
+            "device_features": reals(d, len(DEVICE_FEATURES)),
+            "op_device": whole(-1, d - 1, n),
+            "action_mask": spaces.Box(0, 1, (d,), np.int8),
+        }
+    )
+    return space
+
+
+def static_observation(problem: Problem, sizes: Sizes) -> Observation:
+    """The STATIC keys of a problem, padded."""
+    graph = problem.graph
+    time, edge_time = mean_op_time_s(problem), mean_edge_time_s(problem)
+    unit = time.mean() or 1.0
+    down, up = b_level_s(problem, time, edge_time), t_level_s(problem, time, edge_time)
+    longest = down.max() or 1.0
+    into, out = np.zeros(problem.n_ops), np.zeros(problem.n_ops)
+    np.add.at(into, graph.edge_dst, edge_time)
+    np.add.at(out, graph.edge_src, edge_time)
+    limited = np.isfinite(problem.device_memory_bytes)
+    capacity = problem.device_memory_bytes[limited].mean() if limited.any() else np.inf
+    columns = {
+        "log_time": np.log1p(time / unit),
+        "time": time / unit,
+        "b_level": down / longest,
+        "t_level": up / longest,
+        "in_time": into / unit,
+        "out_time": out / unit,
+        "memory": problem.op_memory_bytes / capacity,
+        "is_backward": graph.op_is_backward,
+    }
+    op_features = np.zeros((sizes.n_ops, len(OP_FEATURES)), np.float32)
+    op_features[: problem.n_ops] = np.stack([columns[name] for name in OP_FEATURES], axis=1)
+    np.clip(op_features, -BOUND, BOUND, out=op_features)
+    edge_index = np.zeros((2, max(1, sizes.n_edges)), np.int64)
+    edge_features = np.zeros((max(1, sizes.n_edges), 1), np.float32)
+    edge_index[:, : graph.n_edges] = graph.edge_src, graph.edge_dst
+    edge_features[: graph.n_edges, 0] = np.clip(edge_time / unit, 0.0, BOUND)
+    return {
+        "op_features": op_features,
+        "edge_index": edge_index,
+        "edge_features": edge_features,
+        "n_ops": np.array([problem.n_ops]),
+        "n_edges": np.array([graph.n_edges]),
+    }
