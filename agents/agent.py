@@ -36,6 +36,11 @@ class Update:
 class Agent(Protocol):
     """A learner of placements. Same seed, same weights; a resumed training ends as an uninterrupted one."""
 
+    @property
+    def simulator_calls(self) -> int:
+        """Placements simulated so far, over all runs of a resumed training."""
+        ...
+
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
         """Learns until either budget, counted from the first training on, is spent; yields after every update."""
         ...
