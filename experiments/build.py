@@ -87,11 +87,12 @@ def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorE
     """The agent of `config.agent` as it was saved.
 
     Raises:
-        CheckpointMismatch: It was trained on another problem.
+        CheckpointMismatch: It was trained on another problem or with other hyper-parameters.
         InvalidFile: There is no such checkpoint, or it is damaged.
     """
-    make = instantiate(config.agent, _convert_="all")
-    return cast(Agent, make.func.load(checkpoint, vec_env))
+    agent = build_agent(config, vec_env)
+    agent.load(checkpoint)
+    return agent
 
 
 def torch_device(name: str) -> str:

@@ -19,7 +19,11 @@ TINY = [
     "workload=layered",
     "workload.n_ops=10",
     "workload.n_devices=2",
-    "agent=random",
+    "agent=reinforce",
+    "agent.config.batch=16",
+    "agent.config.width=8",
+    "agent.config.n_layers=1",
+    "agent.config.imitation_updates=2",
     "baseline=[heft,simulated_annealing]",
     "baseline.simulated_annealing.simulator_calls=100",
     "budget.seconds=null",
@@ -39,7 +43,7 @@ def test_training_ends_with_a_table_and_all_files(workbench: Path, capsys: pytes
     """Records that validate, curve, charts, trace, checkpoint, problem, configuration and an offline W&B run."""
     assert train.main([*TINY, "budget.simulator_calls=256"]) == 0
     out, run = capsys.readouterr().out, _run(workbench)
-    for word in ("random", "heft", "simulated_annealing (equal calls)", "(lower bound)", "ratio", "simulator calls"):
+    for word in ("reinforce", "heft", "simulated_annealing (equal calls)", "(lower bound)", "ratio", "simulator calls"):
         assert word in out
     for name in ("records.jsonl", "metrics.jsonl", "checkpoint.pt", "problem.npz", "table.md", "config.yaml"):
         assert (run / name).stat().st_size > 0
@@ -52,7 +56,7 @@ def test_training_ends_with_a_table_and_all_files(workbench: Path, capsys: pytes
     assert not list(run.glob("*.tmp"))
     methods = [row.record.method for row in read(run)]
     assert sorted(methods) == sorted(
-        ["heft", "simulated_annealing", "simulated_annealing (equal calls)", "random (greedy)", "random"]
+        ["heft", "simulated_annealing", "simulated_annealing (equal calls)", "reinforce (greedy)", "reinforce"]
     )
     assert validate.main([]) == 0
     rows = read_metrics(run / "metrics.jsonl")
@@ -73,7 +77,7 @@ def test_a_resumed_run_goes_on_in_its_folder(workbench: Path, capsys: pytest.Cap
     assert after == sorted(set(after))
     methods = [row.record.method for row in read(run)]
     assert methods.count("heft") == 1
-    assert methods.count("random") == 2
+    assert methods.count("reinforce") == 2
     assert validate.main([]) == 0
 
 
@@ -127,7 +131,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
 def test_evaluate_places_with_the_checkpoint(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The greedy placement is that of the end of training."""
     assert _train() == 0
-    greedy = {row.record.method: row.record for row in read(_run(workbench))}["random (greedy)"]
+    greedy = {row.record.method: row.record for row in read(_run(workbench))}["reinforce (greedy)"]
     assert evaluate.main([f"run={_run(workbench)}", "tracking.wandb=disabled"]) == 0
     (row,) = read(workbench / "outputs/evaluate")
     assert row.record.op_device == greedy.op_device
