@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 
@@ -38,7 +39,7 @@ class Agent(Protocol):
 
     @property
     def simulator_calls(self) -> int:
-        """Placements simulated so far, over all runs of a resumed training."""
+        """Placements simulated so far."""
         ...
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
@@ -53,8 +54,9 @@ class Agent(Protocol):
         """Writes a checkpoint from which training goes on as if it had not stopped."""
         ...
 
-    def load(self, path: Path) -> None:
-        """Takes up a checkpoint; raises CheckpointMismatch if it is of another problem or agent."""
+    @classmethod
+    def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]") -> Self:
+        """The learner that `save` wrote; raises CheckpointMismatch if it is of another problem or agent."""
         ...
 
 

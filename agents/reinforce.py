@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -39,7 +40,6 @@ class ReinforceConfig:
     """Hyper-parameters; numbers refer to the list above.
 
     Attributes:
-        batch: Episodes per update, the greedy one included.
         width: Width of embeddings.
         n_layers: Rounds of message passing.
         learning_rate: First learning rate of Adam; falls to a tenth.
@@ -54,7 +54,6 @@ class ReinforceConfig:
         InvalidOption: A number outside its range, or an unknown control variate.
     """
 
-    batch: int = 32
     width: int = 64
     n_layers: int = 3
     learning_rate: float = 1e-3
@@ -68,7 +67,7 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         if self.control_variate not in get_args(ControlVariate):
             raise InvalidOption(unknown_name("control_variate", self.control_variate, get_args(ControlVariate)))
-        least = {"batch": 2, "width": 1, "n_layers": 0, "imitation_updates": 0, "n_elite": 0}
+        least = {"width": 1, "n_layers": 0, "imitation_updates": 0, "n_elite": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InvalidOption(f"ReinforceConfig.{name} is {getattr(self, name)}; expected >= {low}")
@@ -90,25 +89,33 @@ class Reinforce:
     """The learner; see the module for what it does.
 
     Args:
-        env: Vector environment; its number of episodes is `config.batch`.
+        vec_env: Vector environment (`gym.make_vec`); its number of episodes, at least 2, is the batch of an update.
         config: Hyper-parameters.
         seed: Seed of weights and actions.
         torch_device: "auto", "cpu", "cuda", ...
 
     Raises:
-        InvalidOption: `env` has another number of episodes than `config.batch`.
+        InvalidOption: `vec_env` has fewer than 2 episodes, or is not the native one.
     """
 
     name = "reinforce"
 
     def __init__(
-        self, env: AssignVectorEnv, config: ReinforceConfig | None = None, *, seed: int = 0, torch_device: str = "auto"
+        self,
+        vec_env: "VectorEnv[Any, Any, Any]",
+        config: ReinforceConfig | None = None,
+        *,
+        seed: int = 0,
+        torch_device: str = "auto",
     ) -> None:
         self.config = config or ReinforceConfig()
-        if env.num_envs != self.config.batch:
+        env = vec_env.unwrapped
+        if not isinstance(env, AssignVectorEnv):
             raise InvalidOption(
-                f"env has {env.num_envs} episodes; expected ReinforceConfig.batch = {self.config.batch}"
+                f"vec_env is a {type(env).__name__}; expected the native AssignVectorEnv (gym.make_vec)"
             )
+        if env.num_envs < 2:
+            raise InvalidOption(f"vec_env has {env.num_envs} episode; expected at least 2")
         self.env, self.device = env, resolve_torch_device(torch_device)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng():
@@ -133,7 +140,7 @@ class Reinforce:
     @property
     def simulator_calls(self) -> int:
         """Placements simulated so far: every episode once."""
-        return self.updates * self.config.batch
+        return self.updates * self.env.num_envs
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
         """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
@@ -149,7 +156,7 @@ class Reinforce:
                 self.simulator_calls / simulator_calls if simulator_calls else 0.0,
                 self.seconds / seconds if seconds else 0.0,
             )
-            if spent >= 1 or (simulator_calls and self.simulator_calls + self.config.batch > simulator_calls):
+            if spent >= 1 or (simulator_calls and self.simulator_calls + self.env.num_envs > simulator_calls):
                 return
             metrics = self._update(spent)
             self.seconds += time.perf_counter() - began
@@ -257,6 +264,7 @@ class Reinforce:
         """Writes weights, optimiser, elite, best placement, counters and the generator's state."""
         state: dict[str, Any] = {
             "config": asdict(self.config),
+            "num_envs": self.env.num_envs,
             "policy": self.policy.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -268,20 +276,24 @@ class Reinforce:
         }
         save_checkpoint(path, agent=self.name, fingerprint=self.env.problem.fingerprint, state=state)
 
-    def load(self, path: Path) -> None:
-        """Takes up what `save` wrote.
+    @classmethod
+    def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]", *, torch_device: str = "auto") -> "Reinforce":
+        """The learner that `save` wrote; `vec_env` needs as many episodes as it was trained with.
 
         Raises:
             InvalidFile: No such file, or not a checkpoint.
-            CheckpointMismatch: It is of another agent or problem, or of other hyper-parameters.
+            CheckpointMismatch: It is of another agent, problem or number of episodes.
         """
-        state = load_checkpoint(path, agent=self.name, fingerprint=self.env.problem.fingerprint)
-        if state["config"] != asdict(self.config):
-            other = {k: v for k, v in state["config"].items() if v != asdict(self.config).get(k)}
-            raise CheckpointMismatch(f"{path} was trained with other hyper-parameters: {other}")
-        self.policy.load_state_dict(state["policy"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.generator.set_state(state["generator"])
-        self.updates, self.seconds = state["updates"], state["seconds"]
-        self.best_makespan_s, self.best_op_device = state["best_makespan_s"], state["best_op_device"].numpy()
-        self._elite = state["elite"]
+        env = vec_env.unwrapped
+        fingerprint = env.problem.fingerprint if isinstance(env, AssignVectorEnv) else ""
+        state = load_checkpoint(path, agent=cls.name, fingerprint=fingerprint)
+        if state["num_envs"] != env.num_envs:
+            raise CheckpointMismatch(f"{path} was trained with {state['num_envs']} episodes; got {env.num_envs}")
+        agent = cls(vec_env, ReinforceConfig(**state["config"]), torch_device=torch_device)
+        agent.policy.load_state_dict(state["policy"])
+        agent.optimiser.load_state_dict(state["optimiser"])
+        agent.generator.set_state(state["generator"])
+        agent.updates, agent.seconds = state["updates"], state["seconds"]
+        agent.best_makespan_s, agent.best_op_device = state["best_makespan_s"], state["best_op_device"].numpy()
+        agent._elite = state["elite"]
+        return agent

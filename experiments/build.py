@@ -87,12 +87,11 @@ def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorE
     """The agent of `config.agent` as it was saved.
 
     Raises:
-        CheckpointMismatch: It was trained on another problem or with other hyper-parameters.
+        CheckpointMismatch: It was trained on another problem, or is of another agent.
         InvalidFile: There is no such checkpoint, or it is damaged.
     """
-    agent = build_agent(config, vec_env)
-    agent.load(checkpoint)
-    return agent
+    make = instantiate(config.agent, _convert_="all")
+    return cast(Agent, make.func.load(checkpoint, vec_env))
 
 
 def torch_device(name: str) -> str:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 
-class GraphLayer(MessagePassing):  # type: ignore[misc,no-any-unimported]
+class GraphLayer(MessagePassing):  # type: ignore[misc]
     """One round of messages with edge features, both ways, residual.
 
     h_v' = h_v + relu(norm(W h_v + mean_{u->v} relu(A h_u + a e_uv) + mean_{v->w} relu(B h_w + b e_vw)))
@@ -25,7 +25,8 @@ class GraphLayer(MessagePassing):  # type: ignore[misc,no-any-unimported]
         """H [n_ops, width], edge_index int64 [2, n_edges], edge_features [n_edges, edge_width] -> [n_ops, width]."""
         down = self.propagate(edge_index, h=h, edge=edge_features, layer=self.from_inputs, size=None)
         up = self.propagate(edge_index.flip(0), h=h, edge=edge_features, layer=self.from_readers, size=None)
-        return h + self.norm(self.own(h) + down + up).relu()
+        out: Tensor = h + self.norm(self.own(h) + down + up).relu()
+        return out
 
     def message(self, h_j: Tensor, edge: Tensor, layer: nn.Module) -> Tensor:
         """[n_edges, width]."""
