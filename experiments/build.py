@@ -87,7 +87,7 @@ def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorE
     """The agent of `config.agent` as it was saved.
 
     Raises:
-        CheckpointMismatch: It was trained on another problem.
+        CheckpointMismatch: It was trained on another problem, or is of another agent.
         InvalidFile: There is no such checkpoint, or it is damaged.
     """
     make = instantiate(config.agent, _convert_="all")

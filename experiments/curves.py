@@ -24,7 +24,9 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: f
             shown = [row for row in curve if "train/best_makespan_s" in row]
             x = [row[clock] for row in shown]
             (line,) = axis.plot(x, [row["train/best_makespan_s"] * 1e3 for row in shown], label=name, linewidth=2)
-            means = [(row[clock], row["train/makespan_s"] * 1e3) for row in shown if "train/makespan_s" in row]
+            means = [
+                (row[clock], row["train/makespan_mean_s"] * 1e3) for row in shown if "train/makespan_mean_s" in row
+            ]
             if means:
                 axis.plot(
                     *zip(*means, strict=True), color=line.get_color(), alpha=0.3, label=f"{name}, mean of an update"

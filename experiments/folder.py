@@ -1,13 +1,11 @@
 """RunFolder: the names of the files that a run leaves behind."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from placement_gym.errors import InvalidFile
+from placement_gym.files import replacing
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -16,14 +14,8 @@ def write_bytes(path: Path, content: bytes) -> Path:
     Raises:
         InvalidFile: It cannot be written.
     """
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(stream.name, path)
-    except OSError as error:
-        raise InvalidFile(f"cannot write {path}: {error}") from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

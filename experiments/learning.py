@@ -1,5 +1,6 @@
 """learning: an agent trains within a budget, with a progress bar, checkpoints and Ctrl-C."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -90,12 +91,15 @@ def learn(
     with Interrupt().listening() as interrupt, bar:
         line = bar.add_task("starting", total=1.0)
         for update in agent.train(simulator_calls=budget.simulator_calls, seconds=budget.seconds):
+            # There is no best makespan before the first feasible episode.
+            found = math.isfinite(update.best_makespan_s)
             tracker.log(
                 {
                     CALLS: update.simulator_calls,
                     SECONDS: update.seconds,
+                    "train/updates": update.number,
                     "train/episodes": update.episodes,
-                    "train/best_makespan_s": update.best_makespan_s,
+                    **({"train/best_makespan_s": update.best_makespan_s} if found else {}),
                     **{f"train/{name}": value for name, value in update.metrics.items()},
                 }
             )

@@ -83,10 +83,10 @@ def effort_of(result: Result) -> Effort:
     )
 
 
-def nothing_found(method: str) -> Row:
-    """The line of a baseline that found no feasible placement."""
+def nothing_found(method: str, *, is_baseline: bool = True) -> Row:
+    """The line of a method that found no feasible placement."""
     return Row(
-        method=method, makespan_s=math.inf, simulator_calls=0, seconds=0.0, status="infeasible", is_baseline=True
+        method=method, makespan_s=math.inf, simulator_calls=0, seconds=0.0, status="infeasible", is_baseline=is_baseline
     )
 
 

@@ -22,8 +22,11 @@ METRICS: dict[str, str] = {
     SECONDS: "wall-clock seconds of training (all sessions of a resumed run)",
     "train/episodes": "episodes played since training began",
     "train/best_makespan_s": "best makespan seen so far",
-    "train/makespan_s": "mean makespan of this update's episodes",
-    "train/greedy_makespan_s": "makespan of the policy's most likely placement",
+    "train/updates": "updates since training began",
+    "train/makespan_mean_s": "mean makespan of this update's sampled episodes",
+    "train/makespan_min_s": "best makespan of this update's episodes",
+    "train/makespan_greedy_s": "makespan of the policy's most likely placement",
+    "train/imitating": "1 while the policy still imitates earliest finish, 0 once it learns from returns",
     "train/loss": "total loss of this update",
     "train/policy_loss": "policy-gradient part of the loss",
     "train/value_loss": "critic's part of the loss",
@@ -36,7 +39,7 @@ METRICS: dict[str, str] = {
     "train/explained_variance": "share of the returns' variance that the critic explains",
     "train/return": "mean return of this update's episodes",
     "train/by_seconds/best_makespan_s": "train/best_makespan_s against train/seconds",
-    "train/by_seconds/makespan_s": "train/makespan_s against train/seconds",
+    "train/by_seconds/makespan_mean_s": "train/makespan_mean_s against train/seconds",
     "eval/makespan_s": "makespan of the final placement",
     "eval/greedy_makespan_s": "makespan of the final policy's most likely placement",
     "eval/ratio_to_lower_bound": "eval/makespan_s over the lower bound",
@@ -141,7 +144,7 @@ class Tracker:
         if self._run is not None:
             again = {
                 f"train/by_seconds/{name}": values[f"train/{name}"]
-                for name in ("best_makespan_s", "makespan_s")
+                for name in ("best_makespan_s", "makespan_mean_s")
                 if f"train/{name}" in values
             }
             self._run.log({**values, **again})

@@ -6,6 +6,7 @@ python -m experiments.train -m seed=0,1,2 agent=reinforce,ppo
 python -m experiments.train resume=outputs/train/<run>
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,11 +25,11 @@ from experiments.curves import draw, save_png
 from experiments.folder import RunFolder, write_text
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
-from experiments.solve import describe, run_baselines
+from experiments.solve import describe, nothing_found, run_baselines
 from experiments.table import HEADINGS, Row, cells, markdown, row_of_record, terminal, verdict, wide_console
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import lower_bound_s, simulated_annealing
-from placement_gym.errors import InvalidFile, InvalidOption
+from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.render import save_chrome_trace, save_gantt
 from placement_gym.rule import Rule
@@ -128,15 +129,26 @@ class Workbench:
 
 
 def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float) -> tuple[list[Row], Schedule]:
-    """The agent's lines of the table (best placement, greedy placement) and the better of the two schedules."""
+    """The agent's lines of the table (greedy placement, best placement) and the better of the two schedules.
+
+    Raises:
+        InfeasiblePlacement: The agent has no feasible placement at all.
+    """
     name = str(bench.config.agent_name)
-    greedy = simulate(bench.problem, agent.act_greedy(), rule=bench.rule)
     calls, seconds = (learned.simulator_calls, learned.seconds) if learned is not None else (1, 0.0)
     effort = Effort(lower_bound_s=bound, simulator_calls=calls, seconds=seconds, seed=bench.config.seed)
-    rows, best = [bench.record(greedy, f"{name} (greedy)", effort)], greedy
-    if learned is not None:
-        seen = simulate(bench.problem, learned.best_op_device, rule=bench.rule)
-        best = min(seen, greedy, key=lambda schedule: schedule.makespan_s)
+    schedules, rows, reason = [], [], f"{name} has found no feasible placement of {bench.problem.name}"
+    try:
+        schedules.append(simulate(bench.problem, agent.act_greedy(), rule=bench.rule))
+        rows.append(bench.record(schedules[0], f"{name} (greedy)", effort))
+    except InfeasiblePlacement as error:
+        rows.append(nothing_found(f"{name} (greedy)", is_baseline=False))
+        reason = f"{reason}: {error}"
+    if learned is not None and math.isfinite(learned.best_makespan_s):
+        schedules.append(simulate(bench.problem, learned.best_op_device, rule=bench.rule))
+    if not schedules:
+        raise InfeasiblePlacement(reason)
+    best = min(schedules, key=lambda schedule: schedule.makespan_s)
     rows.append(bench.record(best, name, effort))
     return rows, best
 

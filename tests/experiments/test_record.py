@@ -53,7 +53,7 @@ def test_a_row_is_appended_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     """A crash while writing leaves the rows of before, and no half one."""
     path = tmp_path / "records.jsonl"
     append(path, _record("first"))
-    monkeypatch.setattr("experiments.folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("placement_gym.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(InvalidFile, match="disk full"):
         append(path, _record("second"))
     assert [row.record.method for row in read(path)] == ["first"]
