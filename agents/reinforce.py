@@ -29,7 +29,7 @@ from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.networks.device_head import DeviceHead
 from agents.networks.graph_encoder import GraphEncoder
 from agents.rollout import Rollout, roll_out
-from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
+from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES, table
 from placement_gym.errors import CheckpointMismatch, InvalidOption, unknown_name
 
 ControlVariate = Literal["mean", "greedy_rollout"]
@@ -120,8 +120,11 @@ class Reinforce:
         self.policy.to(self.device)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         observation, _ = env.reset()
-        graph = (observation[key][0] for key in ("op_features", "edge_index", "edge_features", "n_edges"))
-        op_features, edge_index, edge_features, n_edges = (torch.from_numpy(np.array(x)) for x in graph)
+        keys = ("op_features", "edge_index", "edge_features")
+        op_features, edge_index, edge_features = (
+            torch.from_numpy(table(key, np.array(observation[key][0]))) for key in keys
+        )
+        n_edges = observation["n_edges"][0, 0]
         self._graph = (
             op_features.to(self.device),
             edge_index[:, : int(n_edges)].to(self.device),

@@ -9,6 +9,8 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from placement_gym.envs.observation import table
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout:
@@ -50,14 +52,14 @@ def roll_out(
     """
     observation, _ = env.reset()
     n_steps = int(observation["n_ops"][0, 0])
-    b, d, f = observation["device_features"].shape
+    b, d, f = table("device_features", observation["device_features"]).shape
     ops = torch.empty(n_steps, dtype=torch.int64)
     features, masks = torch.empty(n_steps, b, d, f), torch.empty(n_steps, b, d, dtype=torch.bool)
     actions = torch.empty(n_steps, b, dtype=torch.int64)
     returns = np.zeros(b)
     for t in range(n_steps):
         ops[t] = int(observation["op"][0, 0])
-        features[t] = torch.from_numpy(observation["device_features"])
+        features[t] = torch.from_numpy(table("device_features", observation["device_features"]))
         masks[t] = torch.from_numpy(observation["action_mask"]).bool()
         actions[t] = act(int(ops[t]), features[t], masks[t])
         observation, rewards, _, _, info = env.step(actions[t].numpy())

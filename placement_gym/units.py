@@ -63,6 +63,10 @@ class Units:
         Raises:
             InfeasiblePlacement: No try fitted into memory.
         """
+        if self.memory_bytes.sum() <= problem.device_memory_bytes.min():
+            # Memory cannot bind: the largest of random keys among the allowed devices is an even draw.
+            keys = np.where(self.allowed, rng.random(self.allowed.shape), -1.0)
+            return np.asarray(np.argmax(keys, axis=1), dtype=np.int32)
         for _ in range(n_tries):
             free = problem.device_memory_bytes.copy()
             chosen = np.zeros(self.n_units, dtype=np.int32)

@@ -6,6 +6,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents.networks.graph_encoder import GraphEncoder
+from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES, table
 
 
 class GraphExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
@@ -24,10 +25,10 @@ class GraphExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
     def __init__(
         self, observation_space: spaces.Dict, *, width: int = 64, n_layers: int = 3, per_device: int = 16
     ) -> None:
-        n_devices, n_features = observation_space["device_features"].shape or (0, 0)
+        n_features = len(DEVICE_FEATURES)
+        n_devices = (observation_space["device_features"].shape or (0,))[0] // n_features
         super().__init__(observation_space, n_devices * per_device + width)
-        n_op_features = (observation_space["op_features"].shape or (0, 0))[1]
-        self.encoder = GraphEncoder(n_op_features, 1, width=width, n_layers=n_layers)
+        self.encoder = GraphEncoder(len(OP_FEATURES), 1, width=width, n_layers=n_layers)
         self.device = nn.Sequential(
             nn.Linear(width + 2 * n_features, width), nn.ReLU(), nn.Linear(width, per_device), nn.ReLU()
         )
@@ -35,7 +36,7 @@ class GraphExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
         """Dict of [B, ...] -> [B, n_devices * per_device + width]."""
         embedding = self._op_embedding(observation)
-        features = observation["device_features"]
+        features = table("device_features", observation["device_features"])
         weight = observation["action_mask"].unsqueeze(-1).float()
         count = weight.sum(dim=1, keepdim=True).clamp(min=1)
         mean = (features * weight).sum(dim=1, keepdim=True) / count
@@ -48,7 +49,8 @@ class GraphExtractor(BaseFeaturesExtractor):  # type: ignore[misc]
     def _op_embedding(self, observation: dict[str, Tensor]) -> Tensor:
         """[B, width]: embedding of the op that is next in each observation."""
         op = observation["op"].long().flatten()
-        static = [observation[key] for key in ("op_features", "edge_index", "edge_features", "n_ops", "n_edges")]
+        keys = ("op_features", "edge_index", "edge_features")
+        static = [*(table(key, observation[key]) for key in keys), observation["n_ops"], observation["n_edges"]]
         if all(bool((part == part[:1]).all()) for part in static):
             op_features, edge_index, edge_features, n_ops, n_edges = (part[0] for part in static)
             n, m = int(n_ops), int(n_edges)

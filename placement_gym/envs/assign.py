@@ -202,7 +202,7 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         return {
             **{name: value.copy() for name, value in self._static.items()},
             "op": np.array([episodes.op]),
-            "device_features": features,
+            "device_features": features.ravel(),
             "op_device": op_device,
             "action_mask": self.action_masks().astype(np.int8),
         }

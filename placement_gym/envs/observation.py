@@ -1,11 +1,12 @@
 """Observation: the only place that names what a learner sees, and that parts it into STATIC and DYNAMIC keys.
 
 STATIC keys hold for a whole problem, DYNAMIC ones change with every step. All are padded to the sizes of the
-environment; padding is 0 (-1 where 0 is a number of something).
+environment; padding is 0 (-1 where 0 is a number of something). Every Box is flat, because learners' libraries take
+other shapes for pictures; `table` gives a key its rows and columns back.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -47,6 +48,18 @@ DEVICE_FEATURES = (
 )
 
 
+class _Array(Protocol):
+    """What numpy arrays and torch tensors have in common here."""
+
+    @property
+    def shape(self) -> Any: ...  # noqa: ANN401
+
+    def reshape(self, shape: tuple[int, ...], /) -> Any: ...  # noqa: ANN401
+
+
+Flat = TypeVar("Flat", bound=_Array)
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What observations are padded to: number of ops, edges and devices."""
@@ -56,25 +69,45 @@ class Sizes:
     n_devices: int
 
 
+def table(key: str, flat: Flat) -> Flat:
+    """Rows and columns of a flat key; leading axes (batches) stay.
+
+    `op_features` [..., max_ops, len(OP_FEATURES)], `edge_index` [..., 2, max_edges], `edge_features`
+    [..., max_edges, 1], `device_features` [..., max_devices, len(DEVICE_FEATURES)].
+
+    Args:
+        key: The key.
+        flat: Its value, an array or a torch tensor.
+    """
+    rows, columns = {
+        "op_features": (-1, len(OP_FEATURES)),
+        "edge_index": (2, -1),
+        "edge_features": (-1, 1),
+        "device_features": (-1, len(DEVICE_FEATURES)),
+    }[key]
+    shaped: Flat = flat.reshape((*flat.shape[:-1], rows, columns))
+    return shaped
+
+
 def observation_space(sizes: Sizes) -> "spaces.Space[Observation]":
     """The Dict of Boxes of one environment."""
 
-    def reals(*shape: int) -> spaces.Box:
-        return spaces.Box(-BOUND, BOUND, shape, np.float32)
+    def reals(length: int) -> spaces.Box:
+        return spaces.Box(-BOUND, BOUND, (length,), np.float32)
 
-    def whole(low: int, high: int, *shape: int) -> spaces.Box:
-        return spaces.Box(low, high, shape, np.int64)
+    def whole(low: int, high: int, length: int) -> spaces.Box:
+        return spaces.Box(low, high, (length,), np.int64)
 
     n, m, d = sizes.n_ops, max(1, sizes.n_edges), sizes.n_devices
     space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
         {
-            "op_features": reals(n, len(OP_FEATURES)),
-            "edge_index": whole(0, n - 1, 2, m),
-            "edge_features": reals(m, 1),
+            "op_features": reals(n * len(OP_FEATURES)),
+            "edge_index": whole(0, n - 1, 2 * m),
+            "edge_features": reals(m),
             "n_ops": whole(0, n, 1),
             "n_edges": whole(0, m, 1),
             "op": whole(0, n - 1, 1),
-            "device_features": reals(d, len(DEVICE_FEATURES)),
+            "device_features": reals(d * len(DEVICE_FEATURES)),
             "op_device": whole(-1, d - 1, n),
             "action_mask": spaces.Box(0, 1, (d,), np.int8),
         }
@@ -108,12 +141,12 @@ def static_observation(problem: Problem, sizes: Sizes) -> Observation:
     op_features[: problem.n_ops] = np.stack([columns[name] for name in OP_FEATURES], axis=1)
     np.clip(op_features, -BOUND, BOUND, out=op_features)
     edge_index = np.zeros((2, max(1, sizes.n_edges)), np.int64)
-    edge_features = np.zeros((max(1, sizes.n_edges), 1), np.float32)
+    edge_features = np.zeros(max(1, sizes.n_edges), np.float32)
     edge_index[:, : graph.n_edges] = graph.edge_src, graph.edge_dst
-    edge_features[: graph.n_edges, 0] = np.clip(edge_time / unit, 0.0, BOUND)
+    edge_features[: graph.n_edges] = np.clip(edge_time / unit, 0.0, BOUND)
     return {
-        "op_features": op_features,
-        "edge_index": edge_index,
+        "op_features": op_features.ravel(),
+        "edge_index": edge_index.ravel(),
         "edge_features": edge_features,
         "n_ops": np.array([problem.n_ops]),
         "n_edges": np.array([graph.n_edges]),

@@ -123,7 +123,7 @@ class AssignVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         return {
             **self._static,
             "op": np.full((self.num_envs, 1), self.episodes.op),
-            "device_features": self.episodes.features,
+            "device_features": self.episodes.features.reshape(self.num_envs, -1),
             "op_device": self.episodes.op_device.astype(np.int64),
             "action_mask": self.episodes.mask.astype(np.int8),
         }

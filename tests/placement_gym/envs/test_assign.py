@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.envs.observation import DYNAMIC, STATIC
+from placement_gym.envs.observation import DYNAMIC, STATIC, table
 from placement_gym.envs.reward import OVERFULL_RETURN, reference_s
 from placement_gym.errors import InvalidAction, InvalidOption
 from placement_gym.rule import PRESETS
@@ -95,7 +95,8 @@ def test_earliest_finish_by_hand() -> None:
     env.reset()
     observation, *_ = env.step(np.int64(0))
     names = pg.envs.observation.DEVICE_FEATURES
-    start, finish, load = (observation["device_features"][:, names.index(x)] for x in ("start", "finish", "load"))
+    devices = table("device_features", observation["device_features"])
+    start, finish, load = (devices[:, names.index(x)] for x in ("start", "finish", "load"))
     np.testing.assert_allclose(start * 2, [1.0, 3.0])
     np.testing.assert_allclose(finish * 2, [2.0, 4.0])
     np.testing.assert_allclose(load * 2, [1.0, 0.0])
