@@ -41,8 +41,8 @@ class PpoConfig:
 
     n_envs: int = 8
     episodes: int = 2
-    n_epochs: int = 4
-    batch_size: int = 512
+    n_epochs: int = 8
+    batch_size: int = 256
     learning_rate: float = 1e-3
     clip_range: float = 0.2
     entropy: float = 0.001
