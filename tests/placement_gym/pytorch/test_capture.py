@@ -147,20 +147,3 @@ def test_importing_the_gym_loads_no_torch() -> None:
     """The gym works for those who have no use for torch."""
     code = "import sys, placement_gym; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.benchmark
-def test_seven_billion_parameters() -> None:
-    """7 billion parameters are captured within 30 s and 2 GiB, in a process of its own."""
-    code = (
-        "import resource, time; from placement_gym.pytorch.capture import capture_from; t = time.perf_counter();"
-        "g = capture_from('placement_gym.pytorch.models:llama');"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20;"
-        "print(time.perf_counter() - t, peak, g.op_parameter_bytes.sum() / 4)"
-    )
-    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    seconds, gib, parameters = (float(x) for x in out)
-    print(f"captured {parameters / 1e9:.2f} billion parameters in {seconds:.1f} s and {gib:.2f} GiB")
-    assert parameters > 6.5e9
-    assert seconds < 30
-    assert gib < 2
