@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 import placement_gym as pg
 from placement_gym.rule import CHOICES
 
+Placed = tuple[pg.Problem, NDArray[np.int32], NDArray[np.float64]]
+
 ALL_RULES = [
     pg.Rule(queue=q, transfers=t, contention=c, latency=la, device_hold_s=hold, makespan=end, ties=ties)  # type: ignore[arg-type]
     for (q, t, c), (la, hold, end, ties) in itertools.product(

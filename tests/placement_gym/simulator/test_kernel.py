@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from strategies import ALL_RULES, placed_problems, random_placement, random_problem
+from strategies import ALL_RULES, Placed, placed_problems, random_placement, random_problem
 
 import placement_gym as pg
 from placement_gym.trace import Trace
-
-Placed = tuple[pg.Problem, NDArray[np.int32], NDArray[np.float64]]
 
 
 def assert_same_trace(one: Trace, other: Trace) -> None:

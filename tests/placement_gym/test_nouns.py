@@ -1,0 +1,172 @@
+"""Graph, cluster, costs, problem, placement, ranks: what they hold and what they refuse."""
+
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import Placed, placed_problems
+
+import placement_gym as pg
+from placement_gym import ranks
+from placement_gym.errors import InfeasiblePlacement, InvalidCluster, InvalidFile, InvalidGraph, InvalidProblem
+
+
+def two_ops(**options: object) -> pg.OpGraph:
+    """A -> b, 8 bytes."""
+    return pg.OpGraph.build(["a", "b"], [(0, 1, 8.0)], **options)  # type: ignore[arg-type]
+
+
+def test_graph_refuses_what_is_no_dag() -> None:
+    """A cycle is named; so are loops, edges to nowhere, bad numbers and repeated names."""
+    with pytest.raises(InvalidGraph, match="cyclic: 'a' -> 'b' -> 'c' -> 'a'"):
+        pg.OpGraph.build(["a", "b", "c"], [(0, 1, 1.0), (1, 2, 1.0), (2, 0, 1.0)])
+    with pytest.raises(InvalidGraph, match="op 'a' has an edge to itself"):
+        pg.OpGraph.build(["a"], [(0, 0, 1.0)])
+    with pytest.raises(InvalidGraph, match=r"edge_dst\[0\] is 5; expected an op number in 0\.\.1"):
+        pg.OpGraph.build(["a", "b"], [(0, 5, 1.0)])
+    with pytest.raises(InvalidGraph, match="op_flops of op 'b' is nan"):
+        two_ops(flops=[1.0, np.nan])
+    with pytest.raises(InvalidGraph, match="edge_bytes of edge 0 is -1"):
+        pg.OpGraph.build(["a", "b"], [(0, 1, -1.0)], traffic_bytes=0.0, output_bytes=0.0)
+    with pytest.raises(InvalidGraph, match="op name 'a' appears twice"):
+        pg.OpGraph.build(["a", "a"], [])
+    with pytest.raises(InvalidGraph, match="has no ops"):
+        pg.OpGraph.build([], [])
+
+
+def test_graph_to_networkx_and_back() -> None:
+    """A graph with several tensors between two ops survives the way out; a plain DiGraph comes in."""
+    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 8.0), (0, 1, 4.0)], kinds=["x", "y"], flops=[1.0, 2.0])
+    out = graph.to_networkx()
+    assert out.number_of_edges() == 2
+    assert out.nodes["b"] == {
+        "kind": "y", "dtype": "float32", "flops": 2.0, "traffic_bytes": 12.0, "parameter_bytes": 0.0,
+        "output_bytes": 0.0, "is_backward": False, "colocation": -1,
+    }  # fmt: skip
+    plain: nx.DiGraph[str] = nx.DiGraph()
+    plain.add_node("a", flops=5.0)
+    plain.add_edge("a", "b", bytes=3.0)
+    back = pg.OpGraph.from_networkx(plain)
+    assert back.op_flops.tolist() == [5.0, 0.0]
+    assert back.edge_bytes.tolist() == [3.0]
+
+
+def test_arrays_are_read_only_copies() -> None:
+    """Nobody changes a problem through an array, not even the one it was made from."""
+    time = np.ones((2, 2))
+    problem = pg.Problem.from_times(two_ops(), time)
+    time[:] = 7.0
+    assert problem.op_time_s.max() == 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        problem.op_time_s[0, 0] = 3.0
+
+
+def test_cluster_joins_pairs_as_said() -> None:
+    """Named ordered pairs override the default link, one way only; unknown names list the known ones."""
+    device = pg.Device("gpu", {"float32": 1e12}, 1e9)
+    fast = pg.Link(1e-6, 5e9, (("gpu-0", "gpu-1"),))
+    cluster = pg.Cluster.replicated([device], [2], pg.Link(1e-5, 1e9), [fast])
+    assert cluster.bytes_per_s.tolist() == [[np.inf, 5e9], [1e9, np.inf]]
+    assert cluster.latency_s.tolist() == [[0.0, 1e-6], [1e-5, 0.0]]
+    with pytest.raises(InvalidCluster, match="unknown device 'gpu-7'; known: gpu-0, gpu-1"):
+        pg.Cluster.replicated([device], [2], pg.Link(0, 1e9), [pg.Link(0, 1e9, (("gpu-0", "gpu-7"),))])
+    with pytest.raises(InvalidCluster, match="memory_bytes_per_s is -1"):
+        pg.Device("gpu", {}, -1.0)
+    with pytest.raises(InvalidCluster, match="bytes_per_s is 0"):
+        pg.Link(0.0, 0.0)
+
+
+def test_roofline_by_hand() -> None:
+    """The slower of arithmetic and traffic plus the launch; free ops are free; an unknown dtype cannot run."""
+    graph = pg.OpGraph.build(
+        ["compute", "memory", "free", "half"], [], dtypes=["float32", "float32", "float32", "float16"],
+        flops=[10.0, 1.0, 0.0, 1.0], traffic_bytes=[1.0, 10.0, 0.0, 1.0],
+    )  # fmt: skip
+    cluster = pg.Cluster.uniform(
+        pg.Device("d", {"float32": 2.0}, 4.0, launch_overhead_s=0.5), 1, latency_s=0, bytes_per_s=1
+    )
+    time = pg.RooflineCost(compute_efficiency=0.5).op_time_s(graph, cluster)
+    assert time[:, 0].tolist() == [10.5, 3.0, 0.0, np.inf]
+    with pytest.raises(InvalidProblem, match="op 'half' can run on no device"):
+        pg.Problem.build(graph, cluster)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"op_time_s": [[-1.0], [1.0]]}, "op_time_s of op 'a' on device 'device0' is -1.0"),
+        ({"op_time_s": [[np.nan], [1.0]]}, "op_time_s of op 'a' on device 'device0' is nan"),
+        ({"op_time_s": [[np.inf], [1.0]]}, "op 'a' can run on no device"),
+        ({"op_time_s": [[1.0]]}, r"op_time_s has shape \(1, 1\); expected \(2, 1\)"),
+        ({"device_memory_bytes": 1.0, "op_memory_bytes": [0.0, 2.0]}, "op 'b' claims 2 bytes"),
+        ({"device_slots": 0}, "slots of device 'device0' is 0"),
+        ({"op_memory_bytes": [0.0, np.nan]}, "op_memory_bytes of op 'b' is nan"),
+    ],
+)
+def test_problem_refuses(options: dict[str, object], said: str) -> None:
+    """Each impossible number is named with its op and device."""
+    with pytest.raises(InvalidProblem, match=said):
+        pg.Problem.from_times(two_ops(), **{"op_time_s": np.ones((2, 1)), **options})  # type: ignore[arg-type]
+
+
+def test_colocation_without_a_common_device_is_refused() -> None:
+    """Two ops that must share a device but run on none in common."""
+    with pytest.raises(InvalidProblem, match="colocation group 0"):
+        pg.Problem.from_times(two_ops(colocation=[0, 0]), [[1.0, np.inf], [np.inf, 1.0]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(placed_problems())
+def test_saved_problems_come_back(tmp_path_factory: pytest.TempPathFactory, placed: Placed) -> None:
+    """One file holds the whole problem: the fingerprint, over every array, is the same."""
+    path = tmp_path_factory.mktemp("problems") / "problem.npz"
+    placed[0].save(path)
+    assert pg.Problem.load(path).fingerprint == placed[0].fingerprint
+
+
+def test_damaged_problem_files_are_named(tmp_path: Path) -> None:
+    """Missing, truncated and foreign files each give one error; a failed write leaves the old file whole."""
+    path = tmp_path / "problem.npz"
+    problem = pg.workloads.layered(n_ops=20)
+    problem.save(path)
+    whole = path.read_bytes()
+    with pytest.raises(InvalidFile, match="no such file"):
+        pg.Problem.load(tmp_path / "absent.npz")
+    with pytest.raises(InvalidFile, match="cannot write"):
+        problem.save(tmp_path / "absent" / "problem.npz")
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidFile, match="not a saved problem, or truncated"):
+        pg.Problem.load(path)
+    np.savez(path, header=np.frombuffer(b'{"format": "other"}', np.uint8))
+    with pytest.raises(InvalidFile, match="format is 'other'"):
+        pg.Problem.load(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["problem.npz"]
+
+
+def test_infeasible_placements_say_why() -> None:
+    """Support, memory and colocation: what, where, by how much."""
+    graph = pg.OpGraph.build(["a", "b", "c"], [], colocation=[0, 0, -1])
+    problem = pg.Problem.from_times(
+        graph, [[1, 1], [1, 1], [1, np.inf]], device_memory_bytes=2.0, op_memory_bytes=[1.0, 1.0, 1.0]
+    )
+    pg.Placement(np.array([1, 1, 0])).check(problem)
+    for placement, said in (
+        ([0, 0, 1], r"op 'c' cannot run on device 'device1'; it can run on \['device0'\]"),
+        ([0, 0, 0], "device 'device0' would hold 3 bytes; its memory is 2"),
+        ([0, 1, 0], "op 'b' is on device 'device1' but 'a' of the same colocation group 0"),
+    ):
+        with pytest.raises(InfeasiblePlacement, match=said):
+            pg.Placement(np.array(placement)).check(problem)
+
+
+def test_levels_by_hand() -> None:
+    """A (1) -> b (2) -> d (1), a -> c (5) -> d; every edge 0.5: the longest way is a c d, 1 + 0.5 + 5 + 0.5 + 1."""
+    graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 1, 1.0), (0, 2, 1.0), (1, 3, 1.0), (2, 3, 1.0)])
+    problem = pg.Problem.from_times(graph, np.repeat([[1.0], [2.0], [5.0], [1.0]], 2, axis=1), link_bytes_per_s=2.0)
+    time, edge = ranks.mean_op_time_s(problem), ranks.mean_edge_time_s(problem)
+    assert edge.tolist() == [0.5] * 4
+    assert ranks.b_level_s(problem, time, edge).tolist() == [8.0, 3.5, 6.5, 1.0]
+    assert ranks.t_level_s(problem, time, edge).tolist() == [0.0, 1.5, 1.5, 7.0]
+    assert ranks.critical_path(problem, time, edge).tolist() == [0, 2, 3]
