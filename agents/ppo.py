@@ -169,7 +169,9 @@ class Ppo:
             makespans = [info["makespan_s"] for info in watch.finished]
             logged = self.model.logger.name_to_value
             metrics = {"makespan_mean_s": float(np.mean(makespans)), "makespan_min_s": float(np.min(makespans))}
-            for name in ("loss", "entropy_loss", "approx_kl", "clip_fraction", "explained_variance"):
+            if "train/entropy_loss" in logged:
+                metrics["entropy"] = -float(logged["train/entropy_loss"])
+            for name in ("loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance"):
                 if f"train/{name}" in logged:
                     metrics[name] = float(logged[f"train/{name}"])
             yield Update(

@@ -161,3 +161,14 @@ def test_the_share_of_a_budget_is_that_of_the_nearer_limit() -> None:
     """Whichever comes first."""
     assert Budget(10.0, 100).share(simulator_calls=50, seconds=1.0) == 0.5
     assert Budget(10.0, None).share(simulator_calls=10**9, seconds=20.0) == 1.0
+
+
+@pytest.mark.parametrize("agent", ["ppo", "random"])
+def test_every_agent_trains_through_the_workbench(agent: str, workbench: Path) -> None:
+    """Each agent's metrics are documented, its records validate, its checkpoint places."""
+    small = ["agent.config.width=8", "agent.config.n_layers=1", "agent.config.n_envs=2"] if agent == "ppo" else []
+    others = [override for override in TINY if not override.startswith("agent")]
+    argv = [*others, f"agent={agent}", *small, "tracking.wandb=disabled", "budget.simulator_calls=32"]
+    assert train.main(argv) == 0
+    assert evaluate.main([f"run={_run(workbench)}", "tracking.wandb=disabled"]) == 0
+    assert validate.main([]) == 0
