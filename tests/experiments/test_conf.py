@@ -1,13 +1,16 @@
 """Configuration files: each composes and builds."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from agents.ppo import PpoConfig
+from agents.reinforce import ReinforceConfig
 from experiments import build
 from experiments.command import CONF
 from placement_gym.baselines import BASELINES
@@ -101,3 +104,13 @@ def test_every_folder_of_conf_is_known_here() -> None:
     """A new group of configuration files needs a test of its own."""
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert groups == {"agent", "baseline", "cluster", "costs", "env", "experiment", "tracking", "workload"}
+
+
+@pytest.mark.parametrize(
+    ("agent", "defaults"), [("reinforce", ReinforceConfig()), ("ppo", PpoConfig())], ids=["reinforce", "ppo"]
+)
+def test_agents_are_configured_as_they_are_by_default(agent: str, defaults: ReinforceConfig | PpoConfig) -> None:
+    """The file shows every hyper-parameter, with the value that the class has without the file."""
+    shown = OmegaConf.load(Path(__file__).parents[2] / "conf" / "agent" / f"{agent}.yaml")
+    values = {name: value for name, value in shown.config.items() if name != "_target_"}
+    assert values == asdict(defaults)
