@@ -184,7 +184,8 @@ def search_loop(
     now = ends[0, at_event]
     best = now
     scale = now
-    best_unit_device[:] = unit_device
+    for u in range(n_units):
+        best_unit_device[u] = unit_device[u]
     chain = np.empty(n, np.int32)
     n_chain = -1
     changed, new_device, old_device = (
@@ -273,7 +274,8 @@ def search_loop(
             n_chain = -1
             if now < best:
                 best = now
-                best_unit_device[:] = unit_device
+                for u in range(n_units):
+                    best_unit_device[u] = unit_device[u]
         else:
             for i in range(m):
                 u = changed[i]

@@ -49,7 +49,7 @@ class Arrays(NamedTuple):
     edge_factor: np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def run_many(
     options: Options,
     arrays: Arrays,
@@ -91,8 +91,8 @@ def run_many(
         right = np.empty(n_items if mode == PRIORITY else 0, np.int32)
         joined = np.empty(n_items, np.int64)
         rank = np.empty(n_items if mode == PRIORITY else 0, np.float64)
-        if mode == PRIORITY:
-            rank[:n] = priority
+        for i in range(n if mode == PRIORITY else 0):
+            rank[i] = priority[i]
         taken = np.zeros(2 * d + d * d, np.bool_)
         stamp = np.full(d, -1, np.int32)
         waiting = np.empty(m if contended and multicast else 0, np.int32)
@@ -154,81 +154,6 @@ def run_many(
                     device = item
                     free_slots[item] += 1
 
-            for k in range(walk, walk_end):
-                src = op_device[ended]
-                dst = op_device[dst_op[k]]
-                if dst == src:
-                    now_key[now_tail] = (n_scheduled << 32) | (dst_op[k] << 3) | EDGE_HERE
-                    now_tail += 1
-                    n_scheduled += 1
-                    continue
-                if transfers != EDGE:
-                    place = 0 if multicast else dst
-                    if stamp[place] == tensor[k]:
-                        continue
-                    stamp[place] = tensor[k]
-                if recording:
-                    transfer_times[0, k] = t
-                if contended:
-                    if mode == PRIORITY:
-                        rank[n + k] = priority[dst_op[k]]
-                        for j in range(k + 1, walk_end if transfers != EDGE else 0):
-                            there = op_device[dst_op[j]]
-                            if tensor[j] == tensor[k] and (there == dst or (multicast and there != src)):
-                                rank[n + k] = max(rank[n + k], priority[dst_op[j]])
-                    joined[n + k] = n_joined
-                    n_joined += 1
-                    x = src
-                    if multicast:
-                        waiting[n_waiting] = k
-                        n_waiting += 1
-                    else:
-                        queue = d + src * d + dst
-                        transfer = n + k
-                        if mode == PRIORITY:
-                            nxt[transfer] = -1
-                            right[transfer] = -1
-                            head[queue] = merge(head[queue], transfer, nxt, right, joined, rank)
-                        elif mode == LIFO or head[queue] < 0:
-                            nxt[transfer] = head[queue]
-                            head[queue] = transfer
-                            tail[queue] = transfer
-                        else:
-                            nxt[transfer] = -1
-                            nxt[tail[queue]] = transfer
-                            tail[queue] = transfer
-                else:
-                    if recording:
-                        transfer_times[1, k] = t
-                    if multicast:
-                        arrival, _ = _multicast_s(
-                            k,
-                            latency_holds,
-                            out_start,
-                            src_op,
-                            dst_op,
-                            tensor,
-                            size,
-                            latency,
-                            bytes_per_tick,
-                            op_device,
-                        )
-                    elif latency_holds:
-                        arrival = size[k] / bytes_per_tick[src, dst]
-                    else:
-                        arrival = latency[src, dst] + size[k] / bytes_per_tick[src, dst]
-                    if noisy:
-                        arrival = arrival * edge_factor[k]
-                    heap_push(
-                        heap_time,
-                        heap_key,
-                        heap_n,
-                        t + arrival,
-                        (n_scheduled << 32) | (k << 3) | TRANSFER_END,
-                    )
-                    heap_n += 1
-                    n_scheduled += 1
-
             if arrived >= 0:
                 src = op_device[src_op[arrived]]
                 dst = op_device[dst_op[arrived]]
@@ -277,83 +202,125 @@ def run_many(
                 else:
                     released = arrived
 
-            if contended:
-                if released >= 0:
-                    x = op_device[src_op[released]]
-                    y = op_device[dst_op[released]]
-                    for j in range(released, out_start[src_op[released] + 1] if multicast else released + 1):
-                        if tensor[j] != tensor[released]:
-                            break
-                        if op_device[dst_op[j]] != x:
-                            set_taken(contention, taken, d, x, op_device[dst_op[j]], False)
-                while x >= 0:
-                    if multicast:
-                        i = best_multicast(
-                            mode,
-                            contention,
-                            waiting[:n_waiting],
-                            n,
-                            out_start,
-                            src_op,
-                            dst_op,
-                            tensor,
-                            op_device,
-                            d,
-                            taken,
-                            joined,
-                            rank,
-                        )
-                        if i < 0:
-                            break
-                        k = waiting[i]
-                        n_waiting -= 1
-                        waiting[i] = waiting[n_waiting]
-                    else:
-                        i = best_queue(mode, contention, x, y, d, head, taken, joined, rank)
-                        if i < 0:
-                            break
-                        k = head[i] - n
-                        if mode == PRIORITY:
-                            head[i] = merge(nxt[n + k], right[n + k], nxt, right, joined, rank)
-                        else:
-                            head[i] = nxt[n + k]
-                    src = op_device[src_op[k]]
+            if released >= 0 and contended:
+                x = op_device[src_op[released]]
+                y = op_device[dst_op[released]]
+                for j in range(released, out_start[src_op[released] + 1] if multicast else released + 1):
+                    if tensor[j] != tensor[released]:
+                        break
+                    if op_device[dst_op[j]] != x:
+                        set_taken(contention, taken, d, x, np.int64(op_device[dst_op[j]]), False)
+
+            # Walk places in turn, then transfers that wait: each turn starts at most one transfer, k.
+            while walk < walk_end or x >= 0:
+                if walk < walk_end:
+                    k = walk
+                    walk += 1
+                    src = op_device[ended]
                     dst = op_device[dst_op[k]]
+                    if dst == src:
+                        now_key[now_tail] = (n_scheduled << 32) | (dst_op[k] << 3) | EDGE_HERE
+                        now_tail += 1
+                        n_scheduled += 1
+                        continue
+                    if transfers != EDGE:
+                        place = 0 if multicast else dst
+                        if stamp[place] == tensor[k]:
+                            continue
+                        stamp[place] = tensor[k]
+                    if recording:
+                        transfer_times[0, k] = t
+                    if contended:
+                        if mode == PRIORITY:
+                            rank[n + k] = priority[dst_op[k]]
+                            for j in range(k + 1, walk_end if transfers != EDGE else 0):
+                                there = op_device[dst_op[j]]
+                                if tensor[j] == tensor[k] and (there == dst or (multicast and there != src)):
+                                    rank[n + k] = max(rank[n + k], priority[dst_op[j]])
+                        joined[n + k] = n_joined
+                        n_joined += 1
+                        x = src
+                        if multicast:
+                            waiting[n_waiting] = k
+                            n_waiting += 1
+                        else:
+                            queue = d + src * d + dst
+                            transfer = n + k
+                            if mode == PRIORITY:
+                                nxt[transfer] = -1
+                                right[transfer] = -1
+                                head[queue] = merge(np.int64(head[queue]), transfer, nxt, right, joined, rank)
+                            elif mode == LIFO or head[queue] < 0:
+                                nxt[transfer] = head[queue]
+                                head[queue] = transfer
+                                tail[queue] = transfer
+                            else:
+                                nxt[transfer] = -1
+                                nxt[tail[queue]] = transfer
+                                tail[queue] = transfer
+                        continue
+                elif multicast:
+                    i = best_multicast(
+                        mode,
+                        contention,
+                        waiting[:n_waiting],
+                        n,
+                        out_start,
+                        src_op,
+                        dst_op,
+                        tensor,
+                        op_device,
+                        d,
+                        taken,
+                        joined,
+                        rank,
+                    )
+                    if i < 0:
+                        break
+                    k = waiting[i]
+                    n_waiting -= 1
+                    waiting[i] = waiting[n_waiting]
+                else:
+                    i = best_queue(mode, contention, x, y, d, head, taken, joined, rank)
+                    if i < 0:
+                        break
+                    k = head[i] - n
+                    if mode == PRIORITY:
+                        head[i] = merge(np.int64(nxt[n + k]), np.int64(right[n + k]), nxt, right, joined, rank)
+                    else:
+                        head[i] = nxt[n + k]
+                src = op_device[src_op[k]]
+                dst = op_device[dst_op[k]]
+                if contended:
                     for j in range(k, out_start[src_op[k] + 1] if multicast else k + 1):
                         if tensor[j] != tensor[k]:
                             break
                         if op_device[dst_op[j]] != src:
-                            set_taken(contention, taken, d, src, op_device[dst_op[j]], True)
-                    if recording:
-                        transfer_times[1, k] = t
-                    if multicast:
-                        arrival, _ = _multicast_s(
-                            k,
-                            latency_holds,
-                            out_start,
-                            src_op,
-                            dst_op,
-                            tensor,
-                            size,
-                            latency,
-                            bytes_per_tick,
-                            op_device,
-                        )
-                    elif latency_holds:
-                        arrival = size[k] / bytes_per_tick[src, dst]
-                    else:
-                        arrival = latency[src, dst] + size[k] / bytes_per_tick[src, dst]
-                    if noisy:
-                        arrival = arrival * edge_factor[k]
-                    heap_push(
-                        heap_time,
-                        heap_key,
-                        heap_n,
-                        t + arrival,
-                        (n_scheduled << 32) | (k << 3) | TRANSFER_END,
+                            set_taken(contention, taken, d, src, np.int64(op_device[dst_op[j]]), True)
+                if recording:
+                    transfer_times[1, k] = t
+                if multicast:
+                    arrival, _ = _multicast_s(
+                        k,
+                        latency_holds,
+                        out_start,
+                        src_op,
+                        dst_op,
+                        tensor,
+                        size,
+                        latency,
+                        bytes_per_tick,
+                        op_device,
                     )
-                    heap_n += 1
-                    n_scheduled += 1
+                elif latency_holds:
+                    arrival = size[k] / bytes_per_tick[src, dst]
+                else:
+                    arrival = latency[src, dst] + size[k] / bytes_per_tick[src, dst]
+                if noisy:
+                    arrival = arrival * edge_factor[k]
+                heap_push(heap_time, heap_key, heap_n, t + arrival, (n_scheduled << 32) | (k << 3) | TRANSFER_END)
+                heap_n += 1
+                n_scheduled += 1
 
             if ended >= 0:
                 src = op_device[ended]
@@ -380,7 +347,7 @@ def run_many(
                 if mode == PRIORITY:
                     nxt[ready] = -1
                     right[ready] = -1
-                    head[queue] = merge(head[queue], ready, nxt, right, joined, rank)
+                    head[queue] = merge(np.int64(head[queue]), ready, nxt, right, joined, rank)
                 elif mode == LIFO or head[queue] < 0:
                     nxt[ready] = head[queue]
                     head[queue] = ready
@@ -394,7 +361,7 @@ def run_many(
             while device >= 0 and free_slots[device] > 0 and head[device] >= 0:
                 op = head[device]
                 if mode == PRIORITY:
-                    head[device] = merge(nxt[op], right[op], nxt, right, joined, rank)
+                    head[device] = merge(np.int64(nxt[op]), np.int64(right[op]), nxt, right, joined, rank)
                 else:
                     head[device] = nxt[op]
                 free_slots[device] -= 1
@@ -408,7 +375,7 @@ def run_many(
                 n_scheduled += 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _multicast_s(
     k: int,
     latency_holds: bool,
