@@ -53,12 +53,16 @@ class Agent(Protocol):
         """int32 [n_ops]: the placement of the policy's most likely actions."""
         ...
 
+    def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
+        """int32 [placements, n_ops], drawn from the policy; training goes on as if they had not been."""
+        ...
+
     def save(self, path: Path) -> None:
         """Writes a checkpoint from which training goes on as if it had not stopped."""
         ...
 
     @classmethod
-    def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]") -> Self:
+    def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]", *, torch_device: str = "auto") -> Self:
         """The learner that `save` wrote; raises CheckpointMismatch if it is of another problem or agent."""
         ...
 

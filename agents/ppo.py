@@ -186,12 +186,25 @@ class Ppo:
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: the placement of the most likely devices."""
+        return self._play(greedy=True)
+
+    def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
+        """int32 [placements, n_ops], drawn from the policy; the training's generators are left as they were."""
+        training = self._rng
+        with self._own_rng():
+            torch.manual_seed(seed)
+            played = np.stack([self._play(greedy=False) for _ in range(placements)])
+        self._rng = training
+        return played
+
+    def _play(self, *, greedy: bool) -> NDArray[np.int32]:
+        """int32 [n_ops], one episode."""
         env = self._make_env()
         observation, _ = env.reset()
         done = False
         info: dict[str, Any] = {}
         while not done:
-            action, _ = self.model.predict(observation, action_masks=env.action_masks(), deterministic=True)
+            action, _ = self.model.predict(observation, action_masks=env.action_masks(), deterministic=greedy)
             observation, _, done, _, info = env.step(np.int64(action))
         placement: NDArray[np.int32] = info["op_device"]
         return placement

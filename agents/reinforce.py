@@ -174,6 +174,14 @@ class Reinforce:
         placement: NDArray[np.int32] = self._roll_out(greedy=True).op_device[0]
         return placement
 
+    def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
+        """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
+        training, self.generator = self.generator, torch.Generator().manual_seed(seed)
+        # The first episode of every batch is greedy.
+        batches = [self._roll_out().op_device[1:] for _ in range(-(-placements // (self.env.num_envs - 1)))]
+        self.generator = training
+        return np.concatenate(batches)[:placements]
+
     def _roll_out(self, *, greedy: bool = False) -> Rollout:
         """A batch of episodes; the first one, or all, take the most likely devices, the others are sampled."""
         with torch.no_grad():

@@ -72,10 +72,16 @@ class Random:
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: one random placement, drawn without touching the training's draws."""
-        before = self.generator.get_state()
-        placement: NDArray[np.int32] = roll_out(self.env, self._act).op_device[0]
-        self.generator.set_state(before)
+        placement: NDArray[np.int32] = self.act_sampled(1, seed=0)[0]
         return placement
+
+    def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
+        """int32 [placements, n_ops]: random placements, drawn without touching the training's draws."""
+        before = self.generator.get_state()
+        self.generator.manual_seed(seed)
+        batches = [roll_out(self.env, self._act).op_device for _ in range(-(-placements // self.env.num_envs))]
+        self.generator.set_state(before)
+        return np.concatenate(batches)[:placements]
 
     def _act(self, op: int, features: Tensor, mask: Tensor) -> Tensor:
         del op, features
@@ -94,9 +100,9 @@ class Random:
         save_checkpoint(path, agent=self.name, fingerprint=self.env.problem.fingerprint, state=state)
 
     @classmethod
-    def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]") -> "Random":
+    def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]", *, torch_device: str = "auto") -> "Random":
         """The agent that `save` wrote; raises as `load_checkpoint`."""
-        agent = cls(vec_env)
+        agent = cls(vec_env, torch_device=torch_device)
         state = load_checkpoint(path, agent=cls.name, fingerprint=agent.env.problem.fingerprint)
         agent.generator.set_state(state["generator"])
         agent.updates, agent.seconds = state["updates"], state["seconds"]

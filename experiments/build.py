@@ -91,7 +91,7 @@ def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorE
         InvalidFile: There is no such checkpoint, or it is damaged.
     """
     make = instantiate(config.agent, _convert_="all")
-    return cast(Agent, make.func.load(checkpoint, vec_env))
+    return cast(Agent, make.func.load(checkpoint, vec_env, torch_device=torch_device(config.torch_device)))
 
 
 def torch_device(name: str) -> str:

@@ -1,15 +1,14 @@
 """Learning curves against simulator calls and seconds, with the baselines as horizontal lines."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.folder import write_bytes
 from experiments.table import Row
 from experiments.tracking import CALLS, SECONDS
+from placement_gym.files import replacing
 
 Curve = Sequence[Mapping[str, float]]
 
@@ -49,6 +48,6 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: f
 
 def save_png(figure: Figure, path: Path) -> Path:
     """Writes the figure by way of a temporary file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return write_bytes(path, buffer.getvalue())
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return path

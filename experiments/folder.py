@@ -5,24 +5,6 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from placement_gym.files import replacing
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Writes a file by way of a temporary one, so that it is never seen half-written.
-
-    Raises:
-        InvalidFile: It cannot be written.
-    """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
-
-
-def write_text(path: Path, text: str) -> Path:
-    """As `write_bytes`, UTF-8."""
-    return write_bytes(path, text.encode())
-
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import write_text
 from placement_gym.errors import InvalidFile, InvalidRule
+from placement_gym.files import write_text
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.schedule import Schedule

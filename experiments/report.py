@@ -18,11 +18,12 @@ from omegaconf import DictConfig
 
 from experiments.command import CONF, command
 from experiments.curves import draw, save_png
-from experiments.folder import RunFolder, write_text
+from experiments.folder import RunFolder
 from experiments.record import Record, RecordedAt, read
 from experiments.table import Row, markdown, number, row_of_record, terminal, wide_console
 from experiments.tracking import read_metrics
 from placement_gym.errors import InvalidFile
+from placement_gym.files import write_text
 from placement_gym.rule import PRESETS, Rule
 
 README = CONF.parent / "README.md"

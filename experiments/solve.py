@@ -18,12 +18,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from experiments import build, record, table
 from experiments.build import Baseline
 from experiments.command import command
-from experiments.folder import RunFolder, write_text
+from experiments.folder import RunFolder
 from experiments.record import Effort, Record
 from experiments.table import Row, row_of_record
 from experiments.tracking import Tracker
 from placement_gym.baselines import Result, lower_bound_s
 from placement_gym.errors import InfeasiblePlacement
+from placement_gym.files import write_text
 from placement_gym.problem import Problem
 from placement_gym.workloads import layered
 

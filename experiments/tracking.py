@@ -8,9 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from experiments.folder import RunFolder, write_text
+from experiments.folder import RunFolder
 from experiments.table import Row
 from placement_gym.errors import InvalidFile, InvalidOption, unknown_name
+from placement_gym.files import write_text
 
 WandbMode = Literal["offline", "online", "disabled"]
 CALLS, SECONDS = "train/simulator_calls", "train/seconds"

@@ -22,7 +22,7 @@ from agents.agent import Agent, Update
 from experiments import build
 from experiments.command import command
 from experiments.curves import draw, save_png
-from experiments.folder import RunFolder, write_text
+from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
 from experiments.solve import describe, nothing_found, run_baselines
@@ -30,6 +30,7 @@ from experiments.table import HEADINGS, Row, cells, markdown, row_of_record, ter
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import lower_bound_s, simulated_annealing
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption
+from placement_gym.files import write_text
 from placement_gym.problem import Problem
 from placement_gym.render import save_chrome_trace, save_gantt
 from placement_gym.rule import Rule

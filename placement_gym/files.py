@@ -39,7 +39,8 @@ def _umask() -> int:
     return mask
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file by `replacing`; raises as that does."""
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Writes a text file by `replacing`, whose errors it raises; returns its path."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    return Path(path)

@@ -77,6 +77,7 @@ def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
     for update in stopped.train(simulator_calls=96):
         if update.simulator_calls >= 48:
             break
+    stopped.act_sampled(3, seed=0)
     stopped.save(tmp_path / "checkpoint.pt")
     resumed = type(stopped).load(tmp_path / "checkpoint.pt", vec(GRAPH))
     resumed_end = last(resumed, 96)
@@ -85,6 +86,17 @@ def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
     assert resumed_end.metrics["makespan_mean_s"] == end.metrics["makespan_mean_s"]
     if name != "random":
         assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, "random"])
+def test_drawn_placements_are_the_seeds(name: str) -> None:
+    """As many as asked for, the same for the same seed, others for another, and not all alike."""
+    agent = make(name, GRAPH, 5)
+    drawn = [agent.act_sampled(11, seed=seed) for seed in (0, 0, 1)]
+    assert drawn[0].shape == (11, GRAPH.n_ops)
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+    assert len({tuple(placement) for placement in drawn[0].tolist()}) > 1
 
 
 @pytest.mark.parametrize("name", LEARNERS)

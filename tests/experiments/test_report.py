@@ -7,8 +7,8 @@ import pytest
 from benchmarks.conftest import holds
 
 from experiments import report
-from experiments.folder import write_text
 from placement_gym.errors import InvalidFile
+from placement_gym.files import write_text
 
 ROW = {
     "format": report.FIGURE_FORMAT, "name": "kernel over C loop", "value": 1.25, "unit": "x", "target": "<= 1.5",

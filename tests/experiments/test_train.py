@@ -170,5 +170,8 @@ def test_every_agent_trains_through_the_workbench(agent: str, workbench: Path) -
     others = [override for override in TINY if not override.startswith("agent")]
     argv = [*others, f"agent={agent}", *small, "tracking.wandb=disabled", "budget.simulator_calls=32"]
     assert train.main(argv) == 0
-    assert evaluate.main([f"run={_run(workbench)}", "tracking.wandb=disabled"]) == 0
+    assert evaluate.main([f"run={_run(workbench)}", "samples=7", "tracking.wandb=disabled"]) == 0
+    greedy, drawn = (row.record for row in read(workbench / "outputs/evaluate"))
+    assert (greedy.method, drawn.method) == (f"{agent} (greedy)", f"{agent} (best of 7)")
+    assert (greedy.simulator_calls, drawn.simulator_calls) == (1, 7)
     assert validate.main([]) == 0
