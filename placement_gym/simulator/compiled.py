@@ -97,7 +97,7 @@ class CompiledProblem:
         else:
             # The kernel lets go of the interpreter lock, so plain threads use all cores. Several parts per thread
             # even out placements that take longer than others.
-            bounds = np.linspace(0, b, min(4 * n_parts, b) + 1).astype(int).tolist()
+            bounds = np.linspace(0, b, min(16 * n_parts, b) + 1).astype(int).tolist()
             with ThreadPoolExecutor(n_parts) as pool:
                 list(pool.map(run, bounds[:-1], bounds[1:]))
         column = 1 if self.rule.makespan == "last_event" else 0

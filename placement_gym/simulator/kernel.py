@@ -78,24 +78,34 @@ def run_many(
     n_items = n + m if contended else n
     n_queues = d + d * d if contended else d
 
+    heap_time = np.empty(n + m + d + 1, np.float64)
+    heap_key = np.empty(n + m + d + 1, np.int64)
+    now_key = np.empty(n + m, np.int64)
+    missing = np.empty(n, np.int32)
+    free_slots = np.empty(d, np.int32)
+    head = np.empty(n_queues, np.int32)
+    tail = np.empty(n_queues, np.int32)
+    nxt = np.empty(n_items, np.int32)
+    right = np.empty(n_items if mode == PRIORITY else 0, np.int32)
+    joined = np.empty(n_items, np.int64)
+    rank = np.empty(n_items if mode == PRIORITY else 0, np.float64)
+    for i in range(n if mode == PRIORITY else 0):
+        rank[i] = priority[i]
+    taken = np.empty(2 * d + d * d, np.bool_)
+    stamp = np.empty(d, np.int32)
+    waiting = np.empty(m if contended and multicast else 0, np.int32)
+
     for b in range(op_devices.shape[0]):
         op_device = op_devices[b]
-        heap_time = np.empty(n + m + d + 1, np.float64)
-        heap_key = np.empty(n + m + d + 1, np.int64)
-        now_key = np.empty(n + m, np.int64)
-        missing = n_inputs.copy()
-        free_slots = slots.copy()
-        head = np.full(n_queues, -1, np.int32)
-        tail = np.empty(n_queues, np.int32)
-        nxt = np.empty(n_items, np.int32)
-        right = np.empty(n_items if mode == PRIORITY else 0, np.int32)
-        joined = np.empty(n_items, np.int64)
-        rank = np.empty(n_items if mode == PRIORITY else 0, np.float64)
-        for i in range(n if mode == PRIORITY else 0):
-            rank[i] = priority[i]
-        taken = np.zeros(2 * d + d * d, np.bool_)
-        stamp = np.full(d, -1, np.int32)
-        waiting = np.empty(m if contended and multicast else 0, np.int32)
+        for i in range(n):
+            missing[i] = n_inputs[i]
+        for i in range(d):
+            free_slots[i] = slots[i]
+            stamp[i] = -1
+        for i in range(n_queues):
+            head[i] = -1
+        for i in range(taken.size):
+            taken[i] = False
         heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting = 0, 0, 0, 0, 0, 0
 
         step = 0
