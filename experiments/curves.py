@@ -31,9 +31,9 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: f
                     *zip(*means, strict=True), color=line.get_color(), alpha=0.3, label=f"{name}, mean of an update"
                 )
         found = [row for row in baselines if row.status != "infeasible"]
-        for i, row in enumerate(sorted(found, key=lambda row: row.makespan_s)):
+        for i, row in enumerate(sorted(found, key=lambda row: row.objective_s)):
             axis.axhline(
-                row.makespan_s * 1e3, color=f"C{(i + len(curves)) % 10}", linestyle="--", linewidth=1, label=row.method
+                row.objective_s * 1e3, color=f"C{(i + len(curves)) % 10}", linestyle="--", linewidth=1, label=row.method
             )
         axis.axhline(lower_bound_s * 1e3, color="black", linestyle=":", linewidth=1, label="lower bound")
         axis.set_xlabel({CALLS: "simulator calls", SECONDS: "seconds"}[clock])

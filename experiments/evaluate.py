@@ -20,7 +20,7 @@ from experiments.command import command
 from experiments.folder import RunFolder
 from experiments.record import Effort, Record, append
 from experiments.solve import describe
-from experiments.table import HEADINGS, cells, markdown, row_of_record, terminal, wide_console
+from experiments.table import cells, headings, markdown, row_of_record, terminal, wide_console
 from experiments.tracking import Tracker
 from placement_gym.baselines import lower_bound_s
 from placement_gym.errors import InvalidFile
@@ -115,15 +115,15 @@ def run(config: DictConfig) -> int:
         tracker.log(
             {
                 "eval/makespan_s": best.makespan_s,
-                "eval/greedy_makespan_s": rows[0].makespan_s,
+                "eval/greedy_makespan_s": rows[0].objective_s,
                 "eval/ratio_to_lower_bound": best.makespan_s / bound if bound > 0 else float("nan"),
                 "eval/simulator_calls": sum(row.simulator_calls for row in rows),
                 "eval/seconds": sum(row.seconds for row in rows),
             }
         )
         tracker.finish(rows, bound)
-    write_text(folder.table, markdown(HEADINGS, cells(rows, bound)))
-    console.print(terminal(problem.name, HEADINGS, cells(rows, bound)))
+    write_text(folder.table, markdown(headings("makespan"), cells(rows, bound)))
+    console.print(terminal(problem.name, headings("makespan"), cells(rows, bound)))
     console.print(f"wrote {folder.path}", highlight=False)
     return 0
 

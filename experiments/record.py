@@ -14,13 +14,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from placement_gym.errors import InvalidFile, InvalidRule
+from placement_gym.arrays import IntArray
+from placement_gym.errors import InvalidFile, InvalidRule, unknown_name
 from placement_gym.files import write_text
+from placement_gym.objectives import OBJECTIVES, Objective, objective_s
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.schedule import Schedule
 
-FORMAT = "placement_gym.record.v1"
+FORMAT = "placement_gym.record.v2"
 PACKAGES = (
     "placement-gym",
     "numpy",
@@ -47,7 +49,10 @@ class Record:
         op_device: Device of each op.
         priority: Rank of each op if the rule's queue goes by priority, else None.
         makespan_s: Simulated.
-        lower_bound_s: No placement is faster.
+        objective: What the method minimised (`placement_gym.objectives`).
+        objective_s: Its value, seconds.
+        op_subgraph: Subgraph of each op where the latency is that of these subgraphs, else None.
+        lower_bound_s: No placement of the method's kind has a lower objective.
         status: "optimal", "feasible", ...
         seed: Of the method, None where it has none.
         simulator_calls: Placements simulated to find this one.
@@ -67,6 +72,9 @@ class Record:
     op_device: list[int]
     priority: list[float] | None
     makespan_s: float
+    objective: Objective
+    objective_s: float
+    op_subgraph: list[int] | None
     lower_bound_s: float
     status: str
     seed: int | None
@@ -100,6 +108,9 @@ class Record:
             op_device=schedule.op_device.tolist(),
             priority=schedule.priority.tolist() if by_priority else None,
             makespan_s=schedule.makespan_s,
+            objective=effort.objective,
+            objective_s=objective_s(effort.objective, schedule, effort.op_subgraph),
+            op_subgraph=None if effort.op_subgraph is None else effort.op_subgraph.tolist(),
             lower_bound_s=effort.lower_bound_s,
             status=effort.status,
             seed=effort.seed,
@@ -132,6 +143,8 @@ class Effort:
     seconds: float
     seed: int | None = None
     status: str = "feasible"
+    objective: Objective = "makespan"
+    op_subgraph: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +225,12 @@ def _parse(line: str, where: str) -> Record:
         if names:
             raise InvalidFile(f"{where}: the row {what} field {', '.join(sorted(names))}")
     record = Record(**row)
-    if not isinstance(record.makespan_s, float) or not isinstance(record.op_device, list):
-        raise InvalidFile(f"{where}: makespan_s must be a number of seconds and op_device a list of device numbers")
+    if not all(isinstance(x, float) for x in (record.makespan_s, record.objective_s, record.lower_bound_s)):
+        raise InvalidFile(f"{where}: makespan_s, objective_s and lower_bound_s must be numbers of seconds")
+    if record.objective not in OBJECTIVES:
+        raise InvalidFile(f"{where}: {unknown_name('objective', record.objective, OBJECTIVES)}")
+    if not isinstance(record.op_device, list):
+        raise InvalidFile(f"{where}: op_device must be a list of device numbers")
     if not all(isinstance(d, int) for d in record.op_device) or not isinstance(record.rule, dict):
         raise InvalidFile(f"{where}: op_device must hold whole numbers and rule the simulator's options")
     return record

@@ -22,27 +22,31 @@ from experiments.folder import RunFolder
 from experiments.record import Record, RecordedAt, read
 from experiments.table import Row, markdown, number, row_of_record, terminal, wide_console
 from experiments.tracking import read_metrics
+from placement_gym.baselines import lower_bound_s
 from placement_gym.errors import InvalidFile
 from placement_gym.files import write_text
+from placement_gym.objectives import Objective
 from placement_gym.rule import PRESETS, Rule
 
 README = CONF.parent / "README.md"
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
-HEADINGS = ("method", "makespan (ms)", "spread", "ratio to best", "simulator calls", "seconds", "runs")
+OTHER_COLUMNS = ("simulator calls", "seconds", "runs")
 FIGURE_FORMAT = "placement_gym.figure.v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All results on one problem under one rule.
+    """All results on one problem by one objective, makespans under one rule.
 
     Attributes:
         title: Workload and rule.
+        objective: What is compared.
         method_rows: Results by method, one per run.
-        lower_bound_s: The highest that was recorded.
+        lower_bound_s: No placement is better.
     """
 
     title: str
+    objective: Objective
     method_rows: dict[str, list[RecordedAt]]
     lower_bound_s: float
 
@@ -53,19 +57,24 @@ def rule_name(rule: Rule) -> str:
 
 
 def comparisons(rows: Sequence[RecordedAt]) -> list[Comparison]:
-    """Rows by problem and rule; of a run that was resumed, a method's last result counts."""
+    """Rows by problem, objective and rule; of a run that was resumed, a method's last result counts."""
     last = {(row.file, row.record.method): row for row in rows}
-    grouped: dict[tuple[str, str], list[RecordedAt]] = defaultdict(list)
+    grouped: dict[tuple[str, Objective, str], list[RecordedAt]] = defaultdict(list)
     for row in last.values():
-        grouped[row.record.fingerprint, rule_name(row.record.resolve_rule())].append(row)
+        # Other objectives than the makespan do not depend on the simulator's rule.
+        rule = f", rule {rule_name(row.record.resolve_rule())}" if row.record.objective == "makespan" else ""
+        grouped[row.record.fingerprint, row.record.objective, rule].append(row)
     found = []
-    for (_, rule), group in sorted(grouped.items(), key=lambda item: (item[1][0].record.workload, item[0])):
+    for (_, objective, rule), group in sorted(grouped.items(), key=lambda item: (item[1][0].record.workload, item[0])):
         by_method: dict[str, list[RecordedAt]] = defaultdict(list)
         for row in group:
             by_method[row.record.method].append(row)
         first: Record = group[0].record
-        bound = max(row.record.lower_bound_s for row in group)
-        found.append(Comparison(f"{first.workload}, rule {rule}", dict(by_method), bound))
+        # What an exact method has proved of its own kind of placement (contiguous ones) need not hold for others.
+        bound = lower_bound_s(group[0].load_problem(), objective)
+        if objective == "makespan":
+            bound = max(bound, *(row.record.lower_bound_s for row in group))
+        found.append(Comparison(f"{first.workload}{rule}", objective, dict(by_method), bound))
     return found
 
 
@@ -77,10 +86,15 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
+def headings(objective: Objective) -> tuple[str, ...]:
+    """The columns of a comparison over runs."""
+    return ("method", f"{objective.replace('_', '-')} (ms)", "spread", "ratio to best", *OTHER_COLUMNS)
+
+
 def lines_of(comparison: Comparison) -> list[tuple[str, ...]]:
     """One line per method, best mean first; the spread is over runs (seeds), their number in the last column."""
     stats = {
-        method: mean_and_spread([row.record.makespan_s for row in rows])
+        method: mean_and_spread([row.record.objective_s for row in rows])
         for method, rows in comparison.method_rows.items()
     }
     best = min(mean for mean, _ in stats.values())
@@ -120,7 +134,7 @@ def draw_curves(comparison: Comparison, path: Path) -> bool:
     best: dict[str, Row] = {}
     for row in rows:
         line = row_of_record(row.record)
-        if line.is_baseline and line.makespan_s <= best.get(line.method, line).makespan_s:
+        if line.is_baseline and line.objective_s <= best.get(line.method, line).objective_s:
             best[line.method] = line
     save_png(draw(curves, list(best.values()), comparison.lower_bound_s, comparison.title), path)
     return True
@@ -191,10 +205,10 @@ def run(config: DictConfig) -> int:
     text = []
     for i, comparison in enumerate(comparisons(rows)):
         lines = lines_of(comparison)
-        console.print(terminal(comparison.title, HEADINGS, lines))
+        console.print(terminal(comparison.title, headings(comparison.objective), lines))
         picture = f"curves_{i}.png"
         drawn = f"\n![learning curves]({picture})\n" if draw_curves(comparison, out / picture) else ""
-        text.append(f"## {comparison.title}\n\n{markdown(HEADINGS, lines)}{drawn}")
+        text.append(f"## {comparison.title}\n\n{markdown(headings(comparison.objective), lines)}{drawn}")
     if figures:
         console.print(figures_table(figures), highlight=False, soft_wrap=True)
         text.append(f"## Figures\n\n{figures_table(figures)}")

@@ -7,7 +7,8 @@ python -m experiments.solve -m baseline=heft,m_etf seed=0,1,2
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra.utils import instantiate
@@ -23,8 +24,9 @@ from experiments.record import Effort, Record
 from experiments.table import Row, row_of_record
 from experiments.tracking import Tracker
 from placement_gym.baselines import Result, lower_bound_s
-from placement_gym.errors import InfeasiblePlacement
+from placement_gym.errors import InfeasiblePlacement, PlacementGymError
 from placement_gym.files import write_text
+from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.workloads import layered
 
@@ -37,8 +39,12 @@ def run_baselines(
     verb: str,
     config: Mapping[str, Any],
     console: Console,
+    by_makespan: bool = False,
 ) -> list[Row]:
-    """Runs each baseline once; every result is checked, recorded and returned as a line of the table."""
+    """Runs each baseline once; every result is checked, recorded and returned as a line of the table.
+
+    `by_makespan`: results of methods with another objective are compared by their simulated makespan too.
+    """
     rows = []
     with Progress(
         SpinnerColumn(),
@@ -50,8 +56,10 @@ def run_baselines(
         line = progress.add_task("", total=None)
         for name, solve in baselines.items():
             progress.update(line, description=f"compiling {name}")
-            # On a machine's first run Numba compiles; that is not the baseline's time.
-            solve(layered(n_ops=4, n_devices=2))
+            # On a machine's first run Numba compiles; that is not the baseline's time. What is made for one workload
+            # (an expert's split) may refuse this one.
+            with suppress(PlacementGymError):
+                solve(layered(n_ops=4, n_devices=2))
             progress.update(line, description=name)
             try:
                 result = solve(problem)
@@ -69,7 +77,7 @@ def run_baselines(
                 config=config,
             )
             record.append(folder.records, made)
-            rows.append(row_of_record(made))
+            rows.append(row_of_record(made, by_makespan=by_makespan))
     return rows
 
 
@@ -81,14 +89,32 @@ def effort_of(result: Result) -> Effort:
         seconds=result.runtime_s,
         seed=result.seed,
         status=result.status,
+        objective=result.objective_name,
+        op_subgraph=result.op_subgraph,
     )
 
 
 def nothing_found(method: str, *, is_baseline: bool = True) -> Row:
     """The line of a method that found no feasible placement."""
     return Row(
-        method=method, makespan_s=math.inf, simulator_calls=0, seconds=0.0, status="infeasible", is_baseline=is_baseline
+        method=method,
+        objective="makespan",
+        objective_s=math.inf,
+        lower_bound_s=0.0,
+        simulator_calls=0,
+        seconds=0.0,
+        status="infeasible",
+        is_baseline=is_baseline,
     )
+
+
+def by_objective(rows: Sequence[Row]) -> dict[Objective, list[Row]]:
+    """The rows of each objective; methods that found nothing go with the first that found something."""
+    found = [row for row in rows if row.status != "infeasible"]
+    groups: dict[Objective, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row if row in found else found[0]).objective, []).append(row)
+    return groups
 
 
 def describe(problem: Problem, rule: object) -> str:
@@ -113,11 +139,15 @@ def run(config: DictConfig) -> int:
         rows = run_baselines(problem, baselines, folder, verb="solve", config=whole, console=console)
         if all(row.status == "infeasible" for row in rows):
             raise InfeasiblePlacement(f"{', '.join(baselines)}: no feasible placement of {problem.name} was found")
-        bound = lower_bound_s(problem)
-        tracker.baselines(rows, bound)
-        tracker.finish(rows, bound)
-    write_text(folder.table, table.markdown(table.HEADINGS, table.cells(rows, bound)))
-    console.print(table.terminal(problem.name, table.HEADINGS, table.cells(rows, bound)))
+        tracker.baselines(rows, lower_bound_s(problem))
+        tracker.finish(rows, lower_bound_s(problem))
+    text = []
+    for objective, group in by_objective(rows).items():
+        bound = lower_bound_s(problem, objective)
+        lines, columns = table.cells(group, bound), table.headings(objective)
+        text.append(table.markdown(columns, lines))
+        console.print(table.terminal(problem.name, columns, lines))
+    write_text(folder.table, "\n".join(text))
     console.print(f"wrote {folder.path}/: {', '.join(sorted(p.name for p in folder.path.iterdir()))}", highlight=False)
     return 0
 

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from experiments.record import Record
 from placement_gym.baselines import BASELINES
+from placement_gym.objectives import Objective
 
-HEADINGS = ("method", "makespan (ms)", "ratio to best", "simulator calls", "seconds", "status")
+# A proven gap says more than calls of a simulator that a method for another objective does not make.
+OTHER = {"makespan": "simulator calls", "max_load": "gap", "gpipe_load": "gap", "latency": "gap"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +24,15 @@ class Row:
     """One line of a comparison (fields as in `Record`).
 
     Attributes:
-        makespan_s: `inf` where the method found no feasible placement.
+        objective: What is compared.
+        objective_s: Its value, `inf` where the method found no feasible placement.
         is_baseline: Whether a solver found it (not an agent).
     """
 
     method: str
-    makespan_s: float
+    objective: Objective
+    objective_s: float
+    lower_bound_s: float
     simulator_calls: int
     seconds: float
     status: str
@@ -39,14 +44,22 @@ def wide_console() -> Console:
     return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=120)
 
 
-def row_of_record(record: Record) -> Row:
-    """A recorded result as a line of the table."""
+def headings(objective: Objective) -> tuple[str, ...]:
+    """The columns of a comparison by the objective."""
+    return ("method", f"{objective.replace('_', '-')} (ms)", "ratio to best", OTHER[objective], "seconds", "status")
+
+
+def row_of_record(record: Record, *, by_makespan: bool = False) -> Row:
+    """A recorded result as a line of the table, by its own objective or `by_makespan` whatever that was."""
+    own = not by_makespan or record.objective == "makespan"
     return Row(
         method=record.method,
-        makespan_s=record.makespan_s,
+        objective=record.objective if own else "makespan",
+        objective_s=record.objective_s if own else record.makespan_s,
+        lower_bound_s=record.lower_bound_s if own else 0.0,
         simulator_calls=record.simulator_calls,
         seconds=record.seconds,
-        status=record.status,
+        status=record.status if own else "feasible",
         is_baseline=record.method.partition(" (")[0] in BASELINES,
     )
 
@@ -56,20 +69,31 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
-def cells(rows: Sequence[Row], lower_bound_s: float) -> list[tuple[str, ...]]:
-    """Lines of the comparison, best first, the lower bound last; of statuses, only those that say something."""
-    best = min(row.makespan_s for row in rows)
+def cells(rows: Sequence[Row], lower_bound_s: float | None) -> list[tuple[str, ...]]:
+    """Lines of a comparison by one objective, best first; of statuses, only those that say something.
 
-    def times(makespan_s: float) -> tuple[str, str]:
-        if not math.isfinite(makespan_s):
+    The last line is the lower bound, if there is one for all methods.
+    """
+    best = min(row.objective_s for row in rows)
+
+    def times(seconds: float) -> tuple[str, str]:
+        if not math.isfinite(seconds):
             return "-", "-"
-        return f"{makespan_s * 1e3:,.4f}", f"{makespan_s / best:.3f}" if best > 0 else "-"
+        return f"{seconds * 1e3:,.4f}", f"{seconds / best:.3f}" if best > 0 else "-"
 
-    lines = []
-    for row in sorted(rows, key=lambda row: row.makespan_s):
-        status = "" if row.status in ("feasible", "budget_exhausted") else row.status
-        lines.append((row.method, *times(row.makespan_s), f"{row.simulator_calls:,}", f"{row.seconds:,.2f}", status))
-    return [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
+    lines: list[tuple[str, ...]] = []
+    for row in sorted(rows, key=lambda row: row.objective_s):
+        status = "" if row.status in ("feasible", "budget_exhausted") else row.status.replace("_", " ")
+        other = f"{row.simulator_calls:,}" if row.objective == "makespan" else _gap(row)
+        lines.append((row.method, *times(row.objective_s), other, f"{row.seconds:,.2f}", status))
+    return lines if lower_bound_s is None else [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
+
+
+def _gap(row: Row) -> str:
+    """What the method itself has left open, in percent of its value."""
+    if row.status not in ("optimal", "limit_reached"):
+        return ""
+    return f"{100 * (1 - row.lower_bound_s / row.objective_s):.2f} %" if row.objective_s > 0 else "0.00 %"
 
 
 def terminal(
@@ -98,16 +122,16 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     agents, baselines = [r for r in rows if not r.is_baseline], [r for r in rows if r.is_baseline]
     if not agents or not baselines:
         return []
-    agent = min(agents, key=lambda row: row.makespan_s)
+    agent = min(agents, key=lambda row: row.objective_s)
     said = []
-    for row in sorted(baselines, key=lambda row: row.makespan_s):
+    for row in sorted(baselines, key=lambda row: row.objective_s):
         effort = _effort(row)
-        if row.makespan_s < agent.makespan_s:
-            share = 100 * (agent.makespan_s / row.makespan_s - 1)
+        if row.objective_s < agent.objective_s:
+            share = 100 * (agent.objective_s / row.objective_s - 1)
             said.append(
                 f"{row.method} ({effort}) is better than {agent.method}: {agent.method} takes {share:.1f}% longer."
             )
-        elif row.makespan_s == agent.makespan_s:
+        elif row.objective_s == agent.objective_s:
             said.append(f"{row.method} ({effort}) is as good as {agent.method}.")
     if not said:
         said.append(f"{agent.method} is better than every baseline here.")

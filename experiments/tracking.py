@@ -46,7 +46,8 @@ METRICS: dict[str, str] = {
     "eval/ratio_to_lower_bound": "eval/makespan_s over the lower bound",
     "eval/simulator_calls": "placements simulated in all",
     "eval/seconds": "seconds in all",
-    "baseline/<name>/makespan_s": "makespan of a baseline (a summary value, and a horizontal line in eval/curve)",
+    "baseline/<name>/makespan_s": "makespan of a baseline (a summary value, and a horizontal line in eval/curve); "
+    "max_load_s, gpipe_load_s or latency_s where it minimises that",
     "baseline/<name>/simulator_calls": "placements that the baseline simulated",
     "baseline/<name>/seconds": "seconds that the baseline took",
     "baseline/lower_bound_s": "no placement is faster",
@@ -156,7 +157,8 @@ class Tracker:
             return
         self._run.summary["baseline/lower_bound_s"] = lower_bound_s
         for row in rows:
-            for name in ("makespan_s", "simulator_calls", "seconds"):
+            self._run.summary[f"baseline/{row.method}/{row.objective}_s"] = row.objective_s
+            for name in ("simulator_calls", "seconds"):
                 self._run.summary[f"baseline/{row.method}/{name}"] = getattr(row, name)
 
     def finish(self, rows: Sequence[Row], lower_bound_s: float) -> None:
@@ -165,12 +167,14 @@ class Tracker:
             return
         import wandb
 
-        columns = ["method", "makespan_s", "ratio_to_best", "simulator_calls", "seconds", "status"]
-        best = min(row.makespan_s for row in rows)
-        data = [
-            [r.method, r.makespan_s, r.makespan_s / best if best > 0 else 1.0, r.simulator_calls, r.seconds, r.status]
-            for r in rows
-        ]
+        columns = ["method", "objective", "objective_s", "ratio_to_best", "simulator_calls", "seconds", "status"]
+        data = []
+        for row in rows:
+            best = min(other.objective_s for other in rows if other.objective == row.objective)
+            ratio = row.objective_s / best if best > 0 else 1.0
+            data.append(
+                [row.method, row.objective, row.objective_s, ratio, row.simulator_calls, row.seconds, row.status]
+            )
         charts: dict[str, Any] = {"eval/table": wandb.Table(columns=columns, data=data)}
         for name, file in (("eval/gantt", self.folder.gantt), ("eval/learning_curve", self.folder.curve)):
             if file.exists():
@@ -191,7 +195,7 @@ def _line_chart(curve: Sequence[Mapping[str, float]], baselines: Sequence[Row], 
     shown = [*shown[::stride], shown[-1]]
     calls = [row[CALLS] for row in shown]
     lines = {"agent": [row["train/best_makespan_s"] for row in shown]}
-    lines |= {row.method: [row.makespan_s] * len(calls) for row in baselines}
+    lines |= {row.method: [row.objective_s] * len(calls) for row in baselines}
     lines["lower bound"] = [lower_bound_s] * len(calls)
     return wandb.plot.line_series(
         xs=calls, ys=list(lines.values()), keys=list(lines), title="best makespan (s)", xname="simulator calls"

@@ -26,7 +26,7 @@ from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
 from experiments.solve import describe, nothing_found, run_baselines
-from experiments.table import HEADINGS, Row, cells, markdown, row_of_record, terminal, verdict, wide_console
+from experiments.table import Row, cells, headings, markdown, row_of_record, terminal, verdict, wide_console
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import lower_bound_s, simulated_annealing
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption
@@ -114,17 +114,23 @@ class Workbench:
             config=build.plain(self.config),
         )
         append(self.folder.records, row)
-        return row_of_record(row)
+        return row_of_record(row, by_makespan=True)
 
     def baselines(self) -> list[Row]:
         """Runs the baselines that the folder does not hold yet."""
         done = {}
         if self.folder.records.exists():
-            rows = [row_of_record(at.record) for at in read(self.folder.records)]
+            rows = [row_of_record(at.record, by_makespan=True) for at in read(self.folder.records)]
             done = {row.method: row for row in rows if row.is_baseline}
         missing = {n: f for n, f in build.build_baselines(self.config, self.rule).items() if n not in done}
         fresh = run_baselines(
-            self.problem, missing, self.folder, verb="train", config=build.plain(self.config), console=self.console
+            self.problem,
+            missing,
+            self.folder,
+            verb="train",
+            config=build.plain(self.config),
+            console=self.console,
+            by_makespan=True,
         )
         return [row for name, row in done.items() if name in self.config.baseline] + fresh
 
@@ -178,7 +184,9 @@ def draw_all(bench: Workbench, best: Schedule, rows: Sequence[Row], bound: float
     curve = read_metrics(folder.metrics) if folder.metrics.exists() else []
     baselines = [row for row in rows if row.is_baseline]
     save_png(draw({str(bench.config.agent_name): curve}, baselines, bound, bench.problem.name), folder.curve)
-    write_text(folder.table, markdown(HEADINGS, cells(rows, bound)) + "\n" + "\n".join(verdict(rows)) + "\n")
+    write_text(
+        folder.table, markdown(headings("makespan"), cells(rows, bound)) + "\n" + "\n".join(verdict(rows)) + "\n"
+    )
 
 
 def run(config: DictConfig) -> int:
@@ -228,9 +236,9 @@ def final_metrics(agent_rows: Sequence[Row], bound: float) -> dict[str, float]:
     """The eval/ family; `agent_rows` are greedy and best."""
     greedy, best = agent_rows
     return {
-        "eval/makespan_s": best.makespan_s,
-        "eval/greedy_makespan_s": greedy.makespan_s,
-        "eval/ratio_to_lower_bound": best.makespan_s / bound if bound > 0 else float("nan"),
+        "eval/makespan_s": best.objective_s,
+        "eval/greedy_makespan_s": greedy.objective_s,
+        "eval/ratio_to_lower_bound": best.objective_s / bound if bound > 0 else float("nan"),
         "eval/simulator_calls": best.simulator_calls,
         "eval/seconds": best.seconds,
     }
@@ -246,7 +254,7 @@ def say(bench: Workbench, rows: Sequence[Row], bound: float, wandb_folder: Path 
     folder, console = bench.folder, bench.console
     agents = {row.method for row in rows if not row.is_baseline}
     title = f"{bench.problem.name}, rule {bench.config.rule}"
-    console.print(terminal(title, HEADINGS, cells(rows, bound), bold=agents))
+    console.print(terminal(title, headings("makespan"), cells(rows, bound), bold=agents))
     for sentence in verdict(rows):
         console.print(sentence, highlight=False, soft_wrap=True)
     files = {

@@ -1,4 +1,4 @@
-"""validate: every recorded placement is simulated again and must give what the record says.
+"""validate: every recorded placement is simulated and evaluated again and must give what the record says.
 
 python -m experiments.validate records=outputs
 """
@@ -13,6 +13,7 @@ from experiments.record import RecordedAt, read
 from experiments.table import wide_console
 from placement_gym.baselines import lower_bound_s
 from placement_gym.errors import InvalidFile, PlacementGymError
+from placement_gym.objectives import objective_s
 from placement_gym.simulator import simulate
 
 # The simulator is deterministic to the last bit; another machine's libraries may round a bound otherwise. A solver that
@@ -27,15 +28,18 @@ def mismatch(row: RecordedAt) -> str | None:
         problem = row.load_problem()
         schedule = simulate(problem, record.op_device, rule=record.resolve_rule(), priority=record.priority)
         schedule.check()
+        value = objective_s(record.objective, schedule, record.op_subgraph)
     except PlacementGymError as error:
         return " ".join(str(error).split())
     if schedule.makespan_s != record.makespan_s:
         return (
             f"makespan_s is recorded as {record.makespan_s!r}; simulating the placement gives {schedule.makespan_s!r}"
         )
-    bound = lower_bound_s(problem)
-    if not bound * (1 - TOLERANCE) <= record.lower_bound_s <= record.makespan_s * (1 + TOLERANCE):
-        return f"lower_bound_s is recorded as {record.lower_bound_s!r}; expected {bound!r} to {record.makespan_s!r}"
+    if abs(value - record.objective_s) > TOLERANCE * value:
+        return f"objective_s ({record.objective}) is recorded as {record.objective_s!r}; the placement gives {value!r}"
+    bound = lower_bound_s(problem, record.objective)
+    if not bound * (1 - TOLERANCE) <= record.lower_bound_s <= value * (1 + TOLERANCE):
+        return f"lower_bound_s is recorded as {record.lower_bound_s!r}; expected {bound!r} to {value!r}"
     return None
 
 

@@ -1,13 +1,41 @@
-"""The three things that papers minimise: makespan (simulated), max-load (throughput), single-sample latency."""
+"""What papers minimise: makespan (simulated), max-load and GPipe's load (throughput), single-sample latency."""
+
+from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.errors import InfeasiblePlacement
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
 from placement_gym.placement import Placement, infeasibility
 from placement_gym.problem import Problem
 from placement_gym.schedule import Schedule
+
+Objective = Literal["makespan", "max_load", "gpipe_load", "latency"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+
+def objective_s(objective: Objective, schedule: Schedule, op_subgraph: ArrayLike | None = None) -> float:
+    """Seconds of an objective for a simulated placement.
+
+    Args:
+        objective: Its name.
+        schedule: What the simulator makes of the placement.
+        op_subgraph: For the latency only, see `latency_s`.
+
+    Raises:
+        InvalidOption: An unknown objective.
+        InfeasiblePlacement: The subgraphs wait for each other.
+    """
+    if objective == "makespan":
+        return makespan_s(schedule)
+    if objective == "max_load":
+        return max_load_s(schedule.problem, schedule.op_device)
+    if objective == "gpipe_load":
+        return gpipe_load_s(schedule.problem, schedule.op_device)
+    if objective == "latency":
+        return latency_s(schedule.problem, schedule.op_device, op_subgraph)
+    raise InvalidOption(unknown_name("objective", objective, OBJECTIVES))
 
 
 def makespan_s(schedule: Schedule) -> float:
@@ -15,7 +43,7 @@ def makespan_s(schedule: Schedule) -> float:
     return schedule.makespan_s
 
 
-def device_loads_s(problem: Problem, op_device: ArrayLike) -> FloatArray:
+def device_loads_s(problem: Problem, op_device: ArrayLike, *, counted: BoolArray | None = None) -> FloatArray:
     """Work and transfers of each device for one sample (Tarnawski et al., NeurIPS 2020, section 3).
 
     A device's load is the time of its ops and, on an accelerator, of every tensor that leaves it (once, at the
@@ -25,6 +53,7 @@ def device_loads_s(problem: Problem, op_device: ArrayLike) -> FloatArray:
     Args:
         problem: The problem.
         op_device: int [n_ops], device of each op.
+        counted: bool [n_ops], ops whose time and whose output's transfers count; all of them if None.
 
     Returns:
         float64 [n_devices], seconds.
@@ -32,20 +61,18 @@ def device_loads_s(problem: Problem, op_device: ArrayLike) -> FloatArray:
     Raises:
         InfeasiblePlacement: The placement breaks support, memory or colocation.
     """
-    devices = Placement(np.asarray(op_device)).op_device
-    reason = infeasibility(problem, devices)
-    if reason is not None:
-        raise InfeasiblePlacement(reason)
+    devices = _feasible(problem, op_device)
     graph, d = problem.graph, problem.n_devices
+    count = np.ones(problem.n_ops, dtype=np.bool_) if counted is None else counted
     load = np.zeros(d)
-    np.add.at(load, devices, problem.op_time_s[np.arange(problem.n_ops), devices])
+    np.add.at(load, devices[count], problem.op_time_s[np.flatnonzero(count), devices[count]])
     src, dst = devices[graph.edge_src], devices[graph.edge_dst]
-    apart = np.flatnonzero(src != dst)
+    apart = np.flatnonzero((src != dst) & count[graph.edge_src])
     if not apart.size:
         return load
     tensor, src, dst = graph.edge_tensor[apart].astype(np.int64), src[apart], dst[apart]
     seconds = problem.link_latency_s[src, dst] + graph.edge_bytes[apart] / problem.link_bytes_per_s[src, dst]
-    pays = np.array([kind != "cpu" for kind in problem.device_kinds])
+    pays = pays_for_transfers(problem)
     for end, key in ((src, tensor), (dst, tensor * d + dst)):
         _, first, group = np.unique(key, return_index=True, return_inverse=True)
         slowest = np.zeros(len(first))
@@ -54,9 +81,33 @@ def device_loads_s(problem: Problem, op_device: ArrayLike) -> FloatArray:
     return load
 
 
+def pays_for_transfers(problem: Problem) -> BoolArray:
+    """Of each device: accelerators spend their own time on transfers, CPUs (kind "cpu") do not."""
+    return np.array([kind != "cpu" for kind in problem.device_kinds], dtype=np.bool_)
+
+
 def max_load_s(problem: Problem, op_device: ArrayLike) -> float:
     """Seconds per sample of a pipeline: the largest of `device_loads_s`; raises as that does."""
     return float(device_loads_s(problem, op_device).max())
+
+
+def gpipe_load_s(problem: Problem, op_device: ArrayLike) -> float:
+    """Seconds per sample where all forward passes come before all backward ones, as in GPipe (same paper, section 5.3).
+
+    The largest forward load and the largest backward load, added; a tensor's transfers count where its maker does.
+    Raises as `device_loads_s` does.
+    """
+    backward = problem.graph.op_is_backward
+    return float(sum(device_loads_s(problem, op_device, counted=part).max() for part in (~backward, backward)))
+
+
+def _feasible(problem: Problem, op_device: ArrayLike) -> IntArray:
+    """int32 [n_ops]; raises InfeasiblePlacement."""
+    devices = Placement(np.asarray(op_device)).op_device
+    reason = infeasibility(problem, devices)
+    if reason is not None:
+        raise InfeasiblePlacement(reason)
+    return devices
 
 
 def contiguous_pieces(problem: Problem, op_device: IntArray) -> IntArray:
@@ -80,40 +131,51 @@ def contiguous_pieces(problem: Problem, op_device: IntArray) -> IntArray:
     return pieces
 
 
-def latency_s(problem: Problem, op_device: ArrayLike) -> float:
+def latency_s(problem: Problem, op_device: ArrayLike, op_subgraph: ArrayLike | None = None) -> float:
     """Seconds until one sample is through, each accelerator running contiguous subgraphs (same paper, section 4).
 
     A CPU op ends its own time after its last input. A subgraph on an accelerator starts when all its inputs from
-    outside are there, fetches each once, runs all its ops, sends each output that is read outside once, and only
-    then gives any result. CPUs run any number of ops at a time.
+    outside are there and the accelerator's subgraph before it is done, fetches each input once, runs all its ops,
+    sends each output that is read outside once, and only then gives any result. CPUs run any number of ops at a
+    time.
 
     Args:
         problem: The problem.
-        op_device: int [n_ops], device of each op; an accelerator's ops are cut by `contiguous_pieces`.
+        op_device: int [n_ops], device of each op.
+        op_subgraph: int [n_ops], number of each op's subgraph among those of its accelerator, which runs them in
+            ascending order; what it says of ops on CPUs is not read. By default `contiguous_pieces`.
 
     Raises:
-        InfeasiblePlacement: The placement breaks support, memory or colocation.
+        InfeasiblePlacement: The placement breaks support, memory or colocation, or subgraphs wait for each other.
     """
-    devices = Placement(np.asarray(op_device)).op_device
-    reason = infeasibility(problem, devices)
-    if reason is not None:
-        raise InfeasiblePlacement(reason)
-    graph = problem.graph
-    pieces = contiguous_pieces(problem, devices)
-    is_cpu = np.array([kind == "cpu" for kind in problem.device_kinds])[devices]
-    _, block = np.unique(
-        np.where(is_cpu, -1 - np.arange(problem.n_ops), pieces.astype(np.int64) * problem.n_devices + devices),
-        return_inverse=True,
-    )
-    duration = np.zeros(int(block.max()) + 1)
-    np.add.at(duration, block, problem.op_time_s[np.arange(problem.n_ops), devices])
+    devices = _feasible(problem, op_device)
+    graph, n = problem.graph, problem.n_ops
+    piece = contiguous_pieces(problem, devices) if op_subgraph is None else np.asarray(op_subgraph)
+    if piece.shape != (n,) or piece.dtype.kind not in "iu":
+        raise InfeasiblePlacement(
+            f"op_subgraph has shape {piece.shape} and dtype {piece.dtype}; expected whole numbers of shape ({n},)"
+        )
+    on_cpu = ~pays_for_transfers(problem)[devices]
+    # (device, piece) of subgraphs, (-1, op) of CPU ops: one block each, sorted by device and piece.
+    key = np.stack([np.where(on_cpu, -1, devices), np.where(on_cpu, np.arange(n), piece)], axis=1)
+    blocks, block = np.unique(key, axis=0, return_inverse=True)
+    block = block.reshape(-1)
+    duration = np.zeros(len(blocks))
+    np.add.at(duration, block, problem.op_time_s[np.arange(n), devices])
     crossing = np.flatnonzero(block[graph.edge_src] != block[graph.edge_dst]).astype(np.int32)
     _add_transfers(problem, devices, block.astype(np.int32), crossing, duration)
-    waiting = np.zeros(len(duration), dtype=np.int64)
-    np.add.at(waiting, block[graph.edge_dst[crossing]], 1)
+    turns = np.flatnonzero((blocks[1:, 0] == blocks[:-1, 0]) & (blocks[1:, 0] >= 0))
+    before = np.concatenate([block[graph.edge_src[crossing]], turns])
+    after = np.concatenate([block[graph.edge_dst[crossing]], turns + 1])
+    return _longest_path_s(duration, before, after)
+
+
+def _longest_path_s(duration: FloatArray, before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
+    """Longest path through blocks that take `duration` [n_blocks], each `before` ahead of its `after`."""
+    waiting = np.bincount(after, minlength=len(duration))
     readers: dict[int, list[int]] = {}
-    for e in crossing.tolist():
-        readers.setdefault(int(block[graph.edge_src[e]]), []).append(int(block[graph.edge_dst[e]]))
+    for a, b in zip(before.tolist(), after.tolist(), strict=True):
+        readers.setdefault(a, []).append(b)
     finish = duration.copy()
     ready = np.flatnonzero(waiting == 0).tolist()
     while ready:
@@ -137,7 +199,7 @@ def _add_transfers(
     slowest link.
     """
     graph = problem.graph
-    pays = np.array([kind != "cpu" for kind in problem.device_kinds])
+    pays = pays_for_transfers(problem)
     src, dst = devices[graph.edge_src[crossing]], devices[graph.edge_dst[crossing]]
     latency, speed = problem.link_latency_s[src, dst], problem.link_bytes_per_s[src, dst]
     same = src == dst

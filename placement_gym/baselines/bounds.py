@@ -1,20 +1,21 @@
-"""Lower bounds on the makespan of any placement under any rule."""
+"""Lower bounds on the objectives of any placement, on the makespan under any rule."""
 
 import numpy as np
 
+from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, fastest_op_time_s
 
 
-def work_bound_s(problem: Problem) -> float:
-    """Total work over devices, adapted to devices that differ.
+def work_bound_s(problem: Problem, *, parallel_slots: bool = True) -> float:
+    """Total work over devices, adapted to devices that differ; without `parallel_slots` a device does one op at a time.
 
     With slots s_d and times t_id, any placement of makespan T satisfies, for any weights w_d >= 0 that sum to 1,
     sum_i min_d (w_d / s_d) t_id <= sum_d w_d T = T (weak duality of the fractional assignment). Equal weights give
     the sum of the fastest times over the slots; a few multiplicative updates look for better ones, and any weights
     give a valid bound.
     """
-    per_slot = problem.op_time_s / problem.device_slots[None, :]
+    per_slot = problem.op_time_s / (problem.device_slots[None, :] if parallel_slots else 1)
     weight = np.full(problem.n_devices, 1.0 / problem.n_devices)
     best = 0.0
     for step in range(200):
@@ -39,6 +40,16 @@ def critical_path_bound_s(problem: Problem) -> float:
     return float(b_level_s(problem, fastest, np.zeros(problem.graph.n_edges)).max())
 
 
-def lower_bound_s(problem: Problem) -> float:
-    """The larger of `work_bound_s` and `critical_path_bound_s`, taken down by rounding of 1e-12."""
-    return max(work_bound_s(problem), critical_path_bound_s(problem)) * (1 - 1e-12)
+def lower_bound_s(problem: Problem, objective: Objective = "makespan") -> float:
+    """Seconds of the objective that no placement beats, taken down by rounding of 1e-12.
+
+    The work bound holds for loads (devices add up their ops), the critical path for the latency (CPUs run any number
+    of ops at a time), both for the makespan.
+    """
+    if objective == "latency":
+        bound = critical_path_bound_s(problem)
+    elif objective == "makespan":
+        bound = max(work_bound_s(problem), critical_path_bound_s(problem))
+    else:
+        bound = work_bound_s(problem, parallel_slots=False)
+    return bound * (1 - 1e-12)

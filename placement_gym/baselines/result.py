@@ -8,13 +8,14 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.objectives import Objective, objective_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import compile_problem, simulate
 
-Status = Literal["optimal", "feasible", "budget_exhausted"]
+Status = Literal["optimal", "feasible", "budget_exhausted", "limit_reached"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
@@ -26,13 +27,16 @@ class Result:
         baseline: Name of the function that made it.
         placement: The placement.
         schedule: What the simulator makes of it.
-        objective: The schedule's makespan, seconds.
-        lower_bound: Seconds that no placement can beat (`bounds.py`).
-        status: "optimal" (it meets the bound, or every placement was tried), "budget_exhausted" (a search that
-            spent its calls), "feasible" (anything else).
+        objective: Seconds of what was minimised, `objective_name`.
+        lower_bound: Seconds that no placement can beat (`bounds.py`, or what an exact method proved).
+        status: "optimal" (it meets the bound, or every placement of the method's kind was ruled out),
+            "budget_exhausted" (a search that spent its calls), "limit_reached" (an exact method that ran out of the
+            time or the size that it was given), "feasible" (anything else).
         runtime_s: Wall-clock seconds, the final simulation included.
         simulator_calls: Placements simulated, the final one included.
         seed: Seed of a random baseline.
+        objective_name: "makespan" (of the schedule), "max_load", "gpipe_load" or "latency" (`objectives.py`).
+        op_subgraph: int32 [n_ops] where the latency is that of these subgraphs (`objectives.latency_s`).
     """
 
     baseline: str
@@ -44,6 +48,8 @@ class Result:
     runtime_s: float
     simulator_calls: int
     seed: int | None
+    objective_name: Objective = "makespan"
+    op_subgraph: IntArray | None = None
 
     @property
     def gap(self) -> float:
@@ -54,8 +60,15 @@ class Result:
 class Judge:
     """Times a baseline from its construction on, simulates for it and counts."""
 
-    def __init__(self, baseline: str, problem: Problem, rule: str | Rule, seed: int | None = None) -> None:
-        self.baseline, self.problem, self.seed = baseline, problem, seed
+    def __init__(
+        self,
+        baseline: str,
+        problem: Problem,
+        rule: str | Rule,
+        seed: int | None = None,
+        objective: Objective = "makespan",
+    ) -> None:
+        self.baseline, self.problem, self.seed, self.objective = baseline, problem, seed, objective
         self.rule = resolve_rule(rule)
         self.compiled = compile_problem(problem, self.rule)
         self.simulator_calls = 0
@@ -66,13 +79,23 @@ class Judge:
         self.simulator_calls += len(op_devices)
         return self.compiled.makespans_s(np.ascontiguousarray(op_devices, dtype=np.int32))
 
-    def result(self, op_device: IntArray, status: Status = "feasible", *, simulated: bool = False) -> Result:
+    def result(
+        self,
+        op_device: IntArray,
+        status: Status = "feasible",
+        *,
+        simulated: bool = False,
+        lower_bound: float = 0.0,
+        op_subgraph: IntArray | None = None,
+    ) -> Result:
         """The result of a placement.
 
         Args:
             op_device: int [n_ops].
-            status: What is known; becomes "optimal" where the makespan meets the lower bound.
+            status: What is known; becomes "optimal" where the objective meets the lower bound.
             simulated: The makespan of this placement is among the calls counted already.
+            lower_bound: Seconds that the method has proved no placement of its kind can beat.
+            op_subgraph: Subgraphs that the latency is meant for.
 
         Raises:
             InfeasiblePlacement: The placement breaks support, memory or colocation.
@@ -80,17 +103,20 @@ class Judge:
         placement = Placement(op_device)
         schedule = simulate(self.problem, placement, rule=self.rule)
         self.simulator_calls += 0 if simulated else 1
-        bound = lower_bound_s(self.problem)
-        if schedule.makespan_s <= bound * (1 + 1e-9):
+        value = objective_s(self.objective, schedule, op_subgraph)
+        bound = max(lower_bound, lower_bound_s(self.problem, self.objective))
+        if value <= bound * (1 + 1e-9):
             status = "optimal"
         return Result(
             self.baseline,
             placement,
             schedule,
-            schedule.makespan_s,
-            bound if status != "optimal" else schedule.makespan_s,
+            value,
+            bound if status != "optimal" else value,
             status,
             time.perf_counter() - self._began,
             self.simulator_calls,
             self.seed,
+            self.objective,
+            op_subgraph,
         )

@@ -100,5 +100,5 @@ def test_a_row_is_plain_json(tmp_path: Path) -> None:
     """Any tool can read it."""
     append(tmp_path / "records.jsonl", _record())
     row = json.loads((tmp_path / "records.jsonl").read_text())
-    assert row["format"] == "placement_gym.record.v1"
+    assert row["format"] == "placement_gym.record.v2"
     assert row["op_device"] == OP_DEVICE.tolist()

@@ -1,4 +1,4 @@
-"""Schedule.check finds what is wrong in a trace; memory, metrics, pictures and objectives by hand."""
+"""Schedule.check finds what is wrong in a trace; memory, metrics, pictures by hand."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import placement_gym as pg
-from placement_gym import objectives
 from placement_gym.errors import InvalidSchedule
 from placement_gym.metrics import metrics
 from placement_gym.render import chrome_trace, gantt_rgb, save_chrome_trace, save_gantt
@@ -83,16 +82,3 @@ def test_pictures(tmp_path: Path) -> None:
     assert events == json.loads(json.dumps(chrome_trace(schedule)))["traceEvents"]
     spans = {e["name"]: (e["pid"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"}
     assert spans == {"a": (0, 0.0, 1e6), "c": (0, 1e6, 1e6), "b": (1, 3e6, 1e6), "a -> device1": (0, 1e6, 2e6)}
-
-
-def test_max_load_and_latency_by_hand() -> None:
-    """Accelerators pay for what enters and leaves, the CPU does not; a subgraph gives results when it is done."""
-    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 2.0), (1, 2, 3.0)])
-    problem = pg.Problem.from_times(graph, np.ones((3, 2)), link_bytes_per_s=1.0, device_kinds=["accelerator", "cpu"])
-    # b on the accelerator: 2 in, 1 of work, 3 out; the CPU runs a and c.
-    assert objectives.device_loads_s(problem, [1, 0, 1]).tolist() == [6.0, 2.0]
-    assert objectives.max_load_s(problem, [1, 0, 1]) == 6.0
-    assert objectives.latency_s(problem, [1, 0, 1]) == 1.0 + 6.0 + 1.0
-    # a and c on the accelerator are two subgraphs, because the way from one to the other leaves it.
-    assert objectives.contiguous_pieces(problem, np.array([0, 1, 0], dtype=np.int32)).tolist() == [0, 0, 1]
-    assert objectives.latency_s(problem, [0, 1, 0]) == (1 + 2) + 1 + (3 + 1)
