@@ -138,14 +138,14 @@ def test_a_stream_tends_to_the_max_load(seed: int) -> None:
     )
     op_device = random_placement(rng, problem)
     max_load_s = objectives.max_load_s(problem, op_device)
-    # To fill and drain the pipeline takes about one sample's time; as ops are not interrupted, older samples now and then
-    # wait for younger ones, which adds a few times as much, however long the stream is.
+    # To fill and drain the pipeline takes about one sample's time; as ops are not interrupted, older samples now and
+    # then wait for younger ones, which adds a few times as much, however long the stream is.
     fill_s = 4 * objectives.device_loads_s(problem, op_device).sum()
     rule = pg.Rule(queue="priority", transfers="edge", contention="none")
     for n_samples in (20, 80):
         found = seconds_per_sample(problem, op_device, n_samples, overlap=False, rule=rule)
         assert max_load_s * (1 - 1e-9) <= found <= max_load_s + fill_s / n_samples * (1 + 1e-9)
-    # The model has one sending per tensor, and CPUs that send and fetch beside their work, as many tensors as they like.
+    # The model has one sending per tensor, and CPUs that send and fetch any number of tensors beside their work.
     for contention in ("none",) if n_cpus else ("none", "port"):
         rule = pg.Rule(queue="priority", transfers="multicast", contention=contention)  # type: ignore[arg-type]
         found = seconds_per_sample(problem, op_device, 80, overlap=True, rule=rule)
