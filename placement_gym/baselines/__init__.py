@@ -4,6 +4,7 @@ from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s,
 from placement_gym.baselines.brute_force import brute_force
 from placement_gym.baselines.catalogue import BASELINES
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.pipeline import exact_dp, pipeline_split
 from placement_gym.baselines.result import Judge, Result, Status
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
 
@@ -15,10 +16,12 @@ __all__ = [
     "brute_force",
     "critical_path",
     "critical_path_bound_s",
+    "exact_dp",
     "heft",
     "local_search",
     "lower_bound_s",
     "m_etf",
+    "pipeline_split",
     "random_search",
     "round_robin",
     "simulated_annealing",

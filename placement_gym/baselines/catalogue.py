@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from placement_gym.baselines.brute_force import brute_force
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.pipeline import exact_dp, pipeline_split
 from placement_gym.baselines.result import Result
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
 
@@ -19,5 +20,7 @@ BASELINES: dict[str, Callable[..., Result]] = {
         local_search,
         simulated_annealing,
         brute_force,
+        pipeline_split,
+        exact_dp,
     )
 }

@@ -9,7 +9,8 @@ from placement_gym.baselines import BASELINES, Result, lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.rule import PRESETS
 
-FAST = sorted(set(BASELINES) - {"brute_force"})
+OTHER_OBJECTIVES = {"exact_dp", "pipeline_split"}
+FAST = sorted(set(BASELINES) - {"brute_force"} - OTHER_OBJECTIVES)
 
 
 def run(name: str, problem: pg.Problem, rule: str, seed: int = 0) -> Result:

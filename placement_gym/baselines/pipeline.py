@@ -1,0 +1,232 @@
+"""Pipelines of least max-load: the dynamic programme of Tarnawski et al. (NeurIPS 2020, section 5.1).
+
+Over all ideals it is exact; over the prefixes of one order of the ops it is quick.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement_gym.arrays import IntArray
+from placement_gym.baselines.blocks import Blocks
+from placement_gym.baselines.chains import Devices, chain_of, enter_ideals, entries_of, states_of
+from placement_gym.baselines.device_classes import DeviceClasses
+from placement_gym.baselines.ideals import Ideals, Tensors, list_ideals
+from placement_gym.baselines.result import Judge, Result
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.problem import Problem
+from placement_gym.rule import Rule
+
+# Ideals entered between two looks at the clock.
+CHUNK = 256
+# Units of work in all, so that sums are exact.
+UNITS = 2.0**40
+# A state takes 25 bytes for each ideal that it can hold, and there may be many states.
+PLACES_PER_IDEAL = 16
+
+
+class OutOfTimeError(Exception):
+    """The time limit is over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """A pipeline.
+
+    Attributes:
+        max_load_s: Its largest load as the programme adds it up, seconds.
+        op_device: int32 [n_ops].
+    """
+
+    max_load_s: float
+    op_device: IntArray
+
+
+def exact_dp(
+    problem: Problem,
+    *,
+    rule: str | Rule = "physical",
+    max_ideals: int = 2_000_000,
+    time_limit_s: float = 600.0,
+) -> Result:
+    """The least max-load of any pipeline: devices hold consecutive differences of a chain of ideals.
+
+    Ideals are sets of ops closed under predecessors. Backward ops go where the forward op of their colocation group
+    is; devices of one class (`DeviceClasses`) may be exchanged, others not, so any mix of devices is solved. Status
+    "optimal", or "limit_reached" with the best pipeline along a few orders of the ops and the bound that holds for any
+    placement.
+
+    Args:
+        problem: Links that touch an accelerator must be alike.
+        rule: Of the schedule that comes with the result; the max-load does not depend on it.
+        max_ideals: Most ideals to list (each takes an eighth of a byte per op and 50 bytes or so).
+        time_limit_s: Seconds for the programme.
+
+    Raises:
+        InfeasiblePlacement: No pipeline fits into the devices, as far as the limits let us see.
+        InvalidOption: A limit that is not positive.
+        InvalidProblem: The time of a tensor depends on the pair of devices.
+    """
+    if max_ideals < 1 or not time_limit_s > 0:
+        raise InvalidOption(f"max_ideals is {max_ideals} and time_limit_s {time_limit_s}; expected > 0")
+    judge, deadline = Judge("exact_dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
+    programme = _Programme.of(problem)
+    best: Chain | None = None
+    complete = False
+    try:
+        for k, order in enumerate(programme.orders()):
+            # The first order is always finished, so that there is something to give.
+            best = programme.cheapest(programme.prefixes(order), best, deadline if k else np.inf) or best
+        ideals = programme.ideals(max_ideals)
+        if ideals is not None and programme.n_places(ideals, best) <= PLACES_PER_IDEAL * max_ideals:
+            best = programme.cheapest(ideals, best, deadline) or best
+            complete = True
+    except OutOfTimeError:
+        pass
+    if best is None:
+        raise InfeasiblePlacement(
+            f"no pipeline of {problem.name!r} fits into its devices"
+            + ("" if complete else f" along {len(programme.orders())} orders of its ops, and the limits end the search")
+        )
+    return judge.result(best.op_device, "optimal" if complete else "limit_reached")
+
+
+def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """The best contiguous split of the ops in one order, depth-first: PipeDream's planner (SOSP 2019), unreplicated.
+
+    Raises:
+        InfeasiblePlacement: No split fits into the devices.
+        InvalidProblem: The time of a tensor depends on the pair of devices.
+    """
+    judge, programme = Judge("pipeline_split", problem, rule, objective="max_load"), _Programme.of(problem)
+    found = programme.cheapest(programme.prefixes(programme.orders()[0]), None, np.inf)
+    if found is None:
+        raise InfeasiblePlacement(f"no contiguous split of {problem.name!r} in one order fits into its devices")
+    return judge.result(found.op_device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Programme:
+    """A problem in the arrays of the kernels."""
+
+    classes: DeviceClasses
+    blocks: Blocks
+    devices: Devices
+    tensors: Tensors
+    units: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, problem: Problem) -> "_Programme":
+        classes = DeviceClasses.of(problem)
+        blocks = Blocks.of(problem, classes)
+        n_tensors = len(blocks.tensor_s)
+        owner = np.repeat(np.arange(n_tensors), [len(known) for known in blocks.tensor_blocks])
+        known = np.fromiter((v for group in blocks.tensor_blocks for v in group), dtype=np.int32, count=len(owner))
+        tensors = Tensors(blocks.tensor_s, *_rows(owner, known, n_tensors), *_rows(known, owner, blocks.n_blocks))
+        least = blocks.time_s.min(axis=1)
+        per_s = UNITS / least.sum() if least.sum() > 0 else 1.0
+        # The work of a block is its least time; a class does the most of it in a second where it is at its best.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(blocks.time_s > 0, least[:, None] / blocks.time_s, 0.0).max(axis=0)
+        devices = Devices(
+            np.array([len(members) for members in classes.members], dtype=np.int64),
+            classes.memory_bytes,
+            classes.pays,
+            share * per_s,
+        )
+        return cls(classes, blocks, devices, tensors, np.floor(least * per_s).astype(np.int64))
+
+    def orders(self) -> Sequence[IntArray]:
+        """Three topological orders: depth-first from the inputs, level by level, depth-first from the outputs."""
+        n, order = self.blocks.n_blocks, self.blocks.order
+        return (
+            np.arange(n, dtype=np.int32),
+            np.fromiter(_kahn(n, order, first_in_first_out=True), dtype=np.int32, count=n),
+            np.fromiter(_kahn(n, order[:, ::-1], first_in_first_out=False), dtype=np.int32, count=n)[::-1],
+        )
+
+    def prefixes(self, order: IntArray) -> Ideals:
+        """The ideals that are prefixes of an order."""
+        pairs = np.stack([order[:-1], order[1:]], axis=1)
+        found = self._list(pairs, self.blocks.n_blocks + 1)
+        assert found is not None
+        return found
+
+    def ideals(self, max_ideals: int) -> Ideals | None:
+        """All ideals; None if there are more than `max_ideals`."""
+        return self._list(self.blocks.order, max_ideals)
+
+    def _list(self, pairs: IntArray, max_ideals: int) -> Ideals | None:
+        n = self.blocks.n_blocks
+        successor_start, successors = _rows(pairs[:, 0], pairs[:, 1], n)
+        n_before = np.bincount(pairs[:, 1], minlength=n).astype(np.int32)
+        time_s, memory = self.blocks.time_s, self.blocks.memory_bytes
+        count, found = list_ideals(
+            successor_start, successors, n_before, self.units, time_s, memory, self.tensors, max_ideals
+        )
+        if count > max_ideals:
+            return None
+        by_work = np.lexsort((np.bitwise_count(found.bits).sum(axis=1), found.units))
+        return Ideals(*(np.ascontiguousarray(array[by_work]) for array in found))
+
+    def ceiling_s(self, best: Chain | None) -> float:
+        """Only pipelines below it are of interest: the best known one, or what no pipeline reaches."""
+        if best is not None:
+            return best.max_load_s * (1 - 1e-12)
+        slowest = np.where(np.isfinite(self.blocks.time_s), self.blocks.time_s, 0.0).max(axis=1)
+        return float(2 * (slowest.sum() + 2 * self.tensors.seconds.sum()) + 1e-300)
+
+    def n_places(self, ideals: Ideals, best: Chain | None) -> int:
+        """Pairs of a state and an ideal that it can hold."""
+        return int(states_of(ideals, self.devices, self.ceiling_s(best)).offset[-1])
+
+    def cheapest(self, ideals: Ideals, best: Chain | None, deadline: float) -> Chain | None:
+        """The cheapest chain of these ideals, if there is one that is better than `best`.
+
+        Raises:
+            OutOfTimeError: `time.perf_counter` went past the deadline.
+        """
+        cutoff = self.ceiling_s(best)
+        states = states_of(ideals, self.devices, cutoff)
+        entries, n_ideals = entries_of(states, cutoff), len(ideals.units)
+        for begin in range(1, n_ideals, CHUNK):
+            end = min(begin + CHUNK, n_ideals)
+            enter_ideals(ideals, self.tensors, self.devices, states, entries, cutoff, begin, end)
+            if time.perf_counter() > deadline:
+                raise OutOfTimeError
+        found = chain_of(ideals, states, entries)
+        return None if found is None else Chain(found[0], self._op_device(ideals, *found[1:]))
+
+    def _op_device(self, ideals: Ideals, path: IntArray, kinds: IntArray) -> IntArray:
+        """int32 [n_ops]: part k lies between ideals `path[k]` and `path[k + 1]`, on a device of class `kinds[k]`."""
+        block = np.arange(self.blocks.n_blocks)
+        inside = (ideals.bits[path][:, block >> 6] >> (block & 63).astype(np.uint64)) & np.uint64(1)
+        part = (inside == 0).sum(axis=0) - 1
+        members = [iter(group) for group in self.classes.members]
+        part_device = np.array([next(members[c]) for c in kinds.tolist()], dtype=np.int32)
+        return np.ascontiguousarray(part_device[part][self.blocks.op_block])
+
+
+def _rows(row: NDArray[np.integer], value: NDArray[np.integer], n_rows: int) -> tuple[IntArray, IntArray]:
+    """(start int32 [n_rows + 1], values of each row one after the other)."""
+    start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))]).astype(np.int32)
+    return start, value[np.argsort(row, kind="stable")].astype(np.int32)
+
+
+def _kahn(n: int, pairs: IntArray, *, first_in_first_out: bool) -> Iterator[int]:
+    """A topological order of the blocks, ready ones taken from the front or from the back."""
+    after: list[list[int]] = [[] for _ in range(n)]
+    waiting = np.bincount(pairs[:, 1], minlength=n).tolist()
+    for a, b in pairs.tolist():
+        after[a].append(b)
+    ready = [v for v in range(n) if waiting[v] == 0]
+    while ready:
+        v = ready.pop(0 if first_in_first_out else -1)
+        yield v
+        for w in after[v]:
+            waiting[w] -= 1
+            if waiting[w] == 0:
+                ready.append(w)

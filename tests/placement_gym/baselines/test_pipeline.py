@@ -1,0 +1,191 @@
+"""exact_dp: equal to trying every pipeline, to the published optima, and clear where it must give up."""
+
+import itertools
+import json
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import placement_gym as pg
+from placement_gym.baselines import exact_dp, pipeline_split
+from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
+from placement_gym.objectives import max_load_s
+
+
+def random_pipeline_problem(rng: np.random.Generator) -> pg.Problem:
+    """Up to 7 ops: free ones, backward ops, colocation groups; up to 4 devices of up to 3 kinds, memory, support."""
+    n_ops, n_devices = int(rng.integers(1, 8)), int(rng.integers(1, 5))
+    n_forward = n_ops if rng.random() < 0.4 else int(rng.integers(0, n_ops + 1))
+    size = rng.exponential(rng.choice([0.05, 1.0]), n_ops) * (rng.random(n_ops) < 0.8)
+    share = rng.choice([0.2, 0.5])
+    # Backward ops come after forward ones, and nothing leads back.
+    edges = [(a, b, size[a]) for a in range(n_ops) for b in range(a + 1, n_ops) if rng.random() < share]
+    kind = rng.integers(0, 3, n_devices)
+    base = rng.exponential(1.0, (n_ops, 1)) * (rng.random((n_ops, 1)) < 0.6)
+    time = (base * rng.uniform(0.5, 2.0, (n_ops, 3) if rng.random() < 0.5 else (1, 3)))[:, kind]
+    colocation = np.where(rng.random(n_ops) < 0.5, rng.integers(0, 3, n_ops), -1) if rng.random() < 0.7 else -1
+    # A group that no device can run as a whole is no problem at all, so support varies where there are no groups.
+    if np.max(colocation) < 0:
+        barred = rng.random((n_ops, 3)) < 0.2
+        barred[np.arange(n_ops), kind[rng.integers(0, n_devices, n_ops)]] = False
+        time[barred[:, kind]] = np.inf
+    is_cpu = kind == 2
+    speed = np.ones((n_devices, n_devices))
+    speed[np.ix_(is_cpu, is_cpu)] = np.inf
+    return pg.Problem.from_times(
+        pg.OpGraph.build(
+            [f"op{i}" for i in range(n_ops)],
+            edges,
+            is_backward=np.arange(n_ops) >= n_forward,
+            colocation=colocation,
+        ),
+        time,
+        link_bytes_per_s=speed,
+        op_memory_bytes=rng.integers(0, 3, n_ops),
+        device_kinds=["cpu" if one else f"accelerator{k}" for one, k in zip(is_cpu, kind, strict=True)],
+        device_memory_bytes=np.array([14.0 if np.max(colocation) >= 0 else 4.0, 14.0, np.inf])[kind]
+        if rng.random() < 0.5
+        else np.inf,
+    )
+
+
+def order_of_ops(problem: pg.Problem) -> nx.DiGraph:
+    """What a pipeline must keep: forward edges; backward ones turned round where an end has no forward op at hand."""
+    graph, group = problem.graph, problem.graph.op_colocation
+    order = nx.DiGraph()
+    order.add_nodes_from(range(problem.n_ops))
+
+    def has_forward(op: int) -> bool:
+        same = group == group[op] if group[op] >= 0 else np.arange(problem.n_ops) == op
+        return bool((~graph.op_is_backward[same]).any())
+
+    for a, b in zip(graph.edge_src.tolist(), graph.edge_dst.tolist(), strict=True):
+        if not graph.op_is_backward[a] and not graph.op_is_backward[b]:
+            order.add_edge(a, b)
+        elif graph.op_is_backward[a] and graph.op_is_backward[b] and not (has_forward(a) and has_forward(b)):
+            order.add_edge(b, a)
+    return order
+
+
+def best_pipeline_s(problem: pg.Problem) -> float:
+    """Every placement whose devices can be put in a row; inf if none is feasible."""
+    order, best = order_of_ops(problem), np.inf
+    for placement in itertools.product(range(problem.n_devices), repeat=problem.n_ops):
+        row = nx.DiGraph()
+        row.add_edges_from((placement[a], placement[b]) for a, b in order.edges if placement[a] != placement[b])
+        if nx.is_directed_acyclic_graph(row):
+            try:
+                best = min(best, max_load_s(problem, np.array(placement)))
+            except InfeasiblePlacement:
+                continue
+    return best
+
+
+@settings(deadline=None)  # the first call may compile
+@given(st.integers(0, 2**32 - 1))
+def test_equals_the_best_of_all_pipelines(seed: int) -> None:
+    """Any mix of devices, memory, support, training graphs, orphans, groups, ops without work."""
+    problem = random_pipeline_problem(np.random.default_rng(seed))
+    if problem.n_devices**problem.n_ops > 3000:
+        return
+    expected = best_pipeline_s(problem)
+    if expected == np.inf:
+        with pytest.raises(InfeasiblePlacement):
+            exact_dp(problem)
+        return
+    result = exact_dp(problem)
+    assert result.status == "optimal"
+    assert result.objective_name == "max_load"
+    assert result.objective == max_load_s(problem, result.placement.op_device)
+    assert result.objective == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    try:
+        assert pipeline_split(problem).objective >= expected * (1 - 1e-9)
+    except InfeasiblePlacement:
+        assert np.isfinite(problem.device_memory_bytes).any() or not np.isfinite(problem.op_time_s).all()
+
+
+def test_by_hand() -> None:
+    """Of a, b -> c two accelerators best hold a and b, c together: c reads 2 bytes of b in place and 1 byte of a."""
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 2, 1.0), (1, 2, 2.0)])
+    problem = pg.Problem.from_times(
+        graph, np.array([[4.0], [2.0], [1.0]]) @ np.ones((1, 2)), link_bytes_per_s=1.0, device_kinds=["accelerator"] * 2
+    )
+    result = exact_dp(problem)
+    # {a}: 4 of work, 1 out. {b, c}: 3 of work, 1 in.
+    assert result.objective == 5.0
+    assert result.placement.op_device.tolist() == [0, 1, 1]
+
+
+def test_published_optima(shared_data: Path) -> None:
+    """Every optimum of the authors' own program, to 1e-9, and no peer's split below it that is a pipeline."""
+    known = json.loads((shared_data.parent / "reference/dnn_partitioning.json").read_text())["instances"]
+    checked = 0
+    for path in sorted((shared_data / "dnn_partitioning").glob("*-inputs/*/*.json")):
+        name = path.relative_to(shared_data / "dnn_partitioning").with_suffix("").as_posix()
+        published = known.get(name, {}).get("max_load", {})
+        result = exact_dp(pg.workloads.read_dnn_partitioning(path))
+        assert result.status == "optimal", name
+        if "optimum_chain_of_ideals" in published:
+            assert result.objective * 1e3 == pytest.approx(published["optimum_chain_of_ideals"], rel=1e-9), name
+            checked += 1
+        if "pipedream" in published:
+            assert result.objective * 1e3 <= published["pipedream"] * (1 + 1e-9)
+    assert checked >= 18
+
+
+def wide(n_ops: int) -> pg.Problem:
+    """Ops without edges: 2 ** n_ops ideals."""
+    return pg.Problem.from_times(
+        pg.OpGraph.build([f"op{i}" for i in range(n_ops)], []),
+        np.random.default_rng(0).exponential(1.0, (n_ops, 1)) @ np.ones((1, 3)),
+        device_kinds=["accelerator"] * 3,
+    )
+
+
+@pytest.mark.parametrize("limit", [{"max_ideals": 1000}, {"time_limit_s": 1e-6}])
+def test_a_limit_leaves_a_pipeline_and_a_bound(limit: dict[str, float]) -> None:
+    """2 ** 30 ideals are not listed: the status says so, the best split in one order and a bound are there."""
+    result = exact_dp(wide(30), **{"max_ideals": 100_000, **limit})  # type: ignore[arg-type]
+    assert result.status == "limit_reached"
+    assert 0 < result.lower_bound < result.objective
+    assert result.objective <= pipeline_split(wide(30)).objective
+
+
+def test_what_cannot_be_placed_is_said() -> None:
+    """Memory of all; ops that a pipeline must keep together and that no device can hold or run."""
+    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 1.0)], parameter_bytes=[3.0, 5.0])
+    kinds = ["accelerator"] * 2
+    with pytest.raises(InfeasiblePlacement, match="no pipeline of 'problem' fits"):
+        exact_dp(pg.Problem.from_times(graph, np.ones((2, 1)), device_kinds=["accelerator"], device_memory_bytes=7.0))
+    knot = pg.OpGraph.build(
+        ["a", "b", "c", "d"], [(0, 1, 0.0), (2, 3, 0.0)], parameter_bytes=2.0, colocation=[0, 1, 1, 0]
+    )
+    with pytest.raises(InfeasiblePlacement, match=r"4 ops that a contiguous .*first 'a', 8 bytes"):
+        exact_dp(pg.Problem.from_times(knot, np.ones((4, 2)), device_kinds=kinds, device_memory_bytes=7.0))
+    times = [[1.0, np.inf], [np.inf, 1.0], [np.inf, 1.0], [1.0, np.inf]]
+    with pytest.raises(InfeasiblePlacement, match="fit no device that can run them"):
+        exact_dp(pg.Problem.from_times(knot, times, device_kinds=kinds))
+
+
+def test_a_cycle_of_groups_is_one_block() -> None:
+    """Groups {a, d} and {b, c} wait for each other, so a pipeline keeps all four together."""
+    graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 1, 0.0), (2, 3, 0.0)], colocation=[0, 1, 1, 0])
+    problem = pg.Problem.from_times(graph, np.ones((4, 2)), device_kinds=["accelerator"] * 2)
+    result = exact_dp(problem)
+    assert result.objective == 4.0
+    assert len(set(result.placement.op_device.tolist())) == 1
+
+
+def test_links_and_options_are_checked() -> None:
+    """Links that differ from pair to pair and senseless limits are errors."""
+    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 1.0)])
+    speed = np.array([[1.0, 1.0], [2.0, 1.0]])
+    problem = pg.Problem.from_times(graph, np.ones((2, 2)), link_bytes_per_s=speed, device_kinds=["accelerator"] * 2)
+    with pytest.raises(InvalidProblem, match="differ from pair to pair"):
+        exact_dp(problem)
+    with pytest.raises(InvalidOption, match="max_ideals is 0"):
+        exact_dp(wide(3), max_ideals=0)
