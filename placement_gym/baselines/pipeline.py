@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.blocks import Blocks
+from placement_gym.baselines.bounds import lower_bound_s
 from placement_gym.baselines.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.baselines.device_classes import DeviceClasses
 from placement_gym.baselines.ideals import Ideals, Tensors, list_ideals
@@ -20,8 +21,11 @@ from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 
-# Ideals entered between two looks at the clock.
-CHUNK = 256
+# The clock is looked at so many times.
+LOOKS = 64
+# An optimum is mostly close to the bound, and the closer the cutoff the quicker: so it is first looked for in the
+# lowest parts of what is between the bound and the best pipeline known.
+SHARES = (1 / 16, 1 / 4, 1.0)
 # Units of work in all, so that sums are exact.
 UNITS = 2.0**40
 # A state takes 25 bytes for each ideal that it can hold, and there may be many states.
@@ -56,8 +60,7 @@ def exact_dp(
 
     Ideals are sets of ops closed under predecessors. Backward ops go where the forward op of their colocation group
     is; devices of one class (`DeviceClasses`) may be exchanged, others not, so any mix of devices is solved. Status
-    "optimal", or "limit_reached" with the best pipeline along a few orders of the ops and the bound that holds for any
-    placement.
+    "optimal", or "limit_reached" with the best pipeline along a few orders of the ops and what has been proved by then.
 
     Args:
         problem: Links that touch an accelerator must be alike.
@@ -73,17 +76,23 @@ def exact_dp(
     if max_ideals < 1 or not time_limit_s > 0:
         raise InvalidOption(f"max_ideals is {max_ideals} and time_limit_s {time_limit_s}; expected > 0")
     judge, deadline = Judge("exact_dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
-    programme = _Programme.of(problem)
-    best: Chain | None = None
+    programme, bound = _Programme.of(problem), lower_bound_s(problem, "max_load")
+    best = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
     complete = False
     try:
-        for k, order in enumerate(programme.orders()):
-            # The first order is always finished, so that there is something to give.
-            best = programme.cheapest(programme.prefixes(order), best, deadline if k else np.inf) or best
+        for order in programme.orders()[1:]:
+            best = programme.cheapest(programme.prefixes(order), programme.ceiling_s(best), deadline) or best
         ideals = programme.ideals(max_ideals)
-        if ideals is not None and programme.n_places(ideals, best) <= PLACES_PER_IDEAL * max_ideals:
-            best = programme.cheapest(ideals, best, deadline) or best
-            complete = True
+        for share in SHARES if ideals is not None else ():
+            assert ideals is not None
+            highest = programme.ceiling_s(best)
+            cutoff = bound + share * (highest - bound) if share < 1 else highest
+            if programme.n_places(ideals, cutoff) > PLACES_PER_IDEAL * max_ideals:
+                break
+            found = programme.cheapest(ideals, cutoff, deadline)
+            bound, best, complete = max(bound, cutoff), found or best, found is not None or share == 1
+            if complete:
+                break
     except OutOfTimeError:
         pass
     if best is None:
@@ -91,7 +100,9 @@ def exact_dp(
             f"no pipeline of {problem.name!r} fits into its devices"
             + ("" if complete else f" along {len(programme.orders())} orders of its ops, and the limits end the search")
         )
-    return judge.result(best.op_device, "optimal" if complete else "limit_reached")
+    if complete:
+        return judge.result(best.op_device, "optimal")
+    return judge.result(best.op_device, "limit_reached", lower_bound=bound * (1 - 1e-9))
 
 
 def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result:
@@ -102,7 +113,7 @@ def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result
         InvalidProblem: The time of a tensor depends on the pair of devices.
     """
     judge, programme = Judge("pipeline_split", problem, rule, objective="max_load"), _Programme.of(problem)
-    found = programme.cheapest(programme.prefixes(programme.orders()[0]), None, np.inf)
+    found = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
     if found is None:
         raise InfeasiblePlacement(f"no contiguous split of {problem.name!r} in one order fits into its devices")
     return judge.result(found.op_device)
@@ -172,28 +183,28 @@ class _Programme:
         by_work = np.lexsort((np.bitwise_count(found.bits).sum(axis=1), found.units))
         return Ideals(*(np.ascontiguousarray(array[by_work]) for array in found))
 
-    def ceiling_s(self, best: Chain | None) -> float:
+    def ceiling_s(self, best: Chain | None = None) -> float:
         """Only pipelines below it are of interest: the best known one, or what no pipeline reaches."""
         if best is not None:
             return best.max_load_s * (1 - 1e-12)
         slowest = np.where(np.isfinite(self.blocks.time_s), self.blocks.time_s, 0.0).max(axis=1)
         return float(2 * (slowest.sum() + 2 * self.tensors.seconds.sum()) + 1e-300)
 
-    def n_places(self, ideals: Ideals, best: Chain | None) -> int:
+    def n_places(self, ideals: Ideals, cutoff: float) -> int:
         """Pairs of a state and an ideal that it can hold."""
-        return int(states_of(ideals, self.devices, self.ceiling_s(best)).offset[-1])
+        return int(states_of(ideals, self.devices, cutoff).offset[-1])
 
-    def cheapest(self, ideals: Ideals, best: Chain | None, deadline: float) -> Chain | None:
-        """The cheapest chain of these ideals, if there is one that is better than `best`.
+    def cheapest(self, ideals: Ideals, cutoff: float, deadline: float = np.inf) -> Chain | None:
+        """The cheapest chain of these ideals, if there is one below `cutoff`.
 
         Raises:
             OutOfTimeError: `time.perf_counter` went past the deadline.
         """
-        cutoff = self.ceiling_s(best)
         states = states_of(ideals, self.devices, cutoff)
         entries, n_ideals = entries_of(states, cutoff), len(ideals.units)
-        for begin in range(1, n_ideals, CHUNK):
-            end = min(begin + CHUNK, n_ideals)
+        step = n_ideals // LOOKS + 1
+        for begin in range(1, n_ideals, step):
+            end = min(begin + step, n_ideals)
             enter_ideals(ideals, self.tensors, self.devices, states, entries, cutoff, begin, end)
             if time.perf_counter() > deadline:
                 raise OutOfTimeError
