@@ -3,7 +3,9 @@
 from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
 from placement_gym.baselines.brute_force import brute_force
 from placement_gym.baselines.catalogue import BASELINES
+from placement_gym.baselines.expert import expert, read_split
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.result import Judge, Result, Status
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
 
@@ -15,11 +17,16 @@ __all__ = [
     "brute_force",
     "critical_path",
     "critical_path_bound_s",
+    "expert",
+    "greedy_latency",
     "heft",
+    "load_local_search",
     "local_search",
     "lower_bound_s",
     "m_etf",
+    "metis",
     "random_search",
+    "read_split",
     "round_robin",
     "simulated_annealing",
     "single_device",

@@ -109,9 +109,7 @@ def _with_groups(path: PathLike, problem: Problem, op_device: IntArray) -> IntAr
     """The same with unlisted ops where their colocation group is."""
     groups = problem.graph.op_colocation
     home = {
-        int(group): int(device)
-        for group, device in zip(groups, op_device, strict=True)
-        if group >= 0 and device >= 0
+        int(group): int(device) for group, device in zip(groups, op_device, strict=True) if group >= 0 and device >= 0
     }
     for op in np.flatnonzero(op_device < 0).tolist():
         if int(groups[op]) not in home:

@@ -197,7 +197,7 @@ def descend(arrays: LoadArrays, unit_device: np.ndarray, least_gain: float) -> f
     load_s, used_bytes = np.empty(n_devices), np.empty(n_devices)
     while True:
         _survey(arrays, unit_device, n_readers, load_s, used_bytes)
-        largest = load_s.max()
+        largest = float(load_s.max())
         best, unit, device = _best_move(arrays, unit_device, n_readers, load_s, used_bytes)
         if not best < largest * (1 - least_gain):
             return largest

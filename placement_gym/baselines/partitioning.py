@@ -1,10 +1,14 @@
-"""The baselines of "Efficient Algorithms for Device Placement" (Tarnawski et al., NeurIPS 2020), but for the expert's."""
+"""Baselines of "Efficient Algorithms for Device Placement" (Tarnawski et al., NeurIPS 2020).
+
+A greedy filling for the latency; local search and graph partitioning for the largest load. The experts' splits of the
+same paper are in `expert.py`.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 
-from placement_gym.arrays import IntArray
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.baselines.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
@@ -46,8 +50,8 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
         if device < 0:
             op = problem.graph.op_names[blocks.ops[blocks.start[u]]]
             raise InfeasiblePlacement(
-                f"greedy_latency of {problem.name!r} leaves the block of op {op!r} ({blocks.memory_bytes[u]:.4g} bytes) "
-                f"to a CPU; of its {len(cpus)} CPUs none can run and hold it"
+                f"greedy_latency of {problem.name!r} leaves the block of op {op!r} "
+                f"({blocks.memory_bytes[u]:.4g} bytes) to a CPU; of its {len(cpus)} CPUs none can run and hold it"
             )
         unit_device[u] = device
         free[device] -= blocks.memory_bytes[u]
@@ -80,9 +84,7 @@ def _depth_first_order(problem: Problem, blocks: Units) -> list[int]:
     return order
 
 
-def load_local_search(
-    problem: Problem, *, rule: str | Rule = "physical", restarts: int = 10, seed: int = 0
-) -> Result:
+def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restarts: int = 10, seed: int = 0) -> Result:
     """Descent on the largest load by the best move of one block to another device, the best of random starts.
 
     Same paper, section 6. Two departures from its program: 1. memory is kept throughout; 2. a move may lead to a
@@ -112,7 +114,7 @@ def load_local_search(
                 raise
             starting = units
             unit_device = starting.random(problem, rng)
-        found.append((float(descend(arrays, unit_device, LEAST_GAIN)), unit_device))
+        found.append((descend(arrays, unit_device, LEAST_GAIN), unit_device))
     return judge.result(units.op_device(min(found, key=lambda one: one[0])[1]))
 
 
@@ -122,8 +124,8 @@ def _on_accelerators(problem: Problem, units: Units) -> Units:
     The units themselves where that cannot fit into memory.
     """
     accelerators = pays_for_transfers(problem)
-    there = units.allowed & accelerators
-    able = there.any(axis=1)
+    there: BoolArray = np.logical_and(units.allowed, accelerators)
+    able: BoolArray = np.logical_or.reduce(there, axis=1)
     if units.memory_bytes[able].sum() > problem.device_memory_bytes[accelerators].sum():
         return units
     return replace(units, allowed=np.where(able[:, None], there, units.allowed))
@@ -152,11 +154,13 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
             "the baseline metis needs the package pymetis: pip install placement-gym[metis]"
         ) from error
     judge, units = Judge("metis", problem, rule, seed, "max_load"), Units.of(problem)
-    accelerators = np.flatnonzero(pays_for_transfers(problem))
+    accelerators = np.flatnonzero(pays_for_transfers(problem)).astype(np.int32)
     able = units.allowed[:, accelerators].any(axis=1)
     unit_device = np.argmax(units.allowed, axis=1).astype(np.int32)
     if able.any():
-        weight, start, neighbour, edge_weight = _weighted_graph(problem, units, accelerators, np.flatnonzero(able))
+        weight, start, neighbour, edge_weight = _weighted_graph(
+            problem, units, accelerators, np.flatnonzero(able).astype(np.int32)
+        )
         _, part = pymetis.part_graph(
             len(accelerators),
             pymetis.CSRAdjacency(start, neighbour),
@@ -180,7 +184,6 @@ def _weighted_graph(
     Returns:
         (weight of each member, start of each member's neighbours, neighbours, weight of each edge).
     """
-    graph = problem.graph
     arrays = LoadArrays.of(problem, units)
     time = arrays.unit_time_s[np.ix_(members, accelerators)]
     finite = np.isfinite(time)
@@ -208,7 +211,7 @@ def _weighted_graph(
     )
 
 
-def _whole(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[int]:
+def _whole(seconds: FloatArray) -> list[int]:
     """The same shares as whole numbers that add up to 1e9 or less."""
     total = float(seconds.sum())
     return [int(x) for x in seconds * (1e9 / total if total > 0 else 0.0)]
