@@ -185,6 +185,12 @@ def test_local_search_is_better_with_more_restarts_and_repeatable() -> None:
     assert (ten.placement.op_device == again.placement.op_device).all()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_local_search_starts_on_accelerators(seed: int) -> None:
+    """Two ops that cannot part are never left on the CPU, where no move of one alone would take them away."""
+    assert load_local_search(build([(0, 1, 100.0)], [1.0, 1.0]), restarts=1, seed=seed).objective == 2.0
+
+
 def test_local_search_starts_on_all_devices_where_accelerators_are_too_small() -> None:
     """Three ops of one byte, two accelerators of one byte: the CPU holds the cheapest."""
     problem = build([], [3.0, 2.0, 0.1], memory_bytes=1.0, sizes=[1.0] * 3)
@@ -203,6 +209,26 @@ def test_metis_cuts_between_cliques() -> None:
     assert first[0] != second[0]
     assert result.objective == pytest.approx(4.0 + 1.0)
     assert result.objective_name == "max_load"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_metis_weighs_edges(first: int) -> None:
+    """Of the two even cuts of a ring it takes the light one; several tensors between two ops add up."""
+    a, b, c, d = [0, 1, 2, 3] if first == 0 else [1, 2, 3, 0]
+    heavy = [(*sorted(pair), size) for pair in ((a, b), (c, d)) for size in (3.0, 3.1, 3.2)]
+    light = [(*sorted(pair), 4.0) for pair in ((b, c), (a, d))]
+    for seed in range(5):
+        for edges in ([*heavy, *light], [*light, *heavy]):
+            op_device = metis(build(edges, [1.0] * 4), seed=seed).placement.op_device
+            assert op_device[a] == op_device[b] != op_device[c] == op_device[d]
+
+
+def test_metis_finds_the_accelerators_wherever_they_are() -> None:
+    """The CPU is device 0 and stays empty."""
+    problem = pg.Problem.from_times(
+        pg.OpGraph.build(["a", "b"], []), np.ones((2, 3)), device_kinds=["cpu", "accelerator", "accelerator"]
+    )
+    assert sorted(metis(problem).placement.op_device.tolist()) == [1, 2]
 
 
 def test_metis_weighs_work_and_leaves_the_cpu_what_only_it_can_run() -> None:
