@@ -58,6 +58,10 @@ class InvalidOption(PlacementGymError):
     """An option with a value that is not allowed."""
 
 
+class MissingDependency(PlacementGymError):
+    """An optional package that is not installed; the message says how to install it."""
+
+
 def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
     """Message for a name that is not known, listing those that are."""
     return f"unknown {what} {got!r}; known: {', '.join(sorted(known))}"

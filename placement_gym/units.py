@@ -1,7 +1,9 @@
 """Units: ops that move together (a colocation group, or one op), and what a search needs to know of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import networkx as nx
 import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
@@ -34,13 +36,28 @@ class Units:
 
     @classmethod
     def of(cls, problem: Problem) -> "Units":
-        """The units of a problem."""
+        """The units of a problem: colocation groups, and ops that belong to none."""
         groups = problem.graph.op_colocation.tolist()
+        return cls._by_key(problem, [group if group >= 0 else -1 - op for op, group in enumerate(groups)])
+
+    @classmethod
+    def acyclic(cls, problem: Problem) -> "Units":
+        """Units between which there is an order: those that wait for each other in a circle are one unit."""
+        graph, single = problem.graph, cls.of(problem)
+        between: nx.DiGraph[int] = nx.DiGraph()
+        between.add_nodes_from(range(single.n_units))
+        ends = (single.op_unit[graph.edge_src].tolist(), single.op_unit[graph.edge_dst].tolist())
+        between.add_edges_from(zip(*ends, strict=True))
+        fused = {u: i for i, circle in enumerate(nx.strongly_connected_components(between)) for u in circle}
+        return cls._by_key(problem, [fused[u] for u in single.op_unit.tolist()])
+
+    @classmethod
+    def _by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Units":
+        """The units whose ops share a key."""
         number: dict[int, int] = {}
         op_unit = np.zeros(problem.n_ops, dtype=np.int32)
         for op in problem.graph.order.tolist():
-            key = groups[op] if groups[op] >= 0 else -1 - op
-            op_unit[op] = number.setdefault(key, len(number))
+            op_unit[op] = number.setdefault(op_key[op], len(number))
         ops = np.argsort(op_unit, kind="stable").astype(np.int32)
         start = np.concatenate([[0], np.cumsum(np.bincount(op_unit))]).astype(np.int32)
         allowed = np.ones((len(number), problem.n_devices), dtype=np.bool_)

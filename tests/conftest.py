@@ -1,9 +1,11 @@
 """Fixtures that several test files share."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from published import Published
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +15,12 @@ def shared_data() -> Path:
     if not (root / "data").is_dir():
         pytest.skip(f"published instances are not at {root / 'data'} (set PLACEMENT_GYM_SHARED)")
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def published(shared_data: Path) -> Published:
+    """The dnn-partitioning instances and their reference values; skipped where either is absent."""
+    values = shared_data.parent / "reference" / "dnn_partitioning.json"
+    if not values.is_file():
+        pytest.skip(f"reference values are not at {values}")
+    return Published(shared_data / "dnn_partitioning", json.loads(values.read_text())["instances"])

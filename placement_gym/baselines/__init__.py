@@ -3,7 +3,9 @@
 from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
 from placement_gym.baselines.brute_force import brute_force
 from placement_gym.baselines.catalogue import BASELINES
+from placement_gym.baselines.expert import expert, read_split
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.pipeline import exact_dp, pipeline_split
 from placement_gym.baselines.result import Judge, Result, Status
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
@@ -17,12 +19,17 @@ __all__ = [
     "critical_path",
     "critical_path_bound_s",
     "exact_dp",
+    "expert",
+    "greedy_latency",
     "heft",
+    "load_local_search",
     "local_search",
     "lower_bound_s",
     "m_etf",
+    "metis",
     "pipeline_split",
     "random_search",
+    "read_split",
     "round_robin",
     "simulated_annealing",
     "single_device",

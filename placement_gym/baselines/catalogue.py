@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from placement_gym.baselines.brute_force import brute_force
+from placement_gym.baselines.expert import expert
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.pipeline import exact_dp, pipeline_split
 from placement_gym.baselines.result import Result
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
@@ -22,5 +24,9 @@ BASELINES: dict[str, Callable[..., Result]] = {
         brute_force,
         pipeline_split,
         exact_dp,
+        greedy_latency,
+        load_local_search,
+        metis,
+        expert,
     )
 }

@@ -1,5 +1,6 @@
 """Configuration files: each composes and builds."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,11 +69,14 @@ def test_every_cluster_and_the_costs_make_a_problem(name: str) -> None:
     assert problem.op_time_s[0].min() > 0
 
 
-def test_every_baseline_has_a_file_and_runs() -> None:
+def test_every_baseline_has_a_file_and_runs(tmp_path: Path) -> None:
     """conf/baseline and placement_gym.baselines name the same functions."""
     assert _names("baseline") == sorted(BASELINES)
     problem = layered(n_ops=5, n_devices=2)
-    config = _compose("solve", f"baseline=[{','.join(BASELINES)}]", "workload=layered")
+    split = {"fpgas": [{"nodes": problem.graph.op_names[:2]}, {"nodes": problem.graph.op_names[2:]}], "cpus": []}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    path = f"baseline.expert.path='{tmp_path / 'split.json'}'"
+    config = _compose("solve", f"baseline=[{','.join(BASELINES)}]", "workload=layered", path)
     for name, solve in build.build_baselines(config, build.build_rule(config)).items():
         result = solve(problem)
         assert result.baseline == name
