@@ -57,6 +57,23 @@ class Result:
         return (self.objective - self.lower_bound) / self.objective if self.objective > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What an exact method has found and proved.
+
+    Attributes:
+        op_device: int32 [n_ops], None if it found no placement.
+        lower_bound: Seconds of the objective that no placement of its kind beats.
+        proven: Whether its search is over.
+        op_subgraph: int32 [n_ops], subgraphs that a latency is meant for (`objectives.latency_s`).
+    """
+
+    op_device: IntArray | None
+    lower_bound: float
+    proven: bool
+    op_subgraph: IntArray | None = None
+
+
 class Judge:
     """Times a baseline from its construction on, simulates for it and counts."""
 
@@ -94,7 +111,8 @@ class Judge:
             op_device: int [n_ops].
             status: What is known; becomes "optimal" where the objective meets the lower bound.
             simulated: The makespan of this placement is among the calls counted already.
-            lower_bound: Seconds that the method has proved no placement of its kind can beat.
+            lower_bound: Seconds that the method has proved no placement of its kind can beat; 0 where it knows no more
+                than the status says.
             op_subgraph: Subgraphs that the latency is meant for.
 
         Raises:
@@ -104,15 +122,15 @@ class Judge:
         schedule = simulate(self.problem, placement, rule=self.rule)
         self.simulator_calls += 0 if simulated else 1
         value = objective_s(self.objective, schedule, op_subgraph)
-        bound = max(lower_bound, lower_bound_s(self.problem, self.objective))
-        if value <= bound * (1 + 1e-9):
-            status = "optimal"
+        bound = min(value, max(lower_bound, lower_bound_s(self.problem, self.objective)))
+        if status == "optimal" and lower_bound == 0 or value <= bound * (1 + 1e-9):
+            status, bound = "optimal", value
         return Result(
             self.baseline,
             placement,
             schedule,
             value,
-            bound if status != "optimal" else value,
+            bound,
             status,
             time.perf_counter() - self._began,
             self.simulator_calls,

@@ -1,0 +1,246 @@
+"""LinearProgram: yes-or-no variables, seconds and linear rows, solved by OR-Tools CP-SAT or by HiGHS."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement_gym.arrays import FloatArray
+from placement_gym.errors import InvalidOption, MissingDependency, unknown_name
+
+SolverName = Literal["cp_sat", "highs"]
+SOLVERS: tuple[str, ...] = get_args(SolverName)
+PACKAGES = {"cp_sat": "ortools", "highs": "highspy"}
+# CP-SAT computes in whole numbers: the largest number of seconds has so many units, and a real row so large coefficients.
+UNITS = 2.0**30
+COEFFICIENT = 2.0**40
+TINY_S = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class Solver:
+    """Which solver, and when it may stop.
+
+    Attributes:
+        name: "cp_sat" (OR-Tools) or "highs".
+        time_limit_s: Wall-clock seconds for all its runs of one call.
+        gap: It may stop once (value - bound) / value is that small.
+        workers: Threads. CP-SAT runs a different strategy on each, so more than cores may help.
+        seed: Of its random choices. Runs that end at the time limit differ from each other all the same.
+
+    Raises:
+        InvalidOption: An unknown name, or a number out of range.
+    """
+
+    name: SolverName = "cp_sat"
+    time_limit_s: float = 300.0
+    gap: float = 0.0
+    workers: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in SOLVERS:
+            raise InvalidOption(unknown_name("solver", self.name, SOLVERS))
+        for what, value, expected, fine in (
+            ("time_limit_s", self.time_limit_s, "> 0", self.time_limit_s > 0),
+            ("gap", self.gap, "0 <= gap < 1", 0 <= self.gap < 1),
+            ("workers", self.workers, ">= 1", self.workers >= 1),
+        ):
+            if not fine:
+                raise InvalidOption(f"{what} of the solver is {value}; expected {expected}")
+
+    def check_installed(self) -> None:
+        """Raises MissingDependency unless the solver's package is there."""
+        try:
+            if self.name == "cp_sat":
+                from ortools.sat.python import cp_model  # noqa: F401
+            else:
+                import highspy  # noqa: F401
+        except ImportError as error:
+            raise MissingDependency(
+                f"the solver {self.name} needs the package {PACKAGES[self.name]}: pip install placement-gym[exact]"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """What a solver says.
+
+    Attributes:
+        values: float64 [n_variables], None if it found nothing.
+        bound: No solution has a lower objective.
+        proven: Whether the search is over: `values` are optimal to the gap asked for and the solver's own rounding,
+            or, without values, there is no solution.
+    """
+
+    values: FloatArray | None
+    bound: float
+    proven: bool
+
+
+@dataclass(slots=True, eq=False)
+class LinearProgram:
+    """Rows sum(coefficient * variable) >= least over yes-or-no variables and seconds; seconds are minimised.
+
+    Attributes:
+        upper: Largest value of each variable; a yes-or-no variable has None.
+        rows: (coefficients, variables, least).
+        objective: Variables whose sum is minimised; seconds.
+        hint: Values of a solution that is known already.
+    """
+
+    upper: list[float | None] = field(default_factory=list)
+    rows: list[tuple[list[float], list[int], float]] = field(default_factory=list)
+    objective: list[int] = field(default_factory=list)
+    hint: dict[int, float] = field(default_factory=dict)
+
+    def yes_or_no(self) -> int:
+        """A new variable, 0 or 1."""
+        self.upper.append(None)
+        return len(self.upper) - 1
+
+    def seconds(self, upper: float) -> int:
+        """A new variable from 0 to `upper`."""
+        self.upper.append(upper)
+        return len(self.upper) - 1
+
+    def at_least(self, terms: Sequence[tuple[float, int]], least: float) -> None:
+        """sum(coefficient * variable) >= least. Coefficients of seconds are whole numbers."""
+        self.rows.append(([float(c) for c, _ in terms], [v for _, v in terms], least))
+
+    def at_most(self, terms: Sequence[tuple[float, int]], most: float) -> None:
+        """sum(coefficient * variable) <= most."""
+        self.at_least([(-c, v) for c, v in terms], -most)
+
+    def any_of(self, variables: Sequence[int], *, unless: Sequence[int] = ()) -> None:
+        """One of `variables` is yes, unless one of `unless` is no."""
+        self.at_least([*((1, v) for v in variables), *((-1, v) for v in unless)], 1 - len(unless))
+
+    def one_of(self, variables: Sequence[int]) -> None:
+        """Exactly one of `variables` is yes."""
+        self.at_least([(1, v) for v in variables], 1)
+        self.at_most([(1, v) for v in variables], 1)
+
+    def solve(self, solver: Solver) -> Solved:
+        """Minimises; see `Solver`.
+
+        Raises:
+            MissingDependency: The solver's package is not installed.
+        """
+        solver.check_installed()
+        return _cp_sat(self, solver) if solver.name == "cp_sat" else _highs(self, solver)
+
+
+def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
+    """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the program as it is."""
+    from ortools.sat.python import cp_model
+
+    model = cp_model.CpModel()
+    largest = max((u for u in program.upper if u is not None), default=1.0)
+    per_s = UNITS / max(largest, TINY_S)
+    variables = [
+        model.new_bool_var("") if u is None else model.new_int_var(0, math.floor(u * per_s), "") for u in program.upper
+    ]
+    for coefficients, members, least in program.rows:
+        whole, least_whole = _whole_row(program, coefficients, members, least, per_s)
+        model.add_linear_constraint(
+            cp_model.LinearExpr.weighted_sum([variables[v] for v in members], whole), least_whole, cp_model.INT_MAX
+        )
+    model.minimize(cp_model.LinearExpr.sum([variables[v] for v in program.objective]))
+    for v, value in program.hint.items():
+        model.add_hint(variables[v], round(value) if program.upper[v] is None else math.floor(value * per_s))
+    engine = cp_model.CpSolver()
+    engine.parameters.max_time_in_seconds = solver.time_limit_s
+    engine.parameters.num_workers = solver.workers
+    engine.parameters.random_seed = solver.seed
+    engine.parameters.relative_gap_limit = solver.gap
+    status = engine.solve(model)
+    if status == cp_model.INFEASIBLE:
+        return Solved(None, math.inf, True)
+    bound = max(0.0, engine.best_objective_bound) / per_s
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return Solved(None, bound, False)
+    scale = [1.0 if u is None else per_s for u in program.upper]
+    values = np.array([engine.value(v) for v in variables], dtype=np.float64) / np.array(scale)
+    return Solved(values, bound, status == cp_model.OPTIMAL)
+
+
+def _whole_row(
+    program: LinearProgram, coefficients: Sequence[float], members: Sequence[int], least: float, per_s: float
+) -> tuple[list[int], int]:
+    """The row in whole numbers; whatever satisfies it, seconds rounded down to units, satisfies the result.
+
+    In a row with seconds each sum of n of them on the large side may lose n - 1 units more than the sum itself.
+    """
+    with_seconds = [program.upper[v] is not None for v in members]
+    if any(with_seconds):
+        whole = [
+            round(c) if seconds else math.ceil(c * per_s) for c, seconds in zip(coefficients, with_seconds, strict=True)
+        ]
+        lost = sum(c for c, seconds in zip(whole, with_seconds, strict=True) if seconds and c > 0) - 1
+        return whole, math.floor(least * per_s) - max(0, lost)
+    if all(c == round(c) for c in coefficients) and max(map(abs, coefficients), default=0.0) <= 2.0**50:
+        return [round(c) for c in coefficients], math.ceil(least)
+    scale = COEFFICIENT / max(map(abs, coefficients))
+    return [math.ceil(c * scale) for c in coefficients], math.floor(least * scale)
+
+
+def _highs(program: LinearProgram, solver: Solver) -> Solved:
+    """HiGHS on the program as it is, within its tolerance of 1e-9 of a unit of time that makes seconds about 1,000."""
+    import highspy
+
+    # Seconds are brought to a size at which the solver's absolute tolerances are small beside them.
+    largest = max((u for u in program.upper if u is not None), default=1.0)
+    per_s = 1e3 / max(largest, TINY_S)
+    upper = np.array([1.0 if u is None else u * per_s for u in program.upper])
+    cost = np.zeros(len(upper))
+    cost[program.objective] = 1.0
+    engine = highspy.Highs()
+    engine.setOptionValue("output_flag", False)
+    engine.setOptionValue("time_limit", solver.time_limit_s)
+    engine.setOptionValue("mip_rel_gap", max(solver.gap, 1e-9))
+    engine.setOptionValue("threads", solver.workers)
+    engine.setOptionValue("random_seed", solver.seed)
+    engine.setOptionValue("mip_feasibility_tolerance", 1e-9)
+    engine.setOptionValue("primal_feasibility_tolerance", 1e-9)
+    engine.passModel(_highs_model(program, per_s, upper, cost, highspy))
+    if program.hint:
+        index = np.array(list(program.hint), dtype=np.int32)
+        value = np.array([h * (1.0 if program.upper[v] is None else per_s) for v, h in program.hint.items()])
+        engine.setSolution(len(index), index, value)
+    engine.run()
+    status, info = engine.getModelStatus(), engine.getInfo()
+    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
+        return Solved(None, math.inf, True)
+    bound = max(0.0, float(info.mip_dual_bound)) / per_s
+    if info.primal_solution_status != highspy.kSolutionStatusFeasible:
+        return Solved(None, bound if math.isfinite(bound) else 0.0, False)
+    scale = np.array([1.0 if u is None else per_s for u in program.upper])
+    values: NDArray[np.float64] = np.array(engine.getSolution().col_value) / scale
+    return Solved(values, bound * (1 - 1e-9), status == highspy.HighsModelStatus.kOptimal)
+
+
+def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatArray, highspy: Any) -> Any:  # noqa: ANN401
+    """The model object of HiGHS; a row with seconds counts in its unit of time."""
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(upper), len(program.rows)
+    model.col_cost_, model.col_lower_, model.col_upper_ = cost, np.zeros(len(upper)), upper
+    kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+    model.integrality_ = [kinds[u is None] for u in program.upper]
+    start, index, value, least = [0], [], [], []
+    for coefficients, members, low in program.rows:
+        with_seconds = [program.upper[v] is not None for v in members]
+        scale = per_s if any(with_seconds) else 1.0 / max(1.0, *map(abs, coefficients))
+        index += members
+        value += [c if seconds else c * scale for c, seconds in zip(coefficients, with_seconds, strict=True)]
+        start.append(len(index))
+        least.append(low * scale)
+    model.row_lower_, model.row_upper_ = np.array(least), np.full(len(least), highspy.kHighsInf)
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = np.array(start, dtype=np.int32)
+    model.a_matrix_.index_ = np.array(index, dtype=np.int32)
+    model.a_matrix_.value_ = np.array(value)
+    return model
