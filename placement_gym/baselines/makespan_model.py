@@ -205,6 +205,7 @@ class OpModel:
                     model.add_implication(idle[-1], self.same(a, b))
                     model.add_implication(idle[-1], self.first(b, a))
                     model.add(self.start[a] <= self.release[b] + self.grid.slack).only_enforce_if(idle[-1])
+                    model.add(self.start[a] >= self.release[b]).only_enforce_if(idle[-1])
                 if not self.reach.ahead[a, b] and not self.reach.ahead[b, a]:
                     self._add_turn(a, b, single)
             model.add_bool_or(idle)

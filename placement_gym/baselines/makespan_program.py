@@ -146,7 +146,7 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
     ops = OpModel(judge.problem, judge.rule, grid, latest, cp_model)
     if not ops.feasible:
         return beyond_s
-    TransferModel(ops)
+    TransferModel(ops, strict=bool(best.seen))
     for unit_device in best.seen:
         ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
     ops.model.minimize(ops.makespan)

@@ -46,10 +46,12 @@ class TransferModel:
     * Nothing idles: a transfer starts when its producer is done or when one releases a channel that it uses too.
     * Of two transfers of which the one uses no channel that the other does not use, a `fifo` queue cannot start the
       other first if the one was made ready before: where the other is able to start, so is the one. Transfers of one
-      op are made ready in walking order. A transfer that needs a further channel may be overtaken, which is left free.
+      op are made ready in walking order.
+    * A transfer that needs a further channel may be overtaken, but in a `fifo` queue only while that channel is
+      taken. These constraints are many and rarely needed, so they are added only if `strict`, and not for multicasts.
     """
 
-    def __init__(self, ops: OpModel) -> None:
+    def __init__(self, ops: OpModel, *, strict: bool) -> None:
         self.ops, self.model, self.rule, self.grid = ops, ops.model, ops.rule, ops.grid
         self.problem, self.reach = ops.problem, ops.reach
         self._and: dict[tuple[int, int], Literal] = {}
@@ -69,6 +71,8 @@ class TransferModel:
             self._add_channels()
             for a, one in enumerate(self.transfers):
                 self._add_turns(a, one)
+            if strict and self.rule.queue == "fifo" and self.rule.contention in ("port", "half_duplex"):
+                self._add_overtaking()
 
     def _add_tensor(self, edge: int, readers: list[int]) -> list[list[Case]]:
         """Transfers of one tensor (`edge` is the first to carry it); the cases of delivery to each reader."""
@@ -146,7 +150,7 @@ class TransferModel:
     def _add_channels(self) -> None:
         """No channel carries two transfers; the sendings and receptions of a device take their turns."""
         n_devices, contention = self.problem.n_devices, self.rule.contention
-        channels: dict[tuple[str, int, int], list[tuple[Transfer, Literal]]] = {}
+        self.channels = channels = dict[tuple[str, int, int], list[tuple[Transfer, Literal]]]()
         for one in self.transfers:
             send = [self._all([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
             reach = [[self.ops.on(r, d) for r in one.readers] for d in range(n_devices)]
@@ -233,6 +237,51 @@ class TransferModel:
                 else:
                     model.add(self.ops.end[other.op] <= ready + slack).only_enforce_if(given)
         model.add_bool_or(idle)
+
+    def _add_overtaking(self) -> None:
+        """Where transfer b starts before transfer a, made ready earlier, the channel of a that b does not use is taken.
+
+        It is taken at the start of b: by a transfer that started no later and is released no earlier.
+        """
+        half, slack = self.rule.contention == "half_duplex", self.grid.slack
+        single = [(i, one) for i, one in enumerate(self.transfers) if len(one.readers) == 1]
+        for b, other in single:
+            taken = self._taken(other)
+            for a, one in single:
+                if a == b or self._must_follow(other, one) or self._must_follow(one, other):
+                    continue
+                if one.op == other.op and b < a:
+                    continue
+                given = [one.present, other.present, self._first(b, a)]
+                if one.op != other.op:
+                    # Nothing is overtaken where b was made ready no later.
+                    late = self.model.new_bool_var("")
+                    self.model.add(self.ops.end[other.op] <= self.ops.end[one.op] + slack).only_enforce_if(~late)
+                    given.append(late)
+                (r,), (q,) = one.readers, other.readers
+                ways = [(self.ops.same(one.op, other.op), r, "receive"), (self.ops.same(r, q), one.op, "send")]
+                if half:
+                    ways = [(way, end, "any") for way, end, _ in ways]
+                    ways += [(self.ops.same(one.op, q), r, "any"), (self.ops.same(r, other.op), one.op, "any")]
+                for way, end, name in ways:
+                    for d in range(self.problem.n_devices):
+                        self.model.add_bool_or(
+                            [~x for x in (*given, way, self.ops.on(end, d))] + [taken[name, d, d]]
+                        )
+
+    def _taken(self, other: Transfer) -> dict[tuple[str, int, int], Literal]:
+        """For each channel a literal that is false unless another transfer has it when this one starts."""
+        slack, busy = self.grid.slack, {}
+        for one in self.transfers:
+            if one is not other and not self._must_follow(one, other):
+                busy[id(one)] = literal = self.model.new_bool_var("")
+                self.model.add(one.start <= other.start).only_enforce_if(literal)
+                self.model.add(other.start <= one.release + slack).only_enforce_if(literal)
+        taken = {}
+        for channel, users in self.channels.items():
+            holders = [self._all([busy[id(one)], uses]) for one, uses in users if id(one) in busy]
+            taken[channel] = self._any(holders) if holders else ~self.ops.true
+        return taken
 
     def _must_follow(self, a: Transfer, b: Transfer) -> bool:
         """Whether a cannot start before b has arrived everywhere, so that b never waits for a."""
