@@ -79,6 +79,7 @@ class OpModel:
         able = np.isfinite(problem.op_time_s)
         self.least: Whole = np.where(able, grid.op_time, np.iinfo(np.int64).max).min(axis=1)
         self.reach = Reach.of(problem, self.least)
+        self.is_source = (np.diff(problem.graph.in_start) == 0).tolist()
         self._same: dict[tuple[int, int], Literal] = {}
         self._first: dict[tuple[int, int], Literal] = {}
         self.feasible = int((self.reach.head + self.least + self.reach.tail).max()) <= latest
@@ -121,8 +122,7 @@ class OpModel:
         for i in range(self.problem.n_ops):
             last = latest - int(reach.tail[i] + self.least[i])
             self.start.append(model.new_int_var(int(reach.head[i]), last, ""))
-            source = self.problem.graph.in_start[i] == self.problem.graph.in_start[i + 1]
-            self.ready.append(0 if source else model.new_int_var(int(reach.head[i]), last, ""))
+            self.ready.append(0 if self.is_source[i] else model.new_int_var(int(reach.head[i]), last, ""))
             model.add(self.ready[i] <= self.start[i])
             self.end.append(self.start[i] + self._by_device(i, grid.op_time))
             self.release.append(self.end[i] + self._by_device(i, grid.op_hold))
@@ -185,6 +185,9 @@ class OpModel:
         """Whether op a is taken from the queue of its device before op b, where they share one."""
         if self.reach.ahead[a, b] or self.reach.ahead[b, a]:
             return self.true if self.reach.ahead[a, b] else ~self.true
+        if self.rule.queue == "fifo" and (self.is_source[a] or self.is_source[b]):
+            # Ops without inputs join the queues before all others, in op order.
+            return self.true if self.is_source[a] and (a < b or not self.is_source[b]) else ~self.true
         low, high = min(a, b), max(a, b)
         if (low, high) not in self._first:
             self._first[low, high] = self.model.new_bool_var("")
@@ -222,8 +225,8 @@ class OpModel:
             model.add(self.ready[b] >= self.start[a]).only_enforce_if([*given, late])
             model.add(self.ready[a] >= self.ready[b]).only_enforce_if([*given, ~late])
 
-    def add_readiness(self, op: int, inputs: list[list[Case]]) -> None:
-        """The op is ready at the instant of its last delivery.
+    def add_readiness(self, op: int, inputs: list[list[Case]]) -> list[Literal]:
+        """The op is ready at the instant of its last delivery; returns literals of which the last input's is true.
 
         Args:
             op: The op.
@@ -235,8 +238,9 @@ class OpModel:
             for literals, instant in cases:
                 self.model.add(self.ready[op] >= instant).only_enforce_if(literals)
                 self.model.add(self.ready[op] <= instant + self.grid.slack).only_enforce_if([*literals, is_last])
-        if inputs:
-            self.model.add_bool_or(last)
+        if len(inputs) > 1:
+            self.model.add_exactly_one(last)
+        return last
 
 
 def alike_devices(problem: Problem) -> list[list[int]]:

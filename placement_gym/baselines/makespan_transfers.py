@@ -36,6 +36,21 @@ class Transfer:
     tail: int
 
 
+@dataclass(slots=True, eq=False)
+class Input:
+    """A tensor that an op reads (an edge, where every edge pays).
+
+    Attributes:
+        edge: The first edge that carries the tensor.
+        place: Place in the walk of the last edge that carries it to the op.
+        cases: When it is delivered (`OpModel.add_readiness`).
+    """
+
+    edge: int
+    place: int
+    cases: list[Case]
+
+
 class TransferModel:
     """Adds transfers to an `OpModel`; what it adds holds for rounded simulated schedules as well.
 
@@ -56,17 +71,20 @@ class TransferModel:
         self.problem, self.reach = ops.problem, ops.reach
         self._and: dict[tuple[int, int], Literal] = {}
         tensors: dict[int, list[int]] = {}
-        for e in walk_order(self.problem.graph, self.rule).tolist():
+        walk = walk_order(self.problem.graph, self.rule).tolist()
+        for e in walk:
             one = e if self.rule.transfers == "edge" else -1 - int(self.problem.graph.edge_tensor[e])
             tensors.setdefault(one, []).append(e)
-        inputs: list[list[list[Case]]] = [[] for _ in range(self.problem.n_ops)]
+        inputs: list[list[Input]] = [[] for _ in range(self.problem.n_ops)]
         self.transfers: list[Transfer] = []
         for edges in tensors.values():
             readers = list(dict.fromkeys(self.problem.graph.edge_dst[edges].tolist()))
             for reader, cases in zip(readers, self._add_tensor(edges[0], readers), strict=True):
-                inputs[reader].append(cases)
-        for op, cases in enumerate(inputs):
-            ops.add_readiness(op, cases)
+                places = [walk.index(e) for e in edges if self.problem.graph.edge_dst[e] == reader]
+                inputs[reader].append(Input(edges[0], places[-1], cases))
+        last = [ops.add_readiness(op, [one.cases for one in ones]) for op, ones in enumerate(inputs)]
+        if self.rule.queue == "fifo":
+            self._add_ties(inputs, last)
         if self.rule.contention != "none":
             self._add_channels()
             for a, one in enumerate(self.transfers):
@@ -146,6 +164,28 @@ class TransferModel:
 
     def _any(self, literals: list[Literal]) -> Literal:
         return ~self._all([~literal for literal in literals])
+
+    def _add_ties(self, inputs: list[list[Input]], last: list[list[Literal]]) -> None:
+        """Ops that one event makes ready join a `fifo` queue in the order in which it delivers to them.
+
+        If the last input of op a is delivered by an event that later in its walk delivers to op b of the same
+        device, a is ready before b. Such an event is the arrival of a tensor that both read, or the end of a producer
+        on their own device. Without contention, the same holds for two arrivals that are sent at once, one after the
+        other, and take equally long.
+        """
+        graph, ops = self.problem.graph, self.ops
+        at_once = self.rule.contention == "none" and self.rule.transfers != "multicast"
+        for a, ones in enumerate(inputs):
+            for one, is_last in zip(ones, last[a], strict=True):
+                for b, other in ((b, other) for b, others in enumerate(inputs) for other in others):
+                    if a == b or graph.edge_src[one.edge] != graph.edge_src[other.edge] or one.place > other.place:
+                        continue
+                    longer = bool(graph.edge_bytes[one.edge] <= graph.edge_bytes[other.edge])
+                    together = one.edge == other.edge or (at_once and longer)
+                    given = [is_last, ops.same(a, b)]
+                    if not together:
+                        given.append(ops.same(a, int(graph.edge_src[one.edge])))
+                    self.model.add_bool_or([*(~literal for literal in given), ops.first(a, b)])
 
     def _add_channels(self) -> None:
         """No channel carries two transfers; the sendings and receptions of a device take their turns."""
@@ -275,6 +315,9 @@ class TransferModel:
         for one in self.transfers:
             if one is not other and not self._must_follow(one, other):
                 busy[id(one)] = literal = self.model.new_bool_var("")
+                # What has a channel at that instant keeps it, so it shares none with the one that starts.
+                for way in self._shared(one, other):
+                    self.model.add_bool_or([~literal, ~one.present, ~other.present, *(~x for x in way)])
                 self.model.add(one.start <= other.start).only_enforce_if(literal)
                 self.model.add(other.start <= one.release + slack).only_enforce_if(literal)
         taken = {}
