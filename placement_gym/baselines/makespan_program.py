@@ -11,6 +11,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.baselines.bounds import lower_bound_s
 from placement_gym.baselines.makespan_grid import Grid
 from placement_gym.baselines.makespan_model import OpModel
+from placement_gym.baselines.makespan_ports import add_port_rules
 from placement_gym.baselines.makespan_transfers import TransferModel
 from placement_gym.baselines.result import Judge
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
@@ -146,7 +147,10 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
     ops = OpModel(judge.problem, judge.rule, grid, latest, cp_model)
     if not ops.feasible:
         return beyond_s
-    TransferModel(ops, strict=bool(best.seen))
+    transfers = TransferModel(ops)
+    if best.seen:
+        # These constraints are many and rarely needed: not before a proposal has failed.
+        add_port_rules(transfers)
     for unit_device in best.seen:
         ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
     ops.model.minimize(ops.makespan)

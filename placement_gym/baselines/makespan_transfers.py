@@ -62,11 +62,11 @@ class TransferModel:
     * Of two transfers of which the one uses no channel that the other does not use, a `fifo` queue cannot start the
       other first if the one was made ready before: where the other is able to start, so is the one. Transfers of one
       op are made ready in walking order.
-    * A transfer that needs a further channel may be overtaken, but in a `fifo` queue only while that channel is
-      taken. These constraints are many and rarely needed, so they are added only if `strict`, and not for multicasts.
+
+    What it leaves free of transfers with two channels is in `makespan_ports.py`.
     """
 
-    def __init__(self, ops: OpModel, *, strict: bool) -> None:
+    def __init__(self, ops: OpModel) -> None:
         self.ops, self.model, self.rule, self.grid = ops, ops.model, ops.rule, ops.grid
         self.problem, self.reach = ops.problem, ops.reach
         self._and: dict[tuple[int, int], Literal] = {}
@@ -89,8 +89,6 @@ class TransferModel:
             self._add_channels()
             for a, one in enumerate(self.transfers):
                 self._add_turns(a, one)
-            if strict and self.rule.queue == "fifo" and self.rule.contention in ("port", "half_duplex"):
-                self._add_overtaking()
 
     def _add_tensor(self, edge: int, readers: list[int]) -> list[list[Case]]:
         """Transfers of one tensor (`edge` is the first to carry it); the cases of delivery to each reader."""
@@ -98,13 +96,13 @@ class TransferModel:
         flight, local = self.grid.flight[edge], ops.end[op]
         away = [~ops.same(op, reader) for reader in readers]
         if self.rule.transfers == "multicast":
-            one = self._transfer(op, readers, self._any(away), flight)
+            one = self._transfer(op, readers, self.any_of(away), flight)
             return [[([~a], local), ([a], one.arrival)] for a in away]
         every: list[list[Case]] = []
         made: list[Transfer] = []
         for reader, remote in zip(readers, away, strict=True):
             together = [ops.same(earlier, reader) for earlier in readers[: len(made)]]
-            made.append(self._transfer(op, [reader], self._all([remote, *(~t for t in together)]), flight))
+            made.append(self._transfer(op, [reader], self.all_of([remote, *(~t for t in together)]), flight))
             cases: list[Case] = [([~remote], local), ([made[-1].present], made[-1].arrival)]
             # Delivered with what the first reader on this device gets.
             cases += [([m.present, t], m.arrival) for m, t in zip(made[:-1], together, strict=True)]
@@ -153,7 +151,8 @@ class TransferModel:
         self.model.add_max_equality(longest, each)
         return longest
 
-    def _all(self, literals: list[Literal]) -> Literal:
+    def all_of(self, literals: list[Literal]) -> Literal:
+        """Whether all are true."""
         if len(literals) == 1:
             return literals[0]
         both = self.model.new_bool_var("")
@@ -162,8 +161,9 @@ class TransferModel:
         self.model.add_bool_or([both, *(~literal for literal in literals)])
         return both
 
-    def _any(self, literals: list[Literal]) -> Literal:
-        return ~self._all([~literal for literal in literals])
+    def any_of(self, literals: list[Literal]) -> Literal:
+        """Whether one is true."""
+        return ~self.all_of([~literal for literal in literals])
 
     def _add_ties(self, inputs: list[list[Input]], last: list[list[Literal]]) -> None:
         """Ops that one event makes ready join a `fifo` queue in the order in which it delivers to them.
@@ -192,14 +192,14 @@ class TransferModel:
         n_devices, contention = self.problem.n_devices, self.rule.contention
         self.channels = channels = dict[tuple[str, int, int], list[tuple[Transfer, Literal]]]()
         for one in self.transfers:
-            send = [self._all([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
+            send = [self.all_of([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
             reach = [[self.ops.on(r, d) for r in one.readers] for d in range(n_devices)]
-            receive = [self._all([one.present, ~self.ops.on(one.op, d), self._any(reach[d])]) for d in range(n_devices)]
+            receive = [self.all_of([one.present, ~self.ops.on(one.op, d), self.any_of(reach[d])]) for d in range(n_devices)]
             for k in range(n_devices):
                 if contention == "link":
                     for d in range(n_devices):
                         if d != k:
-                            channels.setdefault(("link", k, d), []).append((one, self._all([send[k], receive[d]])))
+                            channels.setdefault(("link", k, d), []).append((one, self.all_of([send[k], receive[d]])))
                     continue
                 name = "any" if contention == "half_duplex" else "send"
                 channels.setdefault((name, k, k), []).append((one, send[k]))
@@ -220,7 +220,7 @@ class TransferModel:
             held = least_off_diagonal(self.grid.after)[1]
             self.model.add(load <= self.ops.makespan - head - tail + held)
 
-    def _shared(self, a: Transfer, b: Transfer) -> list[list[Literal]]:
+    def shared(self, a: Transfer, b: Transfer) -> list[list[Literal]]:
         """Ways in which the two use one channel: the ops that must be on one device, as literals."""
         same = self.ops.same
         ends = [[same(a.op, b.op)]]
@@ -255,10 +255,10 @@ class TransferModel:
         idle: list[Literal] = [~one.present, model.new_bool_var("")]
         model.add(one.start <= ready + slack).only_enforce_if(idle[1])
         for b, other in enumerate(self.transfers):
-            if b == a or self._must_follow(other, one):
+            if b == a or self.must_follow(other, one):
                 continue
-            before = self._first(b, a)
-            for way in self._shared(other, one):
+            before = self.first(b, a)
+            for way in self.shared(other, one):
                 blocked = model.new_bool_var("")
                 idle.append(blocked)
                 for literal in [other.present, before, *way]:
@@ -278,60 +278,12 @@ class TransferModel:
                     model.add(self.ops.end[other.op] <= ready + slack).only_enforce_if(given)
         model.add_bool_or(idle)
 
-    def _add_overtaking(self) -> None:
-        """Where transfer b starts before transfer a, made ready earlier, the channel of a that b does not use is taken.
-
-        It is taken at the start of b: by a transfer that started no later and is released no earlier.
-        """
-        half, slack = self.rule.contention == "half_duplex", self.grid.slack
-        single = [(i, one) for i, one in enumerate(self.transfers) if len(one.readers) == 1]
-        for b, other in single:
-            taken = self._taken(other)
-            for a, one in single:
-                if a == b or self._must_follow(other, one) or self._must_follow(one, other):
-                    continue
-                if one.op == other.op and b < a:
-                    continue
-                given = [one.present, other.present, self._first(b, a)]
-                if one.op != other.op:
-                    # Nothing is overtaken where b was made ready no later.
-                    late = self.model.new_bool_var("")
-                    self.model.add(self.ops.end[other.op] <= self.ops.end[one.op] + slack).only_enforce_if(~late)
-                    given.append(late)
-                (r,), (q,) = one.readers, other.readers
-                ways = [(self.ops.same(one.op, other.op), r, "receive"), (self.ops.same(r, q), one.op, "send")]
-                if half:
-                    ways = [(way, end, "any") for way, end, _ in ways]
-                    ways += [(self.ops.same(one.op, q), r, "any"), (self.ops.same(r, other.op), one.op, "any")]
-                for way, end, name in ways:
-                    for d in range(self.problem.n_devices):
-                        self.model.add_bool_or(
-                            [~x for x in (*given, way, self.ops.on(end, d))] + [taken[name, d, d]]
-                        )
-
-    def _taken(self, other: Transfer) -> dict[tuple[str, int, int], Literal]:
-        """For each channel a literal that is false unless another transfer has it when this one starts."""
-        slack, busy = self.grid.slack, {}
-        for one in self.transfers:
-            if one is not other and not self._must_follow(one, other):
-                busy[id(one)] = literal = self.model.new_bool_var("")
-                # What has a channel at that instant keeps it, so it shares none with the one that starts.
-                for way in self._shared(one, other):
-                    self.model.add_bool_or([~literal, ~one.present, ~other.present, *(~x for x in way)])
-                self.model.add(one.start <= other.start).only_enforce_if(literal)
-                self.model.add(other.start <= one.release + slack).only_enforce_if(literal)
-        taken = {}
-        for channel, users in self.channels.items():
-            holders = [self._all([busy[id(one)], uses]) for one, uses in users if id(one) in busy]
-            taken[channel] = self._any(holders) if holders else ~self.ops.true
-        return taken
-
-    def _must_follow(self, a: Transfer, b: Transfer) -> bool:
+    def must_follow(self, a: Transfer, b: Transfer) -> bool:
         """Whether a cannot start before b has arrived everywhere, so that b never waits for a."""
         ahead = self.reach.ahead
         return all(bool(ahead[r, a.op]) or r == a.op for r in b.readers)
 
-    def _first(self, a: int, b: int) -> Literal:
+    def first(self, a: int, b: int) -> Literal:
         """Whether transfer a starts before transfer b where they share a channel."""
         if (min(a, b), max(a, b)) not in self._and:
             self._and[min(a, b), max(a, b)] = self.model.new_bool_var("")
