@@ -8,7 +8,7 @@ from placement_gym.baselines.makespan_model import Linear, Literal
 from placement_gym.baselines.makespan_transfers import Transfer, TransferModel
 
 
-def add_port_rules(model: TransferModel) -> None:
+def add_port_rules(model: TransferModel, waiting_edges: set[int]) -> None:
     """Adds constraints that hold for rounded simulated schedules; there are none where a transfer has one channel.
 
     * Conservation: where a transfer does not start, a channel of it is taken: when its producer is done, and again
@@ -17,16 +17,21 @@ def add_port_rules(model: TransferModel) -> None:
       `fifo` queue would have started the one, so the other channel of the one is taken, by a third transfer.
 
     Ties are left free. What is said of waiting is not said of multicasts to several readers.
+
+    Args:
+        model: Where to add them.
+        waiting_edges: Edges of the transfers of which conservation is said, which takes the most constraints.
     """
     if model.rule.contention not in ("port", "half_duplex"):
         return
-    waiting = [(a, one) for a, one in enumerate(model.transfers) if len(one.readers) == 1]
+    single = [(a, one) for a, one in enumerate(model.transfers) if len(one.readers) == 1]
+    waiting = [(a, one) for a, one in single if one.edge in waiting_edges]
     for op in {one.op for _, one in waiting}:
         _add_conservation_at_end(model, op, [one for _, one in waiting if one.op == op])
     for c, other in enumerate(model.transfers):
         _add_conservation_at_release(model, c, other, waiting)
         if model.rule.queue == "fifo" and len(other.readers) == 1:
-            _add_overtaking(model, c, other, waiting)
+            _add_overtaking(model, c, other, single)
 
 
 class _Instant:
@@ -100,6 +105,8 @@ def _add_overtaking(model: TransferModel, b: int, other: Transfer, waiting: list
     """What transfers that were made ready before `other` wait for when it starts."""
     cp, same, slack = model.model, model.ops.same, model.grid.slack
     holders = [c for c in model.transfers if c is not other and not model.must_follow(c, other)]
+    if not any(_may_pass(model, b, other, a, one) for a, one in waiting):
+        return
     instant = _Instant(model, other.start, holders)
     for c in holders:
         # What has a channel at that instant keeps it, so it shares none with the one that starts.
@@ -107,9 +114,7 @@ def _add_overtaking(model: TransferModel, b: int, other: Transfer, waiting: list
             given = [instant.busy[id(c)], c.present, other.present, *way]
             cp.add_bool_or([~literal for literal in given])
     for a, one in waiting:
-        if a == b or model.must_follow(one, other) or model.must_follow(other, one):
-            continue
-        if one.op == other.op and b < a:
+        if not _may_pass(model, b, other, a, one):
             continue
         made_earlier: Literal = ~model.ops.true
         if one.op != other.op:
@@ -129,6 +134,13 @@ def _add_overtaking(model: TransferModel, b: int, other: Transfer, waiting: list
         for way, taken in ways:
             given = [one.present, other.present, model.first(b, a), way]
             cp.add_bool_or([*(~literal for literal in given), made_earlier, taken])
+
+
+def _may_pass(model: TransferModel, b: int, other: Transfer, a: int, one: Transfer) -> bool:
+    """Whether transfer b may start before transfer a although a was made ready first."""
+    if a == b or (one.op == other.op and b < a):
+        return False
+    return not model.must_follow(one, other) and not model.must_follow(other, one)
 
 
 def _is_over(model: TransferModel, one: Transfer, op: int) -> bool:

@@ -13,6 +13,7 @@ from placement_gym.baselines.makespan_grid import Grid
 from placement_gym.baselines.makespan_model import OpModel
 from placement_gym.baselines.makespan_ports import add_port_rules
 from placement_gym.baselines.makespan_transfers import TransferModel
+from placement_gym.baselines.neighbourhood import Neighbourhood
 from placement_gym.baselines.result import Judge
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.placement import infeasibility
@@ -20,6 +21,7 @@ from placement_gym.units import Units
 
 # Placements closer than this to the best one are not looked for: rounding to whole units takes less.
 TOLERANCE = 1e-6
+POLISHING_CALLS = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,27 +41,65 @@ class Solved:
 
 @dataclass(slots=True, eq=False)
 class Incumbent:
-    """The best placement so far and all that were simulated.
+    """The best placement so far and what was learnt from all that were proposed.
 
     Attributes:
         judge: Who simulates.
+        units: What is placed.
         op_device: int32 [n_ops] or None.
         makespan_s: Its simulated makespan, `inf` without one.
         seen: Unit devices of the placements that need not be proposed again.
+        latest: The last proposal.
+        waiting_edges: Edges of the transfers that waited in a proposal where the simulator lets them start.
     """
 
     judge: Judge
+    units: Units
     op_device: IntArray | None = None
     makespan_s: float = math.inf
     seen: set[tuple[int, ...]] = field(default_factory=set)
+    latest: IntArray | None = None
+    waiting_edges: set[int] = field(default_factory=set)
 
     def offer(self, op_device: IntArray) -> None:
-        """Simulates a feasible placement and keeps it if it is the best."""
-        if infeasibility(self.judge.problem, op_device) is not None:
+        """Simulates a placement, if it is feasible, and keeps it if it is the best."""
+        if infeasibility(self.judge.problem, op_device) is None:
+            makespan_s = float(self.judge.makespans_s(op_device[None, :])[0])
+            if makespan_s < self.makespan_s:
+                self.op_device, self.makespan_s = op_device, makespan_s
+
+    def propose(self, unit_device: tuple[int, ...]) -> None:
+        """Offers what the solver found; it may find one placement several times."""
+        self.latest = self.units.op_device(np.array(unit_device, dtype=np.int32))
+        if unit_device not in self.seen:
+            self.seen.add(unit_device)
+            self.offer(self.latest)
+
+    def polish(self, seed: int) -> None:
+        """Anneals from the best placement: the better it is, the less is left to search."""
+        if self.op_device is None:
             return
-        makespan_s = float(self.judge.makespans_s(op_device[None, :])[0])
-        if makespan_s < self.makespan_s:
-            self.op_device, self.makespan_s = op_device, makespan_s
+        near, rng = Neighbourhood.of(self.judge.problem), np.random.default_rng(seed)
+        self.judge.simulator_calls += POLISHING_CALLS
+        found, _ = near.search(
+            self.judge.compiled,
+            self.op_device,
+            calls=POLISHING_CALLS,
+            rng=rng,
+            hot=0.02,
+            cold=0.0002,
+            critical_share=0.5,
+        )
+        self.offer(found)
+
+    def learn(self, edge_start_s: dict[int, float], tolerance_s: float) -> None:
+        """Notes the first transfer that starts later in the last proposal than simulated."""
+        if self.latest is None or infeasibility(self.judge.problem, self.latest) is not None:
+            return
+        self.judge.simulator_calls += 1
+        start_s = self.judge.compiled.trace(self.latest, np.zeros(len(self.latest)), None, None).transfer_start_s
+        late = [(start_s[e], e) for e, proposed_s in edge_start_s.items() if proposed_s > start_s[e] + tolerance_s]
+        self.waiting_edges.update(e for _, e in sorted(late)[:1])
 
 
 def solve_makespan(
@@ -99,7 +139,7 @@ def solve_makespan(
             f"time_limit_s is {time_limit_s}, gap {gap}, workers {workers}; expected > 0, 0 <= gap < 1, >= 1"
         )
     deadline = time.perf_counter() + time_limit_s
-    best = Incumbent(judge)
+    best = Incumbent(judge, Units.of(judge.problem))
     if start is not None:
         best.offer(np.ascontiguousarray(start, dtype=np.int32))
     else:
@@ -115,13 +155,14 @@ def solve_makespan(
 
 
 def _offer_random(best: Incumbent, seed: int) -> None:
+    """Begins from random placements, polished, where there is nothing to begin from."""
     problem, rng = best.judge.problem, np.random.default_rng(seed)
-    units = Units.of(problem)
     for _ in range(20):
         try:
-            best.offer(units.op_device(units.random(problem, rng)))
+            best.offer(best.units.op_device(best.units.random(problem, rng)))
         except InfeasiblePlacement:
             return
+    best.polish(seed)
 
 
 def _serial_s(judge: Judge) -> float:
@@ -138,19 +179,19 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
     What it returns is a bound on all placements together with the makespan of the best, since what was ruled out was
     simulated.
     """
-    judge = best.judge
-    longest_s = best.makespan_s if best.op_device is not None else _serial_s(judge)
+    judge, known = best.judge, best.op_device is not None
+    longest_s = best.makespan_s if known else _serial_s(judge)
     grid = Grid.of(judge.problem, judge.rule, longest_s)
     # Rounded down, the makespan of a placement that is better than wanted is at most this.
-    latest = math.floor(longest_s * (1 - gap if best.op_device is not None else 1.001) / grid.unit_s)
-    beyond_s = (latest + 1) * grid.unit_s * (1 - 1e-15) if best.op_device is not None else math.inf
+    latest = math.floor(longest_s * (1 - gap if known else 1.001) / grid.unit_s)
+    beyond_s = (latest + 1) * grid.unit_s * (1 - 1e-15) if known else math.inf
     ops = OpModel(judge.problem, judge.rule, grid, latest, cp_model)
     if not ops.feasible:
         return beyond_s
     transfers = TransferModel(ops)
     if best.seen:
         # These constraints are many and rarely needed: not before a proposal has failed.
-        add_port_rules(transfers)
+        add_port_rules(transfers, best.waiting_edges)
     for unit_device in best.seen:
         ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
     ops.model.minimize(ops.makespan)
@@ -164,14 +205,17 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
 
         def on_solution_callback(self) -> None:
             places = [[self.boolean_value(literal) for literal in row] for row in ops.place]
-            unit_device = np.array([row.index(True) for row in places], dtype=np.int32)
-            if tuple(unit_device.tolist()) not in best.seen:
-                best.seen.add(tuple(unit_device.tolist()))
-                best.offer(ops.units.op_device(unit_device))
+            best.propose(tuple(row.index(True) for row in places))
 
+    retry = bool(best.seen)
     status = solver.solve(ops.model, Proposals())
-    if status == cp_model.INFEASIBLE:
-        return beyond_s
     if status == cp_model.MODEL_INVALID:
         raise AssertionError(ops.model.validate())
+    if status == cp_model.INFEASIBLE:
+        return beyond_s
+    if status == cp_model.OPTIMAL and retry:
+        happens = [one for one in transfers.transfers if solver.boolean_value(one.present)]
+        starts_s = {one.edge: solver.value(one.start) * grid.unit_s for one in happens}
+        best.learn(starts_s, 1e-6 * longest_s)
+    best.polish(seed)
     return min(solver.best_objective_bound * grid.unit_s * (1 - 1e-15), beyond_s)

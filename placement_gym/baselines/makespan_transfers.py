@@ -14,6 +14,7 @@ class Transfer:
     """A transfer that happens if `present`.
 
     Attributes:
+        edge: The edge at which the simulator writes it, unless it is a multicast.
         op: Its producer.
         readers: Ops whose devices it reaches; one, except in a multicast.
         present: Literal.
@@ -25,6 +26,7 @@ class Transfer:
         tail: Units that follow the arrival at least.
     """
 
+    edge: int
     op: int
     readers: list[int]
     present: Literal
@@ -79,7 +81,7 @@ class TransferModel:
         self.transfers: list[Transfer] = []
         for edges in tensors.values():
             readers = list(dict.fromkeys(self.problem.graph.edge_dst[edges].tolist()))
-            for reader, cases in zip(readers, self._add_tensor(edges[0], readers), strict=True):
+            for reader, cases in zip(readers, self._add_tensor(edges, readers), strict=True):
                 places = [walk.index(e) for e in edges if self.problem.graph.edge_dst[e] == reader]
                 inputs[reader].append(Input(edges[0], places[-1], cases))
         last = [ops.add_readiness(op, [one.cases for one in ones]) for op, ones in enumerate(inputs)]
@@ -90,28 +92,31 @@ class TransferModel:
             for a, one in enumerate(self.transfers):
                 self._add_turns(a, one)
 
-    def _add_tensor(self, edge: int, readers: list[int]) -> list[list[Case]]:
-        """Transfers of one tensor (`edge` is the first to carry it); the cases of delivery to each reader."""
-        ops, op = self.ops, int(self.problem.graph.edge_src[edge])
-        flight, local = self.grid.flight[edge], ops.end[op]
+    def _add_tensor(self, edges: list[int], readers: list[int]) -> list[list[Case]]:
+        """Transfers of one tensor, carried by `edges` in walking order; the cases of delivery to each reader."""
+        graph, ops = self.problem.graph, self.ops
+        op = int(graph.edge_src[edges[0]])
+        local = ops.end[op]
         away = [~ops.same(op, reader) for reader in readers]
         if self.rule.transfers == "multicast":
-            one = self._transfer(op, readers, self.any_of(away), flight)
+            one = self._transfer(edges[0], readers, self.any_of(away))
             return [[([~a], local), ([a], one.arrival)] for a in away]
         every: list[list[Case]] = []
         made: list[Transfer] = []
         for reader, remote in zip(readers, away, strict=True):
             together = [ops.same(earlier, reader) for earlier in readers[: len(made)]]
-            made.append(self._transfer(op, [reader], self.all_of([remote, *(~t for t in together)]), flight))
+            first = next(e for e in edges if graph.edge_dst[e] == reader)
+            made.append(self._transfer(first, [reader], self.all_of([remote, *(~t for t in together)])))
             cases: list[Case] = [([~remote], local), ([made[-1].present], made[-1].arrival)]
             # Delivered with what the first reader on this device gets.
             cases += [([m.present, t], m.arrival) for m, t in zip(made[:-1], together, strict=True)]
             every.append(cases)
-            cheapest = least_off_diagonal(flight)[0]
+            cheapest = least_off_diagonal(self.grid.flight[first])[0]
             self.model.add(ops.ready[reader] >= local + cheapest - cheapest * ~remote)
         return every
 
-    def _transfer(self, op: int, readers: list[int], present: Literal, flight: Whole) -> Transfer:
+    def _transfer(self, edge: int, readers: list[int], present: Literal) -> Transfer:
+        op, flight = int(self.problem.graph.edge_src[edge]), self.grid.flight[edge]
         ops, ready = self.ops, self.ops.end[op]
         time, after = self._longest(op, readers, flight), self._longest(op, readers, self.grid.after)
         tail = min(int(self.reach.tail[r] + ops.least[r]) for r in readers)
@@ -126,7 +131,7 @@ class TransferModel:
             size, release = (self.model.new_int_var(0, 2 * ops.latest + 2 * int(FOREVER), "") for _ in range(2))
             self.model.add(size == time + after)
             self.model.add(release == start + size)
-        one = Transfer(op, readers, present, start, start + time, release, size, least_size, tail)
+        one = Transfer(edge, op, readers, present, start, start + time, release, size, least_size, tail)
         if self.rule.makespan == "last_event":
             self.model.add(ops.makespan >= one.release).only_enforce_if(present)
         if self.rule.contention != "none":
