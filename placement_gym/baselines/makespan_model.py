@@ -1,6 +1,7 @@
 """OpModel: the ops' half of the constraint programme for the makespan (`makespan_program.py` says what it is for)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class OpModel:
                 model.add(sum(claim * self.place[u][d] for u, claim in enumerate(claims)) <= room)
         for group in alike_devices(problem):
             # Alike devices are used in ascending order: one gets its first unit after the one before it got one.
-            for before, d in zip(group[:-1], group[1:], strict=True):
+            for before, d in pairwise(group):
                 for u in range(units.n_units):
                     model.add_bool_or([~self.place[u][d]] + [self.place[v][before] for v in range(u)])
 

@@ -218,4 +218,4 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
         starts_s = {one.edge: solver.value(one.start) * grid.unit_s for one in happens}
         best.learn(starts_s, 1e-6 * longest_s)
     best.polish(seed)
-    return min(solver.best_objective_bound * grid.unit_s * (1 - 1e-15), beyond_s)
+    return min(float(solver.best_objective_bound) * grid.unit_s * (1 - 1e-15), beyond_s)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from placement_gym.baselines.makespan_grid import FOREVER, Whole, least_off_diagonal
 from placement_gym.baselines.makespan_model import Case, Linear, Literal, OpModel
 from placement_gym.trace import walk_order
@@ -199,7 +197,9 @@ class TransferModel:
         for one in self.transfers:
             send = [self.all_of([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
             reach = [[self.ops.on(r, d) for r in one.readers] for d in range(n_devices)]
-            receive = [self.all_of([one.present, ~self.ops.on(one.op, d), self.any_of(reach[d])]) for d in range(n_devices)]
+            receive = [
+                self.all_of([one.present, ~self.ops.on(one.op, d), self.any_of(reach[d])]) for d in range(n_devices)
+            ]
             for k in range(n_devices):
                 if contention == "link":
                     for d in range(n_devices):
