@@ -170,7 +170,7 @@ def _serial_s(judge: Judge) -> float:
     problem = judge.problem
     work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1) + judge.rule.device_hold_s
     transfer = problem.link_latency_s.max() + problem.graph.edge_bytes / problem.link_bytes_per_s.min()
-    return float(work.sum() + transfer.sum())
+    return float(work.sum() + transfer.sum()) or 1.0
 
 
 def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int, cp_model: Any) -> float:  # noqa: ANN401

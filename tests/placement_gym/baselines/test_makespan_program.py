@@ -8,7 +8,7 @@ import placement_gym as pg
 from placement_gym.baselines.makespan_grid import Grid
 from placement_gym.baselines.makespan_model import OpModel, alike_devices
 from placement_gym.baselines.makespan_ports import add_port_rules
-from placement_gym.baselines.makespan_program import Solved, solve_makespan
+from placement_gym.baselines.makespan_program import Incumbent, Solved, solve_makespan
 from placement_gym.baselines.makespan_transfers import TransferModel
 from placement_gym.baselines.result import Judge
 from placement_gym.errors import InvalidOption
@@ -30,6 +30,12 @@ def small_problem(seed: int) -> pg.Problem:
         whole_numbers=seed % 2 == 0,
         unsupported=seed % 3 == 0,
     )
+
+
+@pytest.fixture(autouse=True)
+def unpolished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programme finds the optima itself: annealing alone would hide placements that it wrongly rules out."""
+    monkeypatch.setattr(Incumbent, "polish", lambda self, seed: None)
 
 
 def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Solved:
@@ -69,28 +75,35 @@ def test_many_problems_equal_brute_force(seed: int) -> None:
         check(small_problem(seed), rule)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_every_placement_is_allowed_its_simulated_schedule(seed: int) -> None:
-    """For a fixed placement the programme's optimum is at most the simulated makespan, and mostly equal to it."""
+@pytest.mark.parametrize("i", range(len(PRESETS) + len(RULES)))
+def test_every_placement_is_allowed_its_simulated_schedule(i: int) -> None:
+    """Random placements, fixed, have solutions of at most their simulated makespan: no constraint rules one out.
+
+    Without ties, each is within 1e-6 of it as well: nothing else than ties is left free.
+    """
     from ortools.sat.python import cp_model
 
-    problem = small_problem(seed)
-    rule = [*PRESETS.values(), *RULES][seed * 7 % (len(PRESETS) + len(RULES))]
-    placements = random_placement(np.random.default_rng(seed), problem)
-    makespan_s = pg.simulate(problem, placements, rule=rule).makespan_s
-    grid = Grid.of(problem, rule, makespan_s)
-    # Alike devices are used in one order only; problems of unlike devices are meant here.
-    assert all(len(group) == 1 for group in alike_devices(problem))
-    ops = OpModel(problem, rule, grid, int(makespan_s / grid.unit_s), cp_model)
-    add_port_rules(TransferModel(ops), set(range(problem.graph.n_edges)))
-    for u, d in enumerate(ops.units.unit_device(placements).tolist()):
-        ops.model.add(ops.place[u][d] == 1)
-    ops.model.minimize(ops.makespan)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    assert solver.solve(ops.model) == cp_model.OPTIMAL
-    assert solver.objective_value * grid.unit_s <= makespan_s
-    assert solver.objective_value * grid.unit_s >= 0.5 * makespan_s
+    rule = [*PRESETS.values(), *RULES][i]
+    for seed in range(100 * i, 100 * i + 4):
+        problem = small_problem(seed)
+        if any(len(group) > 1 for group in alike_devices(problem)):
+            continue  # alike devices are used in one order only
+        placement = random_placement(np.random.default_rng(seed), problem)
+        makespan_s = pg.simulate(problem, placement, rule=rule).makespan_s
+        if makespan_s == 0:
+            continue
+        grid = Grid.of(problem, rule, makespan_s)
+        ops = OpModel(problem, rule, grid, int(makespan_s / grid.unit_s), cp_model)
+        assert ops.feasible
+        add_port_rules(TransferModel(ops), set(range(problem.graph.n_edges)))
+        for u, d in enumerate(ops.units.unit_device(placement).tolist()):
+            ops.model.add(ops.place[u][d] == 1)
+        ops.model.minimize(ops.makespan)
+        solver = cp_model.CpSolver()
+        solver.parameters.num_workers = 1
+        assert solver.solve(ops.model) == cp_model.OPTIMAL, seed
+        if seed % 2 and rule.queue == "fifo" and rule.transfers != "multicast":
+            assert solver.objective_value * grid.unit_s >= makespan_s * (1 - 1e-6), seed
 
 
 @pytest.mark.parametrize("seed", range(6))
