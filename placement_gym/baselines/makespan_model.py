@@ -57,8 +57,8 @@ class OpModel:
     * an op starts when it is ready or later, and is ready at the instant at which its last input is delivered
       (`add_readiness`);
     * a device with s slots runs at most s ops at a time, each until its release;
-    * nothing idles beside ready work: an op starts at the instant at which it becomes ready or at one at which an op
-      of its device releases a slot, because those are the events at which a device starts what it can;
+    * nothing idles beside ready work: an op starts at the instant at which it becomes ready, or at one at which an op
+      of its device releases a slot while the others are taken: at these events a device starts what it can;
     * of two ops on one device, the one that is taken from the queue first starts no later. In a `fifo` queue it
       became ready no later either; in a `lifo` queue it became ready no earlier, unless the other was not there yet.
       Ties are left free. Nothing is said of a `priority` queue.
@@ -200,6 +200,7 @@ class OpModel:
         for a in range(n):
             idle: list[Literal] = [model.new_bool_var("")]
             model.add(self.start[a] <= self.ready[a]).only_enforce_if(idle[0])
+            busy: list[Literal] = []
             for b in range(n):
                 if a == b or (self.units.allowed[self.units.op_unit[[a, b]]].all(axis=0) == 0).all():
                     continue
@@ -210,9 +211,22 @@ class OpModel:
                     model.add_implication(idle[-1], self.first(b, a))
                     model.add(self.start[a] <= self.release[b] + self.grid.slack).only_enforce_if(idle[-1])
                     model.add(self.start[a] >= self.release[b]).only_enforce_if(idle[-1])
+                    if not single:
+                        busy.append(self._add_busy(a, b))
                 if not self.reach.ahead[a, b] and not self.reach.ahead[b, a]:
                     self._add_turn(a, b, single)
             model.add_bool_or(idle)
+            for d, slots in enumerate(self.problem.device_slots.tolist()):
+                if slots > 1:
+                    model.add(sum(busy) >= slots).only_enforce_if([self.on(a, d), ~idle[0]])
+
+    def _add_busy(self, a: int, b: int) -> Literal:
+        """False unless op b has a slot of a's device until a starts; an op that waits finds all slots so."""
+        busy = self.model.new_bool_var("")
+        self.model.add_implication(busy, self.same(a, b))
+        self.model.add_implication(busy, self.first(b, a))
+        self.model.add(self.start[a] <= self.release[b] + self.grid.slack).only_enforce_if(busy)
+        return busy
 
     def _add_turn(self, a: int, b: int, single: bool) -> None:
         """What follows where a is taken from the queue before b."""

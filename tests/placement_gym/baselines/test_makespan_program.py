@@ -35,7 +35,7 @@ def small_problem(seed: int) -> pg.Problem:
 @pytest.fixture(autouse=True)
 def unpolished(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programme finds the optima itself: annealing alone would hide placements that it wrongly rules out."""
-    monkeypatch.setattr(Incumbent, "polish", lambda self, seed: None)
+    monkeypatch.setattr(Incumbent, "polish", lambda *_: None)
 
 
 def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Solved:
