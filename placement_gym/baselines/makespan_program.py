@@ -1,0 +1,221 @@
+"""solve_makespan: the placement of least simulated makespan, by constraint programming, with a proven bound."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from placement_gym.arrays import IntArray
+from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.baselines.makespan_grid import Grid
+from placement_gym.baselines.makespan_model import OpModel
+from placement_gym.baselines.makespan_ports import add_port_rules
+from placement_gym.baselines.makespan_transfers import TransferModel
+from placement_gym.baselines.neighbourhood import Neighbourhood
+from placement_gym.baselines.result import Judge
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.placement import infeasibility
+from placement_gym.units import Units
+
+# Placements closer than this to the best one are not looked for: rounding to whole units takes less.
+TOLERANCE = 1e-6
+POLISHING_CALLS = 5000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solved:
+    """What is known when the time is over or the proof complete.
+
+    Attributes:
+        op_device: int32 [n_ops], the best placement found; None if none was.
+        lower_bound: Seconds that no feasible placement's simulated makespan is below; 0.0 if nothing is known.
+        proven: No placement is better by more than a relative 1e-6; without a placement, there is none.
+    """
+
+    op_device: IntArray | None
+    lower_bound: float
+    proven: bool
+
+
+@dataclass(slots=True, eq=False)
+class Incumbent:
+    """The best placement so far and what was learnt from all that were proposed.
+
+    Attributes:
+        judge: Who simulates.
+        units: What is placed.
+        op_device: int32 [n_ops] or None.
+        makespan_s: Its simulated makespan, `inf` without one.
+        seen: Unit devices of the placements that need not be proposed again.
+        latest: The last proposal.
+        waiting_edges: Edges of the transfers that waited in a proposal where the simulator lets them start.
+    """
+
+    judge: Judge
+    units: Units
+    op_device: IntArray | None = None
+    makespan_s: float = math.inf
+    seen: set[tuple[int, ...]] = field(default_factory=set)
+    latest: IntArray | None = None
+    waiting_edges: set[int] = field(default_factory=set)
+
+    def offer(self, op_device: IntArray) -> None:
+        """Simulates a placement, if it is feasible, and keeps it if it is the best."""
+        if infeasibility(self.judge.problem, op_device) is None:
+            makespan_s = float(self.judge.makespans_s(op_device[None, :])[0])
+            if makespan_s < self.makespan_s:
+                self.op_device, self.makespan_s = op_device, makespan_s
+
+    def propose(self, unit_device: tuple[int, ...]) -> None:
+        """Offers what the solver found; it may find one placement several times."""
+        self.latest = self.units.op_device(np.array(unit_device, dtype=np.int32))
+        if unit_device not in self.seen:
+            self.seen.add(unit_device)
+            self.offer(self.latest)
+
+    def polish(self, seed: int) -> None:
+        """Anneals from the best placement: the better it is, the less is left to search."""
+        if self.op_device is None:
+            return
+        near, rng = Neighbourhood.of(self.judge.problem), np.random.default_rng(seed)
+        self.judge.simulator_calls += POLISHING_CALLS
+        found, _ = near.search(
+            self.judge.compiled,
+            self.op_device,
+            calls=POLISHING_CALLS,
+            rng=rng,
+            hot=0.02,
+            cold=0.0002,
+            critical_share=0.5,
+        )
+        self.offer(found)
+
+    def learn(self, edge_start_s: dict[int, float], tolerance_s: float) -> None:
+        """Notes the first transfer that starts later in the last proposal than simulated."""
+        if self.latest is None or infeasibility(self.judge.problem, self.latest) is not None:
+            return
+        self.judge.simulator_calls += 1
+        start_s = self.judge.compiled.trace(self.latest, np.zeros(len(self.latest)), None, None).transfer_start_s
+        late = [(start_s[e], e) for e, proposed_s in edge_start_s.items() if proposed_s > start_s[e] + tolerance_s]
+        self.waiting_edges.update(e for _, e in sorted(late)[:1])
+
+
+def solve_makespan(
+    judge: Judge,
+    *,
+    time_limit_s: float,
+    gap: float,
+    workers: int,
+    start: IntArray | None,
+    seed: int = 0,
+) -> Solved:
+    """The placement of least simulated makespan, and a bound that no placement beats.
+
+    A constraint programme (OR-Tools CP-SAT) whose solutions include the simulated schedule of every feasible
+    placement (`OpModel`, `TransferModel`): its optimum is a lower bound. It leaves free what ties and overtaking
+    decide, so a solution is a proposal: its placement is simulated, and if the simulation does not make true what was
+    promised, this placement is ruled out and the search goes on. Only placements better than the best simulated one
+    by more than the tolerance are looked for; when none is left, the best is proven. Devices that are alike are
+    exchanged freely by the simulator, so one order of them is looked at.
+
+    Args:
+        judge: Gives problem and rule, simulates and counts.
+        time_limit_s: Wall-clock seconds.
+        gap: Relative gap that is good enough; below 1e-6 counts as 1e-6.
+        workers: Threads of the solver.
+        start: int [n_ops], a feasible placement to begin from; the result is not worse.
+        seed: Seed of the solver.
+
+    Raises:
+        ImportError: OR-Tools is not installed.
+        InvalidOption: Impossible limits.
+    """
+    from ortools.sat.python import cp_model
+
+    if not (time_limit_s > 0 and 0 <= gap < 1 and workers >= 1):
+        raise InvalidOption(
+            f"time_limit_s is {time_limit_s}, gap {gap}, workers {workers}; expected > 0, 0 <= gap < 1, >= 1"
+        )
+    deadline = time.perf_counter() + time_limit_s
+    best = Incumbent(judge, Units.of(judge.problem))
+    if start is not None:
+        best.offer(np.ascontiguousarray(start, dtype=np.int32))
+    else:
+        _offer_random(best, seed)
+    bound = lower_bound_s(judge.problem)
+    done = max(gap, TOLERANCE)
+    while bound < best.makespan_s * (1 - done) and time.perf_counter() < deadline:
+        bound = max(bound, _round(best, done, deadline, workers, seed, cp_model))
+    bound = min(bound, best.makespan_s)
+    if math.isinf(bound):
+        return Solved(None, 0.0, True)
+    return Solved(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE))
+
+
+def _offer_random(best: Incumbent, seed: int) -> None:
+    """Begins from random placements, polished, where there is nothing to begin from."""
+    problem, rng = best.judge.problem, np.random.default_rng(seed)
+    for _ in range(20):
+        try:
+            best.offer(best.units.op_device(best.units.random(problem, rng)))
+        except InfeasiblePlacement:
+            return
+    best.polish(seed)
+
+
+def _serial_s(judge: Judge) -> float:
+    """Seconds within which every placement is through: all work and all transfers one after the other."""
+    problem = judge.problem
+    work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1) + judge.rule.device_hold_s
+    transfer = problem.link_latency_s.max() + problem.graph.edge_bytes / problem.link_bytes_per_s.min()
+    return float(work.sum() + transfer.sum()) or 1.0
+
+
+def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int, cp_model: Any) -> float:  # noqa: ANN401
+    """One search for a placement better than the best by `gap`; returns a bound on the placements not seen before it.
+
+    What it returns is a bound on all placements together with the makespan of the best, since what was ruled out was
+    simulated.
+    """
+    judge, known = best.judge, best.op_device is not None
+    longest_s = best.makespan_s if known else _serial_s(judge)
+    grid = Grid.of(judge.problem, judge.rule, longest_s)
+    # Rounded down, the makespan of a placement that is better than wanted is at most this.
+    latest = math.floor(longest_s * (1 - gap if known else 1.001) / grid.unit_s)
+    beyond_s = (latest + 1) * grid.unit_s * (1 - 1e-15) if known else math.inf
+    ops = OpModel(judge.problem, judge.rule, grid, latest, cp_model)
+    if not ops.feasible:
+        return beyond_s
+    transfers = TransferModel(ops)
+    if best.seen:
+        # These constraints are many and rarely needed: not before a proposal has failed.
+        add_port_rules(transfers, best.waiting_edges)
+    for unit_device in best.seen:
+        ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
+    ops.model.minimize(ops.makespan)
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = max(deadline - time.perf_counter(), 0.01)
+    solver.parameters.num_workers = workers
+    solver.parameters.random_seed = seed
+
+    class Proposals(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
+        """Simulates every placement that the solver comes by."""
+
+        def on_solution_callback(self) -> None:
+            places = [[self.boolean_value(literal) for literal in row] for row in ops.place]
+            best.propose(tuple(row.index(True) for row in places))
+
+    retry = bool(best.seen)
+    status = solver.solve(ops.model, Proposals())
+    if status == cp_model.MODEL_INVALID:
+        raise AssertionError(ops.model.validate())
+    if status == cp_model.INFEASIBLE:
+        return beyond_s
+    if status == cp_model.OPTIMAL and retry:
+        happens = [one for one in transfers.transfers if solver.boolean_value(one.present)]
+        starts_s = {one.edge: solver.value(one.start) * grid.unit_s for one in happens}
+        best.learn(starts_s, 1e-6 * longest_s)
+    best.polish(seed)
+    return min(float(solver.best_objective_bound) * grid.unit_s * (1 - 1e-15), beyond_s)
