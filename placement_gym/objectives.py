@@ -148,6 +148,11 @@ def latency_s(problem: Problem, op_device: ArrayLike, op_subgraph: ArrayLike | N
     Raises:
         InfeasiblePlacement: The placement breaks support, memory or colocation, or subgraphs wait for each other.
     """
+    return float(result_times_s(problem, op_device, op_subgraph).max())
+
+
+def result_times_s(problem: Problem, op_device: ArrayLike, op_subgraph: ArrayLike | None = None) -> FloatArray:
+    """float64 [n_ops]: when each op's result is there in the model of `latency_s`; raises as that does."""
     devices = _feasible(problem, op_device)
     graph, n = problem.graph, problem.n_ops
     piece = contiguous_pieces(problem, devices) if op_subgraph is None else np.asarray(op_subgraph)
@@ -167,11 +172,11 @@ def latency_s(problem: Problem, op_device: ArrayLike, op_subgraph: ArrayLike | N
     turns = np.flatnonzero((blocks[1:, 0] == blocks[:-1, 0]) & (blocks[1:, 0] >= 0))
     before = np.concatenate([block[graph.edge_src[crossing]], turns])
     after = np.concatenate([block[graph.edge_dst[crossing]], turns + 1])
-    return _longest_path_s(duration, before, after)
+    return _finish_s(duration, before, after)[block]
 
 
-def _longest_path_s(duration: FloatArray, before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
-    """Longest path through blocks that take `duration` [n_blocks], each `before` ahead of its `after`."""
+def _finish_s(duration: FloatArray, before: NDArray[np.int64], after: NDArray[np.int64]) -> FloatArray:
+    """float64 [n_blocks]: earliest ends of blocks that take `duration`, each `before` ahead of its `after`."""
     waiting = np.bincount(after, minlength=len(duration))
     readers: dict[int, list[int]] = {}
     for a, b in zip(before.tolist(), after.tolist(), strict=True):
@@ -187,7 +192,7 @@ def _longest_path_s(duration: FloatArray, before: NDArray[np.int64], after: NDAr
                 ready.append(other)
     if (waiting > 0).any():
         raise InfeasiblePlacement("the accelerators' subgraphs wait for each other in a circle")
-    return float(finish.max())
+    return finish
 
 
 def _add_transfers(

@@ -3,8 +3,10 @@
 from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
 from placement_gym.baselines.brute_force import brute_force
 from placement_gym.baselines.catalogue import BASELINES
+from placement_gym.baselines.exact_ilp import exact_ilp
 from placement_gym.baselines.expert import expert, read_split
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.pipeline import exact_dp, pipeline_split
 from placement_gym.baselines.result import Judge, Result, Status
@@ -14,11 +16,13 @@ __all__ = [
     "BASELINES",
     "Judge",
     "Result",
+    "Solver",
     "Status",
     "brute_force",
     "critical_path",
     "critical_path_bound_s",
     "exact_dp",
+    "exact_ilp",
     "expert",
     "greedy_latency",
     "heft",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from placement_gym.baselines.brute_force import brute_force
+from placement_gym.baselines.exact_ilp import exact_ilp
 from placement_gym.baselines.expert import expert
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
@@ -24,6 +25,7 @@ BASELINES: dict[str, Callable[..., Result]] = {
         brute_force,
         pipeline_split,
         exact_dp,
+        exact_ilp,
         greedy_latency,
         load_local_search,
         metis,

@@ -1,19 +1,24 @@
-"""exact_ilp: integer and constraint programmes for every objective, by solvers that are free."""
+"""exact_ilp: integer and constraint programmes for every objective, solved by free solvers."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from placement_gym.arrays import IntArray
+from placement_gym.baselines.heuristics import critical_path, single_device
+from placement_gym.baselines.latency_program import solve_latency
 from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.load_program import solve_load
-from placement_gym.baselines.partitioning import load_local_search
+from placement_gym.baselines.makespan_program import solve_makespan
+from placement_gym.baselines.partitioning import greedy_latency, load_local_search
 from placement_gym.baselines.pipeline import exact_dp
-from placement_gym.baselines.result import Answer, Judge, Result
-from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
-from placement_gym.objectives import Objective, gpipe_load_s, max_load_s
+from placement_gym.baselines.result import Answer, Judge, Result, Status
+from placement_gym.baselines.search import simulated_annealing
+from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem, unknown_name
+from placement_gym.objectives import OBJECTIVES, Objective, gpipe_load_s, latency_s, max_load_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
@@ -25,40 +30,99 @@ def exact_ilp(
     rule: str | Rule = "physical",
     objective: Objective = "max_load",
     contiguous: bool = False,
+    subgraphs: int = 1,
     start: ArrayLike | None = None,
     solver: Solver | None = None,
 ) -> Result:
-    """ """
+    """The best placement by integer programming, with a proven bound.
+
+    Objectives:
+
+    - "max_load", "gpipe_load": the programmes for throughput (`load_program.solve_load`), `contiguous` or not.
+    - "latency": every accelerator runs up to `subgraphs` contiguous subgraphs (`latency_program.solve_latency`).
+    - "makespan": a scheduling model of the simulator's rule (`makespan_program.solve_makespan`).
+
+    The search begins from the best of a few heuristics, or from `start` where that is given. Solvers round, the result
+    does not: its placement is evaluated like any other, and the bound is true. Status "optimal" where the solver has
+    proved that no placement is better, to its tolerance of about 1e-6 and the gap asked for; else "limit_reached".
+
+    Args:
+        problem: Any.
+        rule: Of the makespan; of the schedule that comes with the result for any objective.
+        objective: What is minimised.
+        contiguous: For the loads: forward ops leave each device once, see `solve_load`.
+        subgraphs: For the latency: contiguous subgraphs per accelerator.
+        start: int [n_ops], a feasible placement, contiguous if that is asked for.
+        solver: Solver and limits; CP-SAT for 300 s by default.
+
+    Raises:
+        InfeasiblePlacement: No placement is feasible, or none was found in time (the message says which).
+        InvalidOption: An option that the objective does not have, or a value out of range.
+        MissingDependency: The solver is not installed.
+    """
     solver = solver or Solver()
     solver.check_installed()
-    judge, began = Judge("exact_ilp", problem, rule, objective=objective), time.perf_counter()
-    known = (
-        _start(problem, objective, contiguous, solver.seed) if start is None else Placement(np.asarray(start)).op_device
-    )
-    left = replace(solver, time_limit_s=max(1e-3, solver.time_limit_s - (time.perf_counter() - began)))
-    answer = solve_load(problem, left, start=known, contiguous=contiguous, gpipe=objective == "gpipe_load")
-    return _judged(judge, answer, known)
+    if objective not in OBJECTIVES:
+        raise InvalidOption(unknown_name("objective", objective, OBJECTIVES))
+    if contiguous and objective not in ("max_load", "gpipe_load"):
+        raise InvalidOption(f"contiguous is an option of max_load and gpipe_load, not of {objective}")
+    if subgraphs < 1 or (subgraphs > 1 and objective != "latency"):
+        raise InvalidOption(f"subgraphs is {subgraphs}; expected >= 1, and 1 unless the objective is latency")
+    judge, began = Judge("exact_ilp", problem, rule, solver.seed, objective), time.perf_counter()
+    if start is not None:
+        known: IntArray | None = Placement(np.asarray(start)).op_device
+        Placement(np.asarray(start)).check(problem)
+    else:
+        known = _best_known(problem, objective, contiguous, rule, solver.seed)
+    spent = time.perf_counter() - began
+    left = replace(solver, time_limit_s=max(solver.time_limit_s - spent, 0.01 * solver.time_limit_s))
+    if objective == "makespan":
+        answer = solve_makespan(judge, left, start=known)
+    elif objective == "latency":
+        answer = solve_latency(problem, left, start=known, subgraphs=subgraphs)
+    else:
+        answer = solve_load(problem, left, start=known, contiguous=contiguous, gpipe=objective == "gpipe_load")
+    return _result(judge, answer, known)
 
 
-def _start(problem, objective, contiguous, seed):
-    found = []
-    value = gpipe_load_s if objective == "gpipe_load" else max_load_s
-    for find in (lambda: exact_dp(problem), lambda: load_local_search(problem, restarts=100, seed=seed))[
-        : 1 if contiguous else 2
-    ]:
+def _best_known(
+    problem: Problem, objective: Objective, contiguous: bool, rule: str | Rule, seed: int
+) -> IntArray | None:
+    """The best placement that heuristics find, None if they find none."""
+    finders: dict[Objective, list[Callable[[], Result]]] = {
+        "max_load": [lambda: exact_dp(problem, time_limit_s=20.0)],
+        "latency": [lambda: greedy_latency(problem)],
+        "makespan": [
+            lambda: single_device(problem, rule=rule),
+            lambda: critical_path(problem, rule=rule, seed=seed),
+            lambda: simulated_annealing(problem, rule=rule, simulator_calls=20_000, seed=seed),
+        ],
+    }
+    finders["gpipe_load"] = finders["max_load"]
+    if not contiguous:
+        finders["max_load"].append(lambda: load_local_search(problem, restarts=20, seed=seed))
+    value = {"max_load": max_load_s, "gpipe_load": gpipe_load_s, "latency": latency_s}.get(objective)
+    found: list[tuple[float, IntArray]] = []
+    for find in finders[objective]:
         try:
-            found.append(find().placement.op_device)
+            result = find()
         except (InfeasiblePlacement, InvalidProblem):
+            # A heuristic that does not apply here, or finds nothing, leaves the search without its start.
             continue
-    return min(found, key=lambda one: value(problem, one), default=None)
+        seconds = result.objective if value is None else value(problem, result.placement.op_device)
+        found.append((seconds, result.placement.op_device))
+    return min(found, key=lambda one: one[0])[1] if found else None
 
 
-def _judged(judge, answer, start):
-    if answer.op_device is None and start is None:
-        raise InfeasiblePlacement("no")
-    r = judge.result(
-        start if answer.op_device is None else answer.op_device,
-        "optimal" if answer.proven else "limit_reached",
-        lower_bound=answer.lower_bound,
-    )
-    return r
+def _result(judge: Judge, answer: Answer, start: IntArray | None) -> Result:
+    """Judges the answer, or the start where the solver has found nothing better in time."""
+    op_device = start if answer.op_device is None else answer.op_device
+    if op_device is None:
+        raise InfeasiblePlacement(
+            f"no placement of {judge.problem.name!r} is feasible"
+            if answer.proven
+            else f"no feasible placement of {judge.problem.name!r} was found within the solver's time limit"
+        )
+    subgraph = answer.op_subgraph if answer.op_device is not None else None
+    status: Status = "optimal" if answer.proven else "limit_reached"
+    return judge.result(op_device, status, lower_bound=answer.lower_bound, op_subgraph=subgraph)

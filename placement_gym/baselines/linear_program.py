@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from placement_gym.errors import InvalidOption, MissingDependency, unknown_name
 SolverName = Literal["cp_sat", "highs"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 PACKAGES = {"cp_sat": "ortools", "highs": "highspy"}
-# CP-SAT computes in whole numbers: the largest number of seconds has so many units, and a real row so large coefficients.
+# CP-SAT computes in whole numbers: the largest number of seconds has so many units, real coefficients are so large.
 UNITS = 2.0**30
 COEFFICIENT = 2.0**40
 TINY_S = 1e-300
@@ -81,19 +81,28 @@ class Solved:
     proven: bool
 
 
+class Row(NamedTuple):
+    """Sum of coefficient * variable >= least, if the variable `when` is yes."""
+
+    coefficients: list[float]
+    variables: list[int]
+    least: float
+    when: int | None
+
+
 @dataclass(slots=True, eq=False)
 class LinearProgram:
     """Rows sum(coefficient * variable) >= least over yes-or-no variables and seconds; seconds are minimised.
 
     Attributes:
         upper: Largest value of each variable; a yes-or-no variable has None.
-        rows: (coefficients, variables, least).
+        rows: The rows.
         objective: Variables whose sum is minimised; seconds.
         hint: Values of a solution that is known already.
     """
 
     upper: list[float | None] = field(default_factory=list)
-    rows: list[tuple[list[float], list[int], float]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     objective: list[int] = field(default_factory=list)
     hint: dict[int, float] = field(default_factory=dict)
 
@@ -107,9 +116,9 @@ class LinearProgram:
         self.upper.append(upper)
         return len(self.upper) - 1
 
-    def at_least(self, terms: Sequence[tuple[float, int]], least: float) -> None:
-        """sum(coefficient * variable) >= least. Coefficients of seconds are whole numbers."""
-        self.rows.append(([float(c) for c, _ in terms], [v for _, v in terms], least))
+    def at_least(self, terms: Sequence[tuple[float, int]], least: float, *, when: int | None = None) -> None:
+        """sum(coefficient * variable) >= least, if `when` is yes. Coefficients of seconds are whole numbers."""
+        self.rows.append(Row([float(c) for c, _ in terms], [v for _, v in terms], least, when))
 
     def at_most(self, terms: Sequence[tuple[float, int]], most: float) -> None:
         """sum(coefficient * variable) <= most."""
@@ -144,11 +153,12 @@ def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     variables = [
         model.new_bool_var("") if u is None else model.new_int_var(0, math.floor(u * per_s), "") for u in program.upper
     ]
-    for coefficients, members, least in program.rows:
-        whole, least_whole = _whole_row(program, coefficients, members, least, per_s)
-        model.add_linear_constraint(
-            cp_model.LinearExpr.weighted_sum([variables[v] for v in members], whole), least_whole, cp_model.INT_MAX
-        )
+    for row in program.rows:
+        whole, least = _whole_row(program, row, per_s)
+        total = cp_model.LinearExpr.weighted_sum([variables[v] for v in row.variables], whole)
+        added = model.add_linear_constraint(total, least, cp_model.INT_MAX)
+        if row.when is not None:
+            added.only_enforce_if(variables[row.when])
     model.minimize(cp_model.LinearExpr.sum([variables[v] for v in program.objective]))
     for v, value in program.hint.items():
         model.add_hint(variables[v], round(value) if program.upper[v] is None else math.floor(value * per_s))
@@ -168,13 +178,12 @@ def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     return Solved(values, bound, status == cp_model.OPTIMAL)
 
 
-def _whole_row(
-    program: LinearProgram, coefficients: Sequence[float], members: Sequence[int], least: float, per_s: float
-) -> tuple[list[int], int]:
+def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int], int]:
     """The row in whole numbers; whatever satisfies it, seconds rounded down to units, satisfies the result.
 
     In a row with seconds each sum of n of them on the large side may lose n - 1 units more than the sum itself.
     """
+    coefficients, members, least, _ = row
     with_seconds = [program.upper[v] is not None for v in members]
     if any(with_seconds):
         whole = [
@@ -223,6 +232,16 @@ def _highs(program: LinearProgram, solver: Solver) -> Solved:
     return Solved(values, bound * (1 - 1e-9), status == highspy.HighsModelStatus.kOptimal)
 
 
+def _unconditional(program: LinearProgram, row: Row) -> tuple[list[float], list[int], float]:
+    """The row with a large coefficient that switches it off where its condition is no (big-M)."""
+    if row.when is None:
+        return row.coefficients, row.variables, row.least
+    uppers = [1.0 if (u := program.upper[v]) is None else u for v in row.variables]
+    lowest = math.fsum(min(0.0, c * u) for c, u in zip(row.coefficients, uppers, strict=True))
+    large = max(0.0, row.least - lowest)
+    return [*row.coefficients, -large], [*row.variables, row.when], row.least - large
+
+
 def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatArray, highspy: Any) -> Any:  # noqa: ANN401
     """The model object of HiGHS; a row with seconds counts in its unit of time."""
     model = highspy.HighsLp()
@@ -230,8 +249,11 @@ def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: 
     model.col_cost_, model.col_lower_, model.col_upper_ = cost, np.zeros(len(upper)), upper
     kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
     model.integrality_ = [kinds[u is None] for u in program.upper]
-    start, index, value, least = [0], [], [], []
-    for coefficients, members, low in program.rows:
+    start: list[int] = [0]
+    index: list[int] = []
+    value: list[float] = []
+    least: list[float] = []
+    for coefficients, members, low in (_unconditional(program, row) for row in program.rows):
         with_seconds = [program.upper[v] is not None for v in members]
         scale = per_s if any(with_seconds) else 1.0 / max(1.0, *map(abs, coefficients))
         index += members

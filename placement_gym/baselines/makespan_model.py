@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from placement_gym.arrays import BoolArray
+from placement_gym.baselines.device_classes import DeviceClasses
 from placement_gym.baselines.makespan_grid import Grid, Whole
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
@@ -110,8 +111,9 @@ class OpModel:
                 claims = np.floor(np.minimum(units.memory_bytes * scale, 2.0**42)).astype(np.int64).tolist()
                 room = int(np.ceil(capacity * scale * (1 + 1e-9))) + 1
                 model.add(sum(claim * self.place[u][d] for u, claim in enumerate(claims)) <= room)
-        for group in alike_devices(problem):
-            # Alike devices are used in ascending order: one gets its first unit after the one before it got one.
+        for group in DeviceClasses.of(problem).members:
+            # The simulator breaks no tie by the number of a device. Alike devices are used in ascending order: one gets
+            # its first unit after the one before it got one.
             for before, d in pairwise(group):
                 for u in range(units.n_units):
                     model.add_bool_or([~self.place[u][d]] + [self.place[v][before] for v in range(u)])
@@ -256,27 +258,3 @@ class OpModel:
         if len(inputs) > 1:
             self.model.add_exactly_one(last)
         return last
-
-
-def alike_devices(problem: Problem) -> list[list[int]]:
-    """Classes of devices that may be exchanged: equal op times, memory, slots, and links that the exchange keeps.
-
-    The simulator breaks no tie by the number of a device, so the exchange does not change a schedule.
-    """
-    times, links = problem.op_time_s, (problem.link_latency_s, problem.link_bytes_per_s)
-    groups: list[list[int]] = []
-    for d in range(problem.n_devices):
-        for group in groups:
-            swap = np.arange(problem.n_devices)
-            swap[[group[0], d]] = swap[[d, group[0]]]
-            if (
-                np.array_equal(times[:, group[0]], times[:, d])
-                and problem.device_memory_bytes[group[0]] == problem.device_memory_bytes[d]
-                and problem.device_slots[group[0]] == problem.device_slots[d]
-                and all(np.array_equal(x, x[np.ix_(swap, swap)]) for x in links)
-            ):
-                group.append(d)
-                break
-        else:
-            groups.append([d])
-    return groups

@@ -9,12 +9,13 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.makespan_grid import Grid
 from placement_gym.baselines.makespan_model import OpModel
 from placement_gym.baselines.makespan_ports import add_port_rules
 from placement_gym.baselines.makespan_transfers import TransferModel
 from placement_gym.baselines.neighbourhood import Neighbourhood
-from placement_gym.baselines.result import Judge
+from placement_gym.baselines.result import Answer, Judge
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.placement import infeasibility
 from placement_gym.units import Units
@@ -22,21 +23,6 @@ from placement_gym.units import Units
 # Placements closer than this to the best one are not looked for: rounding to whole units takes less.
 TOLERANCE = 1e-6
 POLISHING_CALLS = 5000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Solved:
-    """What is known when the time is over or the proof complete.
-
-    Attributes:
-        op_device: int32 [n_ops], the best placement found; None if none was.
-        lower_bound: Seconds that no feasible placement's simulated makespan is below; 0.0 if nothing is known.
-        proven: No placement is better by more than a relative 1e-6; without a placement, there is none.
-    """
-
-    op_device: IntArray | None
-    lower_bound: float
-    proven: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -102,15 +88,7 @@ class Incumbent:
         self.waiting_edges.update(e for _, e in sorted(late)[:1])
 
 
-def solve_makespan(
-    judge: Judge,
-    *,
-    time_limit_s: float,
-    gap: float,
-    workers: int,
-    start: IntArray | None,
-    seed: int = 0,
-) -> Solved:
+def solve_makespan(judge: Judge, solver: Solver, *, start: IntArray | None) -> Answer:
     """The placement of least simulated makespan, and a bound that no placement beats.
 
     A constraint programme (OR-Tools CP-SAT) whose solutions include the simulated schedule of every feasible
@@ -122,36 +100,36 @@ def solve_makespan(
 
     Args:
         judge: Gives problem and rule, simulates and counts.
-        time_limit_s: Wall-clock seconds.
-        gap: Relative gap that is good enough; below 1e-6 counts as 1e-6.
-        workers: Threads of the solver.
+        solver: CP-SAT and its limits; a gap below 1e-6 counts as 1e-6.
         start: int [n_ops], a feasible placement to begin from; the result is not worse.
-        seed: Seed of the solver.
+
+    Returns:
+        The answer; "proven" says that no placement is better by more than a relative 1e-6 or, without a placement,
+        that there is none.
 
     Raises:
-        ImportError: OR-Tools is not installed.
-        InvalidOption: Impossible limits.
+        InvalidOption: A solver that has no scheduling model.
+        MissingDependency: OR-Tools is not installed.
     """
+    if solver.name != "cp_sat":
+        raise InvalidOption(f"the makespan is a scheduling model, which solver {solver.name!r} lacks; expected cp_sat")
+    solver.check_installed()
     from ortools.sat.python import cp_model
 
-    if not (time_limit_s > 0 and 0 <= gap < 1 and workers >= 1):
-        raise InvalidOption(
-            f"time_limit_s is {time_limit_s}, gap {gap}, workers {workers}; expected > 0, 0 <= gap < 1, >= 1"
-        )
-    deadline = time.perf_counter() + time_limit_s
+    deadline, seed = time.perf_counter() + solver.time_limit_s, solver.seed
     best = Incumbent(judge, Units.of(judge.problem))
     if start is not None:
         best.offer(np.ascontiguousarray(start, dtype=np.int32))
     else:
         _offer_random(best, seed)
     bound = lower_bound_s(judge.problem)
-    done = max(gap, TOLERANCE)
+    done = max(solver.gap, TOLERANCE)
     while bound < best.makespan_s * (1 - done) and time.perf_counter() < deadline:
-        bound = max(bound, _round(best, done, deadline, workers, seed, cp_model))
+        bound = max(bound, _round(best, done, deadline, solver.workers, seed, cp_model))
     bound = min(bound, best.makespan_s)
     if math.isinf(bound):
-        return Solved(None, 0.0, True)
-    return Solved(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE))
+        return Answer(None, 0.0, True)
+    return Answer(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE))
 
 
 def _offer_random(best: Incumbent, seed: int) -> None:
@@ -195,10 +173,10 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
     for unit_device in best.seen:
         ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
     ops.model.minimize(ops.makespan)
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(deadline - time.perf_counter(), 0.01)
-    solver.parameters.num_workers = workers
-    solver.parameters.random_seed = seed
+    engine = cp_model.CpSolver()
+    engine.parameters.max_time_in_seconds = max(deadline - time.perf_counter(), 0.01)
+    engine.parameters.num_workers = workers
+    engine.parameters.random_seed = seed
 
     class Proposals(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
         """Simulates every placement that the solver comes by."""
@@ -208,14 +186,14 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
             best.propose(tuple(row.index(True) for row in places))
 
     retry = bool(best.seen)
-    status = solver.solve(ops.model, Proposals())
+    status = engine.solve(ops.model, Proposals())
     if status == cp_model.MODEL_INVALID:
         raise AssertionError(ops.model.validate())
     if status == cp_model.INFEASIBLE:
         return beyond_s
     if status == cp_model.OPTIMAL and retry:
-        happens = [one for one in transfers.transfers if solver.boolean_value(one.present)]
-        starts_s = {one.edge: solver.value(one.start) * grid.unit_s for one in happens}
+        happens = [one for one in transfers.transfers if engine.boolean_value(one.present)]
+        starts_s = {one.edge: engine.value(one.start) * grid.unit_s for one in happens}
         best.learn(starts_s, 1e-6 * longest_s)
     best.polish(seed)
-    return min(float(solver.best_objective_bound) * grid.unit_s * (1 - 1e-15), beyond_s)
+    return min(float(engine.best_objective_bound) * grid.unit_s * (1 - 1e-15), beyond_s)

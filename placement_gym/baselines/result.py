@@ -123,7 +123,7 @@ class Judge:
         self.simulator_calls += 0 if simulated else 1
         value = objective_s(self.objective, schedule, op_subgraph)
         bound = min(value, max(lower_bound, lower_bound_s(self.problem, self.objective)))
-        if status == "optimal" and lower_bound == 0 or value <= bound * (1 + 1e-9):
+        if (status == "optimal" and lower_bound == 0) or value <= bound * (1 + 1e-9):
             status, bound = "optimal", value
         return Result(
             self.baseline,

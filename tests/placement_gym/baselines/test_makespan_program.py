@@ -5,12 +5,14 @@ import pytest
 from strategies import ALL_RULES, random_placement, random_problem
 
 import placement_gym as pg
+from placement_gym.baselines.device_classes import DeviceClasses
+from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.makespan_grid import Grid
-from placement_gym.baselines.makespan_model import OpModel, alike_devices
+from placement_gym.baselines.makespan_model import OpModel
 from placement_gym.baselines.makespan_ports import add_port_rules
-from placement_gym.baselines.makespan_program import Incumbent, Solved, solve_makespan
+from placement_gym.baselines.makespan_program import Incumbent, solve_makespan
 from placement_gym.baselines.makespan_transfers import TransferModel
-from placement_gym.baselines.result import Judge
+from placement_gym.baselines.result import Answer, Judge
 from placement_gym.errors import InvalidOption
 from placement_gym.rule import PRESETS
 
@@ -38,11 +40,11 @@ def unpolished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Incumbent, "polish", lambda *_: None)
 
 
-def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Solved:
+def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Answer:
     """Solves, and compares with brute force."""
     optimum = pg.baselines.brute_force(problem, rule=rule).objective
     judge = Judge("makespan", problem, rule)
-    solved = solve_makespan(judge, time_limit_s=time_limit_s, gap=0.0, workers=1, start=None)
+    solved = solve_makespan(judge, Solver(time_limit_s=time_limit_s, workers=1), start=None)
     assert solved.lower_bound <= optimum * (1 + 1e-9)
     if solved.op_device is not None:
         pg.Placement(solved.op_device).check(problem)
@@ -86,7 +88,7 @@ def test_every_placement_is_allowed_its_simulated_schedule(i: int) -> None:
     rule = [*PRESETS.values(), *RULES][i]
     for seed in range(100 * i, 100 * i + 4):
         problem = small_problem(seed)
-        if any(len(group) > 1 for group in alike_devices(problem)):
+        if any(len(group) > 1 for group in DeviceClasses.of(problem).members):
             continue  # alike devices are used in one order only
         placement = random_placement(np.random.default_rng(seed), problem)
         makespan_s = pg.simulate(problem, placement, rule=rule).makespan_s
@@ -132,7 +134,7 @@ def test_no_feasible_placement_is_proven() -> None:
     """Three ops of two bytes do not fit on two devices of three bytes: no placement, and proven so."""
     graph = pg.OpGraph.build(["a", "b", "c"], [])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=3.0, op_memory_bytes=[2.0, 2.0, 2.0])
-    solved = solve_makespan(Judge("m", problem, "physical"), time_limit_s=5.0, gap=0.0, workers=1, start=None)
+    solved = solve_makespan(Judge("m", problem, "physical"), Solver(time_limit_s=5.0, gap=0.0, workers=1), start=None)
     assert (solved.op_device, solved.lower_bound, solved.proven) == (None, 0.0, True)
 
 
@@ -141,7 +143,7 @@ def test_toys_are_solved(name: str) -> None:
     """The optimum written beside each toy is found and proven."""
     toy = pg.workloads.TOYS[name]()
     judge = Judge("m", toy.problem, toy.rule)
-    solved = solve_makespan(judge, time_limit_s=10.0, gap=0.0, workers=2, start=None)
+    solved = solve_makespan(judge, Solver(time_limit_s=10.0, gap=0.0, workers=2), start=None)
     assert solved.proven
     assert solved.op_device is not None
     assert judge.makespans_s(solved.op_device[None, :])[0] == pytest.approx(toy.optimum_s, rel=1e-6)
@@ -153,11 +155,11 @@ def test_start_is_kept_or_bettered_and_the_gap_ends_the_search() -> None:
     start = pg.baselines.heft(problem).placement.op_device
     judge = Judge("m", problem, "physical")
     begun = judge.makespans_s(start[None, :])[0]
-    hurried = solve_makespan(judge, time_limit_s=1e-9, gap=0.0, workers=1, start=start)
+    hurried = solve_makespan(judge, Solver(time_limit_s=1e-9, gap=0.0, workers=1), start=start)
     assert hurried.op_device is not None
     assert (hurried.op_device == start).all()
     assert not hurried.proven
-    rough = solve_makespan(judge, time_limit_s=20.0, gap=0.5, workers=2, start=start)
+    rough = solve_makespan(judge, Solver(time_limit_s=20.0, gap=0.5, workers=2), start=start)
     assert rough.op_device is not None
     assert rough.lower_bound >= 0.5 * judge.makespans_s(rough.op_device[None, :])[0]
     assert judge.makespans_s(rough.op_device[None, :])[0] <= begun
@@ -169,7 +171,7 @@ def test_twenty_ops_on_four_devices_are_proven(rule: str) -> None:
     problem = pg.workloads.layered(n_ops=20, seed=2, width=4)
     annealed = pg.baselines.simulated_annealing(problem, rule=rule, simulator_calls=5000)
     judge = Judge("m", problem, rule)
-    solved = solve_makespan(judge, time_limit_s=60.0, gap=0.0, workers=2, start=annealed.placement.op_device)
+    solved = solve_makespan(judge, Solver(time_limit_s=60.0, gap=0.0, workers=2), start=annealed.placement.op_device)
     assert solved.proven
     assert solved.lower_bound <= annealed.objective
 
@@ -177,7 +179,7 @@ def test_twenty_ops_on_four_devices_are_proven(rule: str) -> None:
 def test_exchanging_alike_devices_changes_no_makespan() -> None:
     """Placements that differ by an exchange of alike devices simulate alike under every rule."""
     problem, rng = pg.workloads.layered(n_ops=20, seed=0, n_devices=3), np.random.default_rng(0)
-    assert alike_devices(problem) == [[0, 1, 2]]
+    assert DeviceClasses.of(problem).members == ((0, 1, 2),)
     placements = rng.integers(0, 3, (20, 20)).astype(np.int32)
     swapped = np.array([2, 0, 1], dtype=np.int32)[placements]
     for rule in RULES:
@@ -185,10 +187,7 @@ def test_exchanging_alike_devices_changes_no_makespan() -> None:
         assert (judge.makespans_s(placements) == judge.makespans_s(swapped)).all()
 
 
-def test_impossible_limits_are_refused() -> None:
-    """No time, no workers or a gap of 1 say what is expected."""
-    judge = Judge("m", small_problem(0), "physical")
-    for limits in ({"time_limit_s": 0.0}, {"workers": 0}, {"gap": 1.0}):
-        options = {"time_limit_s": 1.0, "gap": 0.0, "workers": 1, **limits}
-        with pytest.raises(InvalidOption, match="expected > 0, 0 <= gap < 1, >= 1"):
-            solve_makespan(judge, start=None, **options)  # type: ignore[arg-type]
+def test_other_solvers_are_refused() -> None:
+    """HiGHS has no intervals."""
+    with pytest.raises(InvalidOption, match="'highs' lacks; expected cp_sat"):
+        solve_makespan(Judge("m", small_problem(0), "physical"), Solver(name="highs"), start=None)
