@@ -38,7 +38,7 @@ class Units:
     def of(cls, problem: Problem) -> "Units":
         """The units of a problem: colocation groups, and ops that belong to none."""
         groups = problem.graph.op_colocation.tolist()
-        return cls._by_key(problem, [group if group >= 0 else -1 - op for op, group in enumerate(groups)])
+        return cls.by_key(problem, [group if group >= 0 else -1 - op for op, group in enumerate(groups)])
 
     @classmethod
     def acyclic(cls, problem: Problem) -> "Units":
@@ -49,11 +49,16 @@ class Units:
         ends = (single.op_unit[graph.edge_src].tolist(), single.op_unit[graph.edge_dst].tolist())
         between.add_edges_from(zip(*ends, strict=True))
         fused = {u: i for i, circle in enumerate(nx.strongly_connected_components(between)) for u in circle}
-        return cls._by_key(problem, [fused[u] for u in single.op_unit.tolist()])
+        return cls.by_key(problem, [fused[u] for u in single.op_unit.tolist()])
 
     @classmethod
-    def _by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Units":
-        """The units whose ops share a key."""
+    def single(cls, problem: Problem) -> "Units":
+        """Every op by itself, whatever its colocation group."""
+        return cls.by_key(problem, range(problem.n_ops))
+
+    @classmethod
+    def by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Units":
+        """The units whose ops share a key, a value for each op."""
         number: dict[int, int] = {}
         op_unit = np.zeros(problem.n_ops, dtype=np.int32)
         for op in problem.graph.order.tolist():

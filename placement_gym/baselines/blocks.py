@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.problem import Problem
@@ -67,7 +67,7 @@ class Blocks:
         np.add.at(memory, op_block, problem.op_memory_bytes)
         _check_fits(problem, classes, op_block, time, memory)
         return cls(
-            op_block.astype(np.int32), time, memory, number[order].astype(np.int32), *_tensors(problem, op_block)
+            op_block.astype(np.int32), time, memory, number[order].astype(np.int32), *tensors_between(problem, op_block)
         )
 
 
@@ -121,7 +121,7 @@ def _join_idle(
     for a, b in order.tolist():
         after[a].add(b)
         before[b].add(a)
-    seconds, known = _tensors(problem, op_block)
+    seconds, known = tensors_between(problem, op_block)
     tensors = [set(blocks) for blocks in known]
     touch: list[set[int]] = [set() for _ in range(n)]
     for t, blocks in enumerate(tensors):
@@ -200,11 +200,24 @@ def _check_fits(
         )
 
 
-def _tensors(problem: Problem, op_block: NDArray[np.int64]) -> tuple[FloatArray, tuple[tuple[int, ...], ...]]:
-    """Tensors that more than one block knows; those that the same blocks know are one."""
+def tensors_between(
+    problem: Problem, op_block: NDArray[np.integer], ignored: BoolArray | None = None
+) -> tuple[FloatArray, tuple[tuple[int, ...], ...]]:
+    """Tensors that more than one block knows; those that the same blocks know are one.
+
+    Args:
+        problem: The problem.
+        op_block: int [n_ops], block of each op, negative for ops that are left out.
+        ignored: bool [n_edges], edges that are left out.
+
+    Returns:
+        (float64 [n_tensors] seconds, the blocks of each).
+    """
     graph, seconds = problem.graph, tensor_times_s(problem)
     blocks_of: dict[int, tuple[float, set[int]]] = {}
-    for e in np.flatnonzero(op_block[graph.edge_src] != op_block[graph.edge_dst]).tolist():
+    src, dst = op_block[graph.edge_src], op_block[graph.edge_dst]
+    crossing = (src != dst) & (src >= 0) & (dst >= 0)
+    for e in np.flatnonzero(crossing if ignored is None else crossing & ~ignored).tolist():
         maker = int(op_block[graph.edge_src[e]])
         known = blocks_of.setdefault(int(graph.edge_tensor[e]), (float(seconds[e]), {maker}))[1]
         known.add(int(op_block[graph.edge_dst[e]]))

@@ -4,10 +4,14 @@ Every ideal has a candidate list: blocks whose predecessors all belong to it. It
 never add an earlier one of the same list, so no ideal is met twice and none needs to be looked up.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+from placement_gym.arrays import FloatArray, IntArray
 
 
 class Tensors(NamedTuple):
@@ -46,6 +50,19 @@ class Ideals(NamedTuple):
     barred: np.ndarray
     memory_bytes: np.ndarray
     cut_s: np.ndarray
+
+
+def rows_of(row: NDArray[np.integer], value: NDArray[np.integer], n_rows: int) -> tuple[IntArray, IntArray]:
+    """(start int32 [n_rows + 1], the values of each row one after the other, int32)."""
+    start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))]).astype(np.int32)
+    return start, value[np.argsort(row, kind="stable")].astype(np.int32)
+
+
+def tensors_of(seconds: FloatArray, tensor_blocks: Sequence[Sequence[int]], n_blocks: int) -> Tensors:
+    """The tensors as arrays, from the blocks that make or read each."""
+    owner = np.repeat(np.arange(len(seconds)), [len(known) for known in tensor_blocks])
+    known = np.fromiter((v for group in tensor_blocks for v in group), dtype=np.int32, count=len(owner))
+    return Tensors(seconds, *rows_of(owner, known, len(seconds)), *rows_of(known, owner, n_blocks))
 
 
 @njit(cache=True, nogil=True)

@@ -1,11 +1,202 @@
-"""Latency programme (being written)."""
+"""Single-sample latency as a programme (Tarnawski et al., NeurIPS 2020, appendix), between two dynamic programmes."""
 
-from placement_gym.arrays import IntArray
+import time
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.baselines.latency_bounds import OutOfTimeError, Stagewise
 from placement_gym.baselines.linear_program import Solver
+from placement_gym.baselines.placement_model import PlacementModel, serial_s
 from placement_gym.baselines.result import Answer
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s
+from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, fastest_op_time_s, t_level_s
+from placement_gym.units import Units
+
+# Share of the time limit for the two dynamic programmes.
+STAGES_SHARE = 0.5
+# Above this share of the best value a bound is called a proof.
+TOLERANCE = 1e-6
 
 
 def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, subgraphs: int) -> Answer:
-    """Being written."""
-    raise NotImplementedError
+    """The placement of least latency with up to `subgraphs` contiguous subgraphs on each accelerator.
+
+    1. A dynamic programme over ideals finds a placement in which parts follow each other, and another one a lower
+    bound (`latency_bounds.Stagewise`); where the two meet, that is all. 2. The programme of the paper goes on from
+    there. An op's result is there when its subgraph is done or, on a CPU, its own time after its last input;
+    conditional rows take the place of big-M where the solver knows them, and what must precede and follow each op is
+    added. Subgraphs are contiguous, since none can start before what it waits for has ended.
+
+    Args:
+        problem: Any; without subgraphs of their own ops on CPUs take turns on nothing.
+        solver: Solver and limits.
+        start: int32 [n_ops], a feasible placement whose subgraphs do not wait for each other in a circle, or None.
+        subgraphs: Most subgraphs of an accelerator.
+
+    Raises:
+        InvalidOption: `start` has more subgraphs.
+    """
+    if start is not None and _n_subgraphs(problem, start) > subgraphs:
+        raise InvalidOption(
+            f"the start has {_n_subgraphs(problem, start)} subgraphs on an accelerator, not {subgraphs}"
+        )
+    began = time.perf_counter()
+    best, bound = _staged(problem, start, subgraphs, began + STAGES_SHARE * solver.time_limit_s)
+    if best is not None and bound >= latency_s(problem, best) * (1 - max(TOLERANCE, solver.gap)):
+        return Answer(best, bound, True)
+    model = _LatencyModel(problem, best, subgraphs, bound)
+    left = solver.time_limit_s - (time.perf_counter() - began)
+    solved = model.placement.program.solve(replace(solver, time_limit_s=max(left, 0.01 * solver.time_limit_s)))
+    if solved.values is None:
+        return Answer(best, max(bound, solved.bound) if best is not None else bound, solved.proven)
+    op_device, op_subgraph = model.found(solved.values)
+    answer = Answer(op_device, max(bound, solved.bound), solved.proven, op_subgraph)
+    try:
+        better = best is None or latency_s(problem, op_device, op_subgraph) <= latency_s(problem, best)
+    except InfeasiblePlacement:
+        # Subgraphs that take no time at all may wait for each other in a circle; the bound holds all the same.
+        better = False
+    return answer if better else replace(answer, op_device=best, op_subgraph=None, proven=False)
+
+
+def _n_subgraphs(problem: Problem, op_device: IntArray) -> int:
+    """Most contiguous subgraphs on one accelerator."""
+    pieces = contiguous_pieces(problem, op_device)[pays_for_transfers(problem)[op_device]]
+    return int(pieces.max(initial=-1)) + 1
+
+
+def _staged(problem: Problem, start: IntArray | None, subgraphs: int, deadline: float) -> tuple[IntArray | None, float]:
+    """(the best placement known, a lower bound), by dynamic programming where that applies."""
+    best, bound = start, lower_bound_s(problem, "latency")
+    try:
+        upper = serial_s(problem) if best is None else latency_s(problem, best)
+        whole = Stagewise.whole(problem)
+        found = None if whole is None else whole.placement(upper, deadline)
+        if found is not None and infeasibility(problem, found) is None and latency_s(problem, found) < upper:
+            best, upper = found, latency_s(problem, found)
+        relaxed = Stagewise.relaxed(problem, subgraphs)
+        if relaxed is not None:
+            bound = max(bound, relaxed.lower_bound_s(upper, deadline))
+    except OutOfTimeError:
+        pass
+    return best, bound
+
+
+class _LatencyModel:
+    """The programme under construction; places are the subgraphs of accelerators, then the CPUs."""
+
+    def __init__(self, problem: Problem, start: IntArray | None, subgraphs: int, bound: float) -> None:
+        pays = pays_for_transfers(problem)
+        self.problem, self.subgraphs = problem, subgraphs
+        self.piece_device = [d for d in np.flatnonzero(pays).tolist() for _ in range(subgraphs)]
+        place_device = [*self.piece_device, *np.flatnonzero(~pays).tolist()]
+        units = Units.of(problem) if subgraphs == 1 else Units.single(problem)
+        self.placement = PlacementModel.of(problem, units, place_device)
+        program = self.placement.program
+        upper = serial_s(problem) if start is None else latency_s(problem, start) * (1 + 1e-12)
+        self.latency = program.seconds(upper)
+        self.result = [program.seconds(upper) for _ in range(problem.n_ops)]
+        self.begin = [program.seconds(upper) for _ in self.piece_device]
+        self.end = [program.seconds(upper) for _ in self.piece_device]
+        program.objective = [self.latency]
+        program.at_least([(1, self.latency)], bound)
+        self._add_pieces()
+        self._add_results()
+        self._add_colocation()
+        if subgraphs == 1:
+            number = self.placement.break_symmetry(
+                list(range(units.n_units)), None if start is None else units.unit_device(start)
+            )
+        else:
+            number = {d: d for d in range(problem.n_devices)}
+        if start is not None:
+            self._hint(start, number)
+
+    def _add_pieces(self) -> None:
+        """A subgraph ends when all is fetched, done and sent; those of one accelerator take turns."""
+        program = self.placement.program
+        every = np.arange(self.problem.n_ops, dtype=np.int32)
+        terms = self.placement.work(every)
+        for place, coefficient, paid in self.placement.transfers(every):
+            terms[place].append((coefficient, paid))
+        for p, device in enumerate(self.piece_device):
+            program.at_least([(1, self.end[p]), (-1, self.begin[p]), *((-c, v) for c, v in terms[p])], 0.0)
+            if p > 0 and self.piece_device[p - 1] == device:
+                program.at_least([(1, self.begin[p]), (-1, self.end[p - 1])], 0.0)
+
+    def _add_results(self) -> None:
+        """An op's result waits for its inputs, for its own time on a CPU, for the end of its subgraph elsewhere."""
+        problem, program, on = self.problem, self.placement.program, self.placement.on
+        op_unit, n_pieces = self.placement.units.op_unit, len(self.piece_device)
+        least, free = fastest_op_time_s(problem), np.zeros(problem.graph.n_edges)
+        head, tail = t_level_s(problem, least, free) + least, b_level_s(problem, least, free) - least
+        for op, result in enumerate(self.result):
+            row = on[op_unit[op]]
+            slower = [(-(seconds - float(least[op])), v) for seconds, v in self._cpu_terms(op)]
+            program.at_least([(1, result), *slower], float(head[op]))
+            # What comes after an op on an accelerator may be in its subgraph and count in its result already.
+            later = [(-float(tail[op]), v) for _, v in self._cpu_terms(op)]
+            program.at_least([(1, self.latency), (-1, result), *later], 0.0)
+            for p in range(n_pieces):
+                if p in row:
+                    program.at_least([(1, result), (-1, self.end[p])], 0.0, when=row[p])
+        fetched: dict[tuple[int, int], int] = {}
+        graph = problem.graph
+        for a, b in sorted(set(zip(graph.edge_src.tolist(), graph.edge_dst.tolist(), strict=True))):
+            row, before = on[op_unit[b]], on[op_unit[a]]
+            cpu = [(-seconds, v) for seconds, v in self._cpu_terms(b)]
+            program.at_least([(1, self.result[b]), (-1, self.result[a]), *cpu], 0.0)
+            for p in range(n_pieces) if op_unit[a] != op_unit[b] else ():
+                if p in row:
+                    if (a, p) not in fetched:
+                        fetched[a, p] = program.yes_or_no()
+                        program.at_least([(1, self.begin[p]), (-1, self.result[a])], 0.0, when=fetched[a, p])
+                    program.any_of([fetched[a, p], *([before[p]] if p in before else [])], unless=[row[p]])
+
+    def _cpu_terms(self, op: int) -> list[tuple[float, int]]:
+        """(seconds of an op on a CPU, variable that says that it is there)."""
+        row, device_of = self.placement.on[self.placement.units.op_unit[op]], self.placement.place_device
+        first = len(self.piece_device)
+        return [(float(self.problem.op_time_s[op, device_of[p]]), v) for p, v in row.items() if p >= first]
+
+    def _add_colocation(self) -> None:
+        """With several subgraphs per accelerator, ops of a group share the accelerator, not the subgraph."""
+        if self.subgraphs == 1:
+            return
+        groups, device_of = self.problem.graph.op_colocation, self.placement.place_device
+        for group in sorted(set(groups.tolist()) - {-1}):
+            members = np.flatnonzero(groups == group).tolist()
+            for a, b in pairwise([self.placement.units.op_unit[op] for op in members]):
+                for d in range(self.problem.n_devices):
+                    one, other = ([v for p, v in self.placement.on[u].items() if device_of[p] == d] for u in (a, b))
+                    program = self.placement.program
+                    program.at_least([*((1, v) for v in one), *((-1, v) for v in other)], 0)
+                    program.at_least([*((1, v) for v in other), *((-1, v) for v in one)], 0)
+
+    def _hint(self, start: IntArray, number: dict[int, int]) -> None:
+        """The placement known, with its times."""
+        devices = np.array([number[d] for d in start.tolist()], dtype=np.int32)
+        pieces = contiguous_pieces(self.problem, devices)
+        place_of = {d: p for p, d in reversed(list(enumerate(self.placement.place_device)))}
+        place = np.array([place_of[d] for d in devices.tolist()])
+        place += np.where(pays_for_transfers(self.problem)[devices], pieces, 0)
+        units = self.placement.units
+        self.placement.hint(place[units.ops[units.start[:-1]]].tolist())
+        times = result_times_s(self.problem, devices)
+        for op, variable in enumerate(self.result):
+            self.placement.program.hint[variable] = float(times[op])
+
+    def found(self, values: FloatArray) -> tuple[IntArray, IntArray | None]:
+        """(device, subgraph) of each op in a solution; subgraphs only where there may be several."""
+        place = self.placement.unit_place(values)[self.placement.units.op_unit]
+        devices = np.array(self.placement.place_device, dtype=np.int32)[place]
+        if self.subgraphs == 1:
+            return devices, None
+        return devices, np.where(place < len(self.piece_device), place % self.subgraphs, 0).astype(np.int32)

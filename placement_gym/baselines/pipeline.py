@@ -15,7 +15,7 @@ from placement_gym.baselines.blocks import Blocks
 from placement_gym.baselines.bounds import lower_bound_s
 from placement_gym.baselines.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.baselines.device_classes import DeviceClasses
-from placement_gym.baselines.ideals import Ideals, Tensors, list_ideals
+from placement_gym.baselines.ideals import Ideals, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.baselines.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem
@@ -133,10 +133,7 @@ class _Programme:
     def of(cls, problem: Problem) -> "_Programme":
         classes = DeviceClasses.of(problem)
         blocks = Blocks.of(problem, classes)
-        n_tensors = len(blocks.tensor_s)
-        owner = np.repeat(np.arange(n_tensors), [len(known) for known in blocks.tensor_blocks])
-        known = np.fromiter((v for group in blocks.tensor_blocks for v in group), dtype=np.int32, count=len(owner))
-        tensors = Tensors(blocks.tensor_s, *_rows(owner, known, n_tensors), *_rows(known, owner, blocks.n_blocks))
+        tensors = tensors_of(blocks.tensor_s, blocks.tensor_blocks, blocks.n_blocks)
         least = blocks.time_s.min(axis=1)
         per_s = UNITS / least.sum() if least.sum() > 0 else 1.0
         # The work of a block is its least time; a class does the most of it in a second where it is at its best.
@@ -172,7 +169,7 @@ class _Programme:
 
     def _list(self, pairs: IntArray, max_ideals: int) -> Ideals | None:
         n = self.blocks.n_blocks
-        successor_start, successors = _rows(pairs[:, 0], pairs[:, 1], n)
+        successor_start, successors = rows_of(pairs[:, 0], pairs[:, 1], n)
         n_before = np.bincount(pairs[:, 1], minlength=n).astype(np.int32)
         time_s, memory = self.blocks.time_s, self.blocks.memory_bytes
         count, found = list_ideals(
@@ -219,12 +216,6 @@ class _Programme:
         members = [iter(group) for group in self.classes.members]
         part_device = np.array([next(members[c]) for c in kinds.tolist()], dtype=np.int32)
         return np.ascontiguousarray(part_device[part][self.blocks.op_block])
-
-
-def _rows(row: NDArray[np.integer], value: NDArray[np.integer], n_rows: int) -> tuple[IntArray, IntArray]:
-    """(start int32 [n_rows + 1], values of each row one after the other)."""
-    start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))]).astype(np.int32)
-    return start, value[np.argsort(row, kind="stable")].astype(np.int32)
 
 
 def _kahn(n: int, pairs: IntArray, *, first_in_first_out: bool) -> Iterator[int]:
