@@ -21,8 +21,8 @@ def test_an_undocumented_metric_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_metric_belongs_to_a_family() -> None:
-    """train/, eval/ or baseline/."""
-    assert {name.partition("/")[0] for name in METRICS} == {"train", "eval", "baseline"}
+    """train/, eval/, baseline/ or instance/."""
+    assert {name.partition("/")[0] for name in METRICS} == {"train", "eval", "baseline", "instance"}
     assert all(METRICS.values())
 
 
