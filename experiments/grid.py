@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.markup import escape
@@ -14,6 +15,7 @@ from experiments.table import Row, gap, markdown, terminal
 from placement_gym.objectives import Objective
 
 MARKERS = "oDs^vPX*<>"
+TICKS = (1, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 3, 4, 5, 7, 10, 20, 50, 100, 1000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +120,46 @@ def _readable(objective: Objective) -> str:
 
 def draw_ratios(grid: Grid) -> Figure:
     """One panel per objective: a line per instance, a dot per method at its ratio to the best value there."""
-    groups, labels = grid.objective_methods(), grid.labels()
-    figure = Figure(figsize=(10, (1.2 + 0.32 * len(labels)) * len(groups) + 0.3), layout="constrained")
+    # One method alone is always the best.
+    groups = {key: methods for key, methods in grid.objective_methods().items() if len(methods) > 1}
+    groups, labels = groups or grid.objective_methods(), list(grid.labels().values())
+    figure = Figure(figsize=(10, (1.2 + 0.38 * len(labels)) * len(groups) + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     for axis, (objective, methods) in zip(panels, groups.items(), strict=True):
-        for i, method in enumerate(methods):
-            shown = [
-                (grid.rows[name, method].objective_s, grid.best_s(name, methods), line)
-                for line, name in enumerate(grid.instances)
-                if math.isfinite(grid.rows[name, method].objective_s)
-            ]
-            ratios = [value / best if best > 0 else 1.0 for value, best, _ in shown]
-            # Dots of equal ratio would hide each other.
-            shift = 0.5 * (i / max(1, len(methods) - 1) - 0.5)
-            heights = [line + shift for *_, line in shown]
-            marker = MARKERS[i % len(MARKERS)]
-            axis.plot(ratios, heights, marker, label=method, markersize=6, alpha=0.85, color=f"C{i % 10}")
-        axis.set_yticks(range(len(labels)), list(labels.values()))
+        highest = max(_draw_method(axis, grid, methods, i) for i in range(len(methods)))
+        axis.set_yticks(range(len(labels)), labels)
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.set_xscale("log")
+        axis.set_xlim(0.98, max(1.1, highest * 1.05))
+        axis.set_xticks(_ticks(max(1.1, highest)))
+        axis.set_xticks([], minor=True)
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="x", which="minor", labelsize="x-small")
-        axis.grid(axis="both", which="both", alpha=0.25)
+        axis.grid(alpha=0.25)
         axis.set_xlabel(f"{_readable(objective)} over the best found (log)")
         axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _ticks(highest: float) -> list[float]:
+    """Round ratios up to the highest one, far enough apart to be read on a logarithmic axis."""
+    chosen = [1.0]
+    for tick in TICKS:
+        if tick <= highest and math.log(tick / chosen[-1]) >= math.log(highest) / 14:
+            chosen.append(float(tick))
+    return chosen
+
+
+def _draw_method(axis: Axes, grid: Grid, methods: Sequence[str], i: int) -> float:
+    """The dots of the i-th method; returns its largest ratio, 1 if it has none."""
+    # Dots of equal ratio would hide each other.
+    shift = 0.7 * ((i + 0.5) / len(methods) - 0.5)
+    heights, ratios = [], []
+    for line, name in enumerate(grid.instances):
+        value, best = grid.rows[name, methods[i]].objective_s, grid.best_s(name, methods)
+        if math.isfinite(value):
+            heights.append(line + shift)
+            ratios.append(value / best if best > 0 else 1.0)
+    marker = MARKERS[i % len(MARKERS)]
+    axis.plot(ratios, heights, marker, label=methods[i], markersize=6, alpha=0.85, color=f"C{i % 10}")
+    return max(ratios, default=1.0)
