@@ -93,6 +93,7 @@ class Task:
         instance: Where the problem comes from.
         problem: What is placed.
         rule: The simulator's rule.
+        baselines: The methods, by name.
         folder: Where its results go.
         config: The whole resolved configuration, with the instance.
         recorded: What the folder held at the start.
@@ -101,6 +102,7 @@ class Task:
     instance: Instance
     problem: Problem
     rule: Rule
+    baselines: dict[str, build.Baseline]
     folder: RunFolder
     config: dict[str, Any]
     recorded: Sequence[RecordedAt]
@@ -109,11 +111,12 @@ class Task:
     def of(cls, config: DictConfig, root: RunFolder, instance: Instance) -> "Task":
         """Reads the instance and what is recorded of it."""
         own = config_of(config, instance)
-        problem = build.build_problem(own)
+        problem, rule = build.build_problem(own), build.build_rule(own)
+        baselines = build.build_baselines(own, rule)
         folder = folder_of(root, instance, problem)
         write_text(folder.config, OmegaConf.to_yaml(own, resolve=True))
         recorded = record.read(folder.records) if folder.records.exists() else []
-        return cls(instance, problem, build.build_rule(own), folder, build.plain(own), recorded)
+        return cls(instance, problem, rule, baselines, folder, build.plain(own), recorded)
 
     def finished(self, method: str) -> Record | None:
         """The newest record of the method as it is configured now, under this rule: it is not run again."""
@@ -136,10 +139,12 @@ class Task:
         # A human expert has not split every network.
         return "" if path is None or Path(path).exists() else "no file"
 
-    def solve(self, method: str, solve: build.Baseline) -> tuple[Row, str]:
+    def solve(self, method: str) -> tuple[Row, str]:
         """Runs and records one method; the line of the table, and why there is no result if there is none."""
         try:
-            made = solve_and_record(method, solve, self.problem, self.folder, verb="solve", config=self.config)
+            made = solve_and_record(
+                method, self.baselines[method], self.problem, self.folder, verb="solve", config=self.config
+            )
         except (InfeasiblePlacement, InvalidProblem, MissingDependency) as error:
             # One that cannot solve this instance says nothing about the others; any other error is a mistake to mend.
             return nothing_found(method, status=short(error)), one_line(error)
@@ -188,14 +193,13 @@ class Campaign:
             for instance in instances:
                 progress.update(bar, description=f"reading {instance.name}")
                 task = Task.of(self._config, self._root, instance)
-                solvers = build.build_baselines(config_of(self._config, instance), task.rule)
-                for method, solve in solvers.items():
+                for method in methods:
                     progress.update(bar, description=f"{method} on {instance.name}")
-                    self.rows[instance.name, method] = self._row(task, method, solve)
+                    self.rows[instance.name, method] = self._row(task, method)
                     progress.advance(bar)
         return Grid(tuple(instance.name for instance in instances), tuple(methods), self.rows)
 
-    def _row(self, task: Task, method: str, solve: build.Baseline) -> Row:
+    def _row(self, task: Task, method: str) -> Row:
         left_out, before = task.left_out(method), task.finished(method)
         if left_out:
             return nothing_found(method, status=left_out)
@@ -203,9 +207,9 @@ class Campaign:
             self.n_recorded += 1
             return row_of_record(before)
         if method not in self._warm:
-            warm_up(solve)
+            warm_up(task.baselines[method])
             self._warm.add(method)
-        row, reason = task.solve(method, solve)
+        row, reason = task.solve(method)
         said = said_of(task.instance.name, row, reason)
         self._console.print(said, highlight=False, markup=False, soft_wrap=True)
         return row
