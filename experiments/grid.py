@@ -87,9 +87,8 @@ def on_terminal(grid: Grid) -> list[Table]:
 
     tables = []
     for objective, methods in grid.objective_methods().items():
-        title = f"{_readable(objective)} (ms); bold: the best; *: no placement of the method's kind is better"
         lines = [(escape(label), *cells) for label, *cells in grid.values(methods, marked)]
-        tables.append(terminal(title, _headings(methods), lines))
+        tables.append(terminal(f"{_readable(objective)} (ms)", _headings(methods), lines))
     return tables
 
 

@@ -65,9 +65,17 @@ def find_instances(folder: Path, pattern: str) -> list[Instance]:
 
 
 def config_of(config: DictConfig, instance: Instance) -> DictConfig:
-    """The configuration with `instance` set, which workload and baselines refer to."""
+    """The configuration with `instance` set, which workload and baselines refer to.
+
+    Raises:
+        InvalidOption: The workload does not, so that it would be the same one for every file.
+    """
     own = copy.deepcopy(config)
     own.instance.path, own.instance.stem = str(instance.path), instance.path.stem
+    if OmegaConf.to_container(own.workload, resolve=True) == OmegaConf.to_container(config.workload, resolve=True):
+        raise InvalidOption(
+            "instances is set but the workload does not read them; expected workload.path=${instance.path}"
+        )
     return own
 
 
@@ -246,6 +254,7 @@ def run(config: DictConfig) -> int:
         console.print(f"{campaign.n_recorded} of {len(grid.rows)} were recorded before", highlight=False)
     for shown in on_terminal(grid):
         console.print(shown)
+    console.print("bold: the best of its line; *: no placement of the method's kind is better", highlight=False)
     write_text(root.table, as_markdown(grid))
     save_png(draw_ratios(grid), root.ratios)
     console.print(f"wrote {root.path}/: {root.table.name}, {root.ratios.name}, records by instance", highlight=False)

@@ -255,6 +255,12 @@ def test_a_folder_without_instances_is_one_clear_error(workbench: Path, capsys: 
     assert not OUT.exists()
 
 
+def test_a_workload_that_reads_no_instance_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be the same problem under every name."""
+    assert _solve(folder, CHEAP, f"workload.path={folder / 'throughput-inputs/LayerGraphs/chain.json'}") == 1
+    assert "expected workload.path=${instance.path}" in capsys.readouterr().err
+
+
 def test_instances_are_sorted_and_named_by_their_path(folder: Path) -> None:
     """Below the folder, without the suffix; two of one name are refused, and so is a pattern from the root."""
     assert [instance.name for instance in find_instances(folder / "throughput-inputs", "*/*.json")] == [
