@@ -164,7 +164,7 @@ def short(error: InfeasiblePlacement | InvalidProblem | MissingDependency) -> st
     if isinstance(error, InfeasiblePlacement):
         return "infeasible"
     if isinstance(error, MissingDependency):
-        package = error.__cause__.name if isinstance(error.__cause__, ImportError) else None
+        package = (error.__cause__.name or "").partition(".")[0] if isinstance(error.__cause__, ImportError) else ""
         return f"missing {package or 'package'}"
     return "unsuited"
 
