@@ -1,6 +1,6 @@
 """build: a configuration turned into problem, environment, agent and baselines."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from agents.agent import Agent
-from placement_gym.baselines import Result
+from placement_gym.baselines import BASELINES, Result
 from placement_gym.cluster import Cluster
 from placement_gym.errors import InvalidOption, InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
@@ -61,13 +61,20 @@ def build_rule(config: DictConfig) -> Rule:
 def build_baselines(config: DictConfig, rule: Rule) -> dict[str, Baseline]:
     """The functions under `config.baseline`, by name, waiting for a problem.
 
+    An experiment may set options of a baseline that the command line leaves out: such a section has no `_target_`.
+
     Raises:
-        InvalidOption: None is configured.
+        InvalidOption: None is configured, or options of an unknown one.
     """
-    if not config.get("baseline"):
+    found: dict[str, Baseline] = {}
+    for name, section in (config.get("baseline") or {}).items():
+        if "_target_" in section:
+            found[name] = partial(instantiate(section, _convert_="all"), rule=rule)
+        elif name not in BASELINES:
+            raise InvalidOption(unknown_name("baseline", name, BASELINES))
+    if not found:
         raise InvalidOption("no baseline is configured; expected baseline=<name> or baseline=[<name>,<name>]")
-    found: Mapping[str, Baseline] = instantiate(config.baseline, _convert_="all")
-    return {name: partial(function, rule=rule) for name, function in found.items()}
+    return found
 
 
 def build_vector_env(config: DictConfig, problem: Problem, rule: Rule) -> gym.vector.VectorEnv[Any, Any, Any]:

@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "learning_curve.png"
 
     @property
+    def ratios(self) -> Path:
+        """Each method's ratio to the best value, for many instances."""
+        return self.path / "ratios.png"
+
+    @property
     def table(self) -> Path:
         """The final table."""
         return self.path / "table.md"

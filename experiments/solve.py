@@ -3,109 +3,26 @@
 python -m experiments.solve baseline=heft workload=pytorch cluster=4xp100_pcie
 python -m experiments.solve baseline=[heft,simulated_annealing] baseline.simulated_annealing.simulator_calls=200000
 python -m experiments.solve -m baseline=heft,m_etf seed=0,1,2
+python -m experiments.solve experiment=dnn_partitioning_throughput
 """
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Sequence
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from experiments import build, record, table
-from experiments.build import Baseline
+from experiments import build, instances, table
+from experiments.baselines import run_baselines
 from experiments.command import command
 from experiments.folder import RunFolder
-from experiments.record import Effort, Record
-from experiments.table import Row, row_of_record
+from experiments.table import Row
 from experiments.tracking import Tracker
-from placement_gym.baselines import Result, lower_bound_s
-from placement_gym.errors import InfeasiblePlacement, PlacementGymError
+from placement_gym.baselines import lower_bound_s
+from placement_gym.errors import InfeasiblePlacement
 from placement_gym.files import write_text
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
-from placement_gym.workloads import layered
-
-
-def run_baselines(
-    problem: Problem,
-    baselines: Mapping[str, Baseline],
-    folder: RunFolder,
-    *,
-    verb: str,
-    config: Mapping[str, Any],
-    console: Console,
-    by_makespan: bool = False,
-) -> list[Row]:
-    """Runs each baseline once; every result is checked, recorded and returned as a line of the table.
-
-    `by_makespan`: results of methods with another objective are compared by their simulated makespan too.
-    """
-    rows = []
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("baselines: {task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        line = progress.add_task("", total=None)
-        for name, solve in baselines.items():
-            progress.update(line, description=f"compiling {name}")
-            # On a machine's first run Numba compiles; that is not the baseline's time. What is made for one workload
-            # (an expert's split) may refuse this one.
-            with suppress(PlacementGymError):
-                solve(layered(n_ops=4, n_devices=2))
-            progress.update(line, description=name)
-            try:
-                result = solve(problem)
-            except InfeasiblePlacement:
-                # No single device holds every model: that is an answer, which the table shows.
-                rows.append(nothing_found(name))
-                continue
-            result.schedule.check()
-            made = Record.of(
-                result.schedule,
-                verb=verb,
-                method=name,
-                effort=effort_of(result),
-                problem_file=folder.problem.name,
-                config=config,
-            )
-            record.append(folder.records, made)
-            rows.append(row_of_record(made, by_makespan=by_makespan))
-    return rows
-
-
-def effort_of(result: Result) -> Effort:
-    """What a baseline says about its own result."""
-    return Effort(
-        lower_bound_s=result.lower_bound,
-        simulator_calls=result.simulator_calls,
-        seconds=result.runtime_s,
-        seed=result.seed,
-        status=result.status,
-        objective=result.objective_name,
-        op_subgraph=result.op_subgraph,
-    )
-
-
-def nothing_found(method: str, *, is_baseline: bool = True) -> Row:
-    """The line of a method that found no feasible placement."""
-    return Row(
-        method=method,
-        objective="makespan",
-        objective_s=math.inf,
-        lower_bound_s=0.0,
-        simulator_calls=0,
-        seconds=0.0,
-        status="infeasible",
-        is_baseline=is_baseline,
-    )
 
 
 def by_objective(rows: Sequence[Row]) -> dict[Objective, list[Row]]:
@@ -124,7 +41,9 @@ def describe(problem: Problem, rule: object) -> str:
 
 
 def run(config: DictConfig) -> int:
-    """Runs the configured baselines, writes records and the table."""
+    """Runs the configured baselines on the workload, or on every instance; writes records and the table."""
+    if config.instances is not None:
+        return instances.run(config)
     console = table.wide_console()
     folder = RunFolder.of_hydra()
     rule = build.build_rule(config)

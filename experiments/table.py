@@ -60,8 +60,17 @@ def row_of_record(record: Record, *, by_makespan: bool = False) -> Row:
         simulator_calls=record.simulator_calls,
         seconds=record.seconds,
         status=record.status if own else "feasible",
-        is_baseline=record.method.partition(" (")[0] in BASELINES,
+        is_baseline=is_baseline(record),
     )
+
+
+def is_baseline(record: Record) -> bool:
+    """Whether a solver found it: the name is a baseline's, or a key of `baseline` in the configuration.
+
+    A key need not be the function's name: two entries may call one function with other options.
+    """
+    name = record.method.partition(" (")[0]
+    return name in BASELINES or name in (record.config.get("baseline") or ())
 
 
 def number(value: float) -> str:
@@ -84,12 +93,12 @@ def cells(rows: Sequence[Row], lower_bound_s: float | None) -> list[tuple[str, .
     lines: list[tuple[str, ...]] = []
     for row in sorted(rows, key=lambda row: row.objective_s):
         status = "" if row.status in ("feasible", "budget_exhausted") else row.status.replace("_", " ")
-        other = f"{row.simulator_calls:,}" if row.objective == "makespan" else _gap(row)
+        other = f"{row.simulator_calls:,}" if row.objective == "makespan" else gap(row)
         lines.append((row.method, *times(row.objective_s), other, f"{row.seconds:,.2f}", status))
     return lines if lower_bound_s is None else [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
 
 
-def _gap(row: Row) -> str:
+def gap(row: Row) -> str:
     """What the method itself has left open, in percent of its value."""
     if row.status not in ("optimal", "limit_reached"):
         return ""
@@ -104,7 +113,7 @@ def terminal(
     # In most tables no status says anything; without the column they fit 80 columns.
     shown = [i for i, name in enumerate(headings) if name != "status" or any(line[i] for line in lines)]
     for heading in (headings[i] for i in shown):
-        justify: Literal["left", "right"] = "left" if heading in ("method", "status") else "right"
+        justify: Literal["left", "right"] = "left" if heading in ("method", "instance", "status") else "right"
         table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=True)
     for line in lines:
         table.add_row(*(line[i] for i in shown), style="bold" if line[0] in bold else None)

@@ -1,6 +1,7 @@
 """Tracker: learning curves and results, to JSONL always and to Weights & Biases offline unless told otherwise."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ METRICS: dict[str, str] = {
     "baseline/<name>/simulator_calls": "placements that the baseline simulated",
     "baseline/<name>/seconds": "seconds that the baseline took",
     "baseline/lower_bound_s": "no placement is faster",
+    "instance/<name>/<method>/<objective>_s": "what a baseline found on one of many instances (a summary value; absent "
+    "where it found nothing): makespan_s, max_load_s, gpipe_load_s or latency_s, whichever it minimises",
+    "instance/table": "all of them in one table, with seconds, lower bound and status",
 }
 
 
@@ -160,6 +164,22 @@ class Tracker:
             self._run.summary[f"baseline/{row.method}/{row.objective}_s"] = row.objective_s
             for name in ("simulator_calls", "seconds"):
                 self._run.summary[f"baseline/{row.method}/{name}"] = getattr(row, name)
+
+    def instances(self, rows: Mapping[tuple[str, str], Row]) -> None:
+        """Results by (instance, method): summary values and one table."""
+        if self._run is None:
+            return
+        import wandb
+
+        columns = ["instance", "method", "objective", "objective_s", "lower_bound_s", "seconds", "status"]
+        data = []
+        for (instance, method), row in rows.items():
+            found = math.isfinite(row.objective_s)
+            if found:
+                self._run.summary[f"instance/{instance}/{method}/{row.objective}_s"] = row.objective_s
+            values = (row.objective, row.objective_s, row.lower_bound_s, row.seconds) if found else (None,) * 4
+            data.append([instance, method, *values, row.status])
+        self._run.log({"instance/table": wandb.Table(columns=columns, data=data)})
 
     def finish(self, rows: Sequence[Row], lower_bound_s: float) -> None:
         """The final table, the charts that were written into the folder, and the curve with horizontal lines."""

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from agents.agent import Agent, Update
 from experiments import build
+from experiments.baselines import nothing_found, run_baselines
 from experiments.command import command
 from experiments.curves import draw, save_png
 from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
-from experiments.solve import describe, nothing_found, run_baselines
+from experiments.solve import describe
 from experiments.table import Row, cells, headings, markdown, row_of_record, terminal, verdict, wide_console
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import lower_bound_s, simulated_annealing

@@ -1,11 +1,16 @@
 """Tracking: documented names only, JSONL that survives a kill, curves that can be rewound."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from experiments.folder import RunFolder
+from experiments.table import Row
 from experiments.tracking import CALLS, METRICS, Tracker, TrackingConfig, read_metrics, rewind_metrics
 from placement_gym.errors import InvalidFile, InvalidOption
 
@@ -21,8 +26,8 @@ def test_an_undocumented_metric_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_metric_belongs_to_a_family() -> None:
-    """train/, eval/ or baseline/."""
-    assert {name.partition("/")[0] for name in METRICS} == {"train", "eval", "baseline"}
+    """train/, eval/, baseline/ or instance/."""
+    assert {name.partition("/")[0] for name in METRICS} == {"train", "eval", "baseline", "instance"}
     assert all(METRICS.values())
 
 
@@ -49,3 +54,25 @@ def test_rewinding_drops_what_the_resumed_run_makes_again(tmp_path: Path) -> Non
     path.write_text("".join(json.dumps({CALLS: calls}) + "\n" for calls in (64, 128, 192)))
     rewind_metrics(path, 128)
     assert read_metrics(path) == [{CALLS: 64}, {CALLS: 128}]
+
+
+def test_results_of_instances_are_summary_values_and_a_table(tmp_path: Path) -> None:
+    """Under their documented names; a method that found nothing is in the table only."""
+    logged: dict[str, Any] = {}
+    with _tracker(tmp_path) as tracker:
+        tracker._run = SimpleNamespace(summary={}, log=logged.update, finish=lambda **_: None)
+        found = Row(
+            method="exact_dp",
+            objective="max_load",
+            objective_s=0.5,
+            lower_bound_s=0.5,
+            simulator_calls=1,
+            seconds=1.0,
+            status="optimal",
+            is_baseline=True,
+        )
+        nothing = replace(found, method="metis", objective_s=math.inf, status="infeasible")
+        tracker.instances({("layers/bert", "exact_dp"): found, ("layers/bert", "metis"): nothing})
+        assert tracker._run.summary == {"instance/layers/bert/exact_dp/max_load_s": 0.5}
+    assert [row[-1] for row in logged["instance/table"].data] == ["optimal", "infeasible"]
+    assert "instance/table" in METRICS
