@@ -1,7 +1,8 @@
 """LinearProgram: yes-or-no variables, seconds and linear rows, solved by OR-Tools CP-SAT or by HiGHS."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -163,11 +164,8 @@ def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     for v, value in program.hint.items():
         model.add_hint(variables[v], round(value) if program.upper[v] is None else math.floor(value * per_s))
     engine = cp_model.CpSolver()
-    engine.parameters.max_time_in_seconds = solver.time_limit_s
-    engine.parameters.num_workers = solver.workers
-    engine.parameters.random_seed = solver.seed
     engine.parameters.relative_gap_limit = solver.gap
-    status = engine.solve(model)
+    status = run_cp_sat(engine, model, solver)
     if status == cp_model.INFEASIBLE:
         return Solved(None, math.inf, True)
     bound = max(0.0, engine.best_objective_bound) / per_s
@@ -176,6 +174,29 @@ def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     scale = [1.0 if u is None else per_s for u in program.upper]
     values = np.array([engine.value(v) for v in variables], dtype=np.float64) / np.array(scale)
     return Solved(values, bound, status == cp_model.OPTIMAL)
+
+
+def run_cp_sat(engine: Any, model: Any, solver: Solver, callback: Any = None) -> Any:  # noqa: ANN401  (CP-SAT has no types)
+    """Solves within the limits, and returns CP-SAT's status; Ctrl-C ends the search and is raised again."""
+    engine.parameters.max_time_in_seconds = solver.time_limit_s
+    engine.parameters.num_workers = solver.workers
+    engine.parameters.random_seed = solver.seed
+    # By default it takes Ctrl-C for a time limit that is over, and what called it never knows.
+    engine.parameters.catch_sigint_signal = False
+    return _interruptible(lambda: engine.solve(model, callback), engine.stop_search)
+
+
+def _interruptible(run: Callable[[], Any], stop: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """What `run` returns; Python hears of Ctrl-C only while the solver is in another thread."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(run)
+        try:
+            while not future.done():
+                wait([future], timeout=0.2)
+        except KeyboardInterrupt:
+            stop()
+            raise
+        return future.result()
 
 
 def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int], int]:
@@ -220,7 +241,9 @@ def _highs(program: LinearProgram, solver: Solver) -> Solved:
         index = np.array(list(program.hint), dtype=np.int32)
         value = np.array([h * (1.0 if program.upper[v] is None else per_s) for v, h in program.hint.items()])
         engine.setSolution(len(index), index, value)
-    engine.run()
+    # It hears of the interrupt at its callbacks only.
+    engine.HandleUserInterrupt = True
+    _interruptible(engine.run, engine.cancelSolve)
     status, info = engine.getModelStatus(), engine.getInfo()
     if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
         return Solved(None, math.inf, True)

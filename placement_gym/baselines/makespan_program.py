@@ -2,14 +2,14 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.bounds import lower_bound_s
-from placement_gym.baselines.linear_program import Solver
+from placement_gym.baselines.linear_program import Solver, run_cp_sat
 from placement_gym.baselines.makespan_grid import Grid
 from placement_gym.baselines.makespan_model import OpModel
 from placement_gym.baselines.makespan_ports import add_port_rules
@@ -116,16 +116,16 @@ def solve_makespan(judge: Judge, solver: Solver, *, start: IntArray | None) -> A
     solver.check_installed()
     from ortools.sat.python import cp_model
 
-    deadline, seed = time.perf_counter() + solver.time_limit_s, solver.seed
+    deadline = time.perf_counter() + solver.time_limit_s
     best = Incumbent(judge, Units.of(judge.problem))
     if start is not None:
         best.offer(np.ascontiguousarray(start, dtype=np.int32))
     else:
-        _offer_random(best, seed)
+        _offer_random(best, solver.seed)
     bound = lower_bound_s(judge.problem)
     done = max(solver.gap, TOLERANCE)
     while bound < best.makespan_s * (1 - done) and time.perf_counter() < deadline:
-        bound = max(bound, _round(best, done, deadline, solver.workers, seed, cp_model))
+        bound = max(bound, _round(best, done, deadline, solver, cp_model))
     bound = min(bound, best.makespan_s)
     if math.isinf(bound):
         return Answer(None, 0.0, True)
@@ -151,7 +151,7 @@ def _serial_s(judge: Judge) -> float:
     return float(work.sum() + transfer.sum()) or 1.0
 
 
-def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int, cp_model: Any) -> float:  # noqa: ANN401
+def _round(best: Incumbent, gap: float, deadline: float, solver: Solver, cp_model: Any) -> float:  # noqa: ANN401
     """One search for a placement better than the best by `gap`; returns a bound on the placements not seen before it.
 
     What it returns is a bound on all placements together with the makespan of the best, since what was ruled out was
@@ -174,9 +174,7 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
         ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
     ops.model.minimize(ops.makespan)
     engine = cp_model.CpSolver()
-    engine.parameters.max_time_in_seconds = max(deadline - time.perf_counter(), 0.01)
-    engine.parameters.num_workers = workers
-    engine.parameters.random_seed = seed
+    limits = replace(solver, time_limit_s=max(deadline - time.perf_counter(), 0.01))
 
     class Proposals(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
         """Simulates every placement that the solver comes by."""
@@ -186,7 +184,7 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
             best.propose(tuple(row.index(True) for row in places))
 
     retry = bool(best.seen)
-    status = engine.solve(ops.model, Proposals())
+    status = run_cp_sat(engine, ops.model, limits, Proposals())
     if status == cp_model.MODEL_INVALID:
         raise AssertionError(ops.model.validate())
     if status == cp_model.INFEASIBLE:
@@ -195,5 +193,5 @@ def _round(best: Incumbent, gap: float, deadline: float, workers: int, seed: int
         happens = [one for one in transfers.transfers if engine.boolean_value(one.present)]
         starts_s = {one.edge: engine.value(one.start) * grid.unit_s for one in happens}
         best.learn(starts_s, 1e-6 * longest_s)
-    best.polish(seed)
+    best.polish(solver.seed)
     return min(float(engine.best_objective_bound) * grid.unit_s * (1 - 1e-15), beyond_s)

@@ -52,7 +52,9 @@ def folder(workbench: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _solve(folder: Path, *overrides: str) -> int:
-    arguments = [f"instances.folder={folder}", "tracking.wandb=disabled", *overrides]
+    # The integer programmes are many and slow, and tested where they are.
+    without = ["~baseline.ilp", "~baseline.ilp_free", "~baseline.ilp_gpipe"]
+    arguments = [f"instances.folder={folder}", "tracking.wandb=disabled", *without, *overrides]
     return solve.main(["experiment=dnn_partitioning_throughput", *arguments])
 
 
