@@ -1,13 +1,17 @@
 """LinearProgram: yes-or-no variables, seconds and linear rows, solved by OR-Tools CP-SAT or by HiGHS."""
 
+import importlib.util
 import math
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import InvalidOption, MissingDependency, unknown_name
@@ -55,15 +59,11 @@ class Solver:
 
     def check_installed(self) -> None:
         """Raises MissingDependency unless the solver's package is there."""
-        try:
-            if self.name == "cp_sat":
-                from ortools.sat.python import cp_model  # noqa: F401
-            else:
-                import highspy  # noqa: F401
-        except ImportError as error:
+        if importlib.util.find_spec(PACKAGES[self.name]) is None:
+            missing = ModuleNotFoundError(f"No module named {PACKAGES[self.name]!r}", name=PACKAGES[self.name])
             raise MissingDependency(
                 f"the solver {self.name} needs the package {PACKAGES[self.name]}: pip install placement-gym[exact]"
-            ) from error
+            ) from missing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,73 +219,21 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
 
 
 def _highs(program: LinearProgram, solver: Solver) -> Solved:
-    """HiGHS on the program as it is, within its tolerance of 1e-9 of a unit of time that makes seconds about 1,000."""
-    import highspy
+    """HiGHS in a process of its own: OR-Tools brings another version of its library, and one process loads only one.
 
-    # Seconds are brought to a size at which the solver's absolute tolerances are small beside them.
-    largest = max((u for u in program.upper if u is not None), default=1.0)
-    per_s = 1e3 / max(largest, TINY_S)
-    upper = np.array([1.0 if u is None else u * per_s for u in program.upper])
-    cost = np.zeros(len(upper))
-    cost[program.objective] = 1.0
-    engine = highspy.Highs()
-    engine.setOptionValue("output_flag", False)
-    engine.setOptionValue("time_limit", solver.time_limit_s)
-    engine.setOptionValue("mip_rel_gap", max(solver.gap, 1e-9))
-    engine.setOptionValue("threads", solver.workers)
-    engine.setOptionValue("random_seed", solver.seed)
-    engine.setOptionValue("mip_feasibility_tolerance", 1e-9)
-    engine.setOptionValue("primal_feasibility_tolerance", 1e-9)
-    engine.passModel(_highs_model(program, per_s, upper, cost, highspy))
-    if program.hint:
-        index = np.array(list(program.hint), dtype=np.int32)
-        value = np.array([h * (1.0 if program.upper[v] is None else per_s) for v, h in program.hint.items()])
-        engine.setSolution(len(index), index, value)
-    # It hears of the interrupt at its callbacks only.
-    engine.HandleUserInterrupt = True
-    _interruptible(engine.run, engine.cancelSolve)
-    status, info = engine.getModelStatus(), engine.getInfo()
-    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
-        return Solved(None, math.inf, True)
-    bound = max(0.0, float(info.mip_dual_bound)) / per_s
-    if info.primal_solution_status != highspy.kSolutionStatusFeasible:
-        return Solved(None, bound if math.isfinite(bound) else 0.0, False)
-    scale = np.array([1.0 if u is None else per_s for u in program.upper])
-    values: NDArray[np.float64] = np.array(engine.getSolution().col_value) / scale
-    return Solved(values, bound * (1 - 1e-9), status == highspy.HighsModelStatus.kOptimal)
-
-
-def _unconditional(program: LinearProgram, row: Row) -> tuple[list[float], list[int], float]:
-    """The row with a large coefficient that switches it off where its condition is no (big-M)."""
-    if row.when is None:
-        return row.coefficients, row.variables, row.least
-    uppers = [1.0 if (u := program.upper[v]) is None else u for v in row.variables]
-    lowest = math.fsum(min(0.0, c * u) for c, u in zip(row.coefficients, uppers, strict=True))
-    large = max(0.0, row.least - lowest)
-    return [*row.coefficients, -large], [*row.variables, row.when], row.least - large
-
-
-def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatArray, highspy: Any) -> Any:  # noqa: ANN401
-    """The model object of HiGHS; a row with seconds counts in its unit of time."""
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = len(upper), len(program.rows)
-    model.col_cost_, model.col_lower_, model.col_upper_ = cost, np.zeros(len(upper)), upper
-    kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-    model.integrality_ = [kinds[u is None] for u in program.upper]
-    start: list[int] = [0]
-    index: list[int] = []
-    value: list[float] = []
-    least: list[float] = []
-    for coefficients, members, low in (_unconditional(program, row) for row in program.rows):
-        with_seconds = [program.upper[v] is not None for v in members]
-        scale = per_s if any(with_seconds) else 1.0 / max(1.0, *map(abs, coefficients))
-        index += members
-        value += [c if seconds else c * scale for c, seconds in zip(coefficients, with_seconds, strict=True)]
-        start.append(len(index))
-        least.append(low * scale)
-    model.row_lower_, model.row_upper_ = np.array(least), np.full(len(least), highspy.kHighsInf)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = np.array(start, dtype=np.int32)
-    model.a_matrix_.index_ = np.array(index, dtype=np.int32)
-    model.a_matrix_.value_ = np.array(value)
-    return model
+    Raises:
+        RuntimeError: The process failed; the message is its last line.
+    """
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-m", "placement_gym.baselines.highs"],
+        input=pickle.dumps((program, solver)),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise RuntimeError(f"HiGHS ended with exit code {done.returncode}: {lines[-1] if lines else 'no message'}")
+    solved: Solved = pickle.loads(done.stdout)
+    return solved
