@@ -102,6 +102,15 @@ def _join_cycles(op_block: NDArray[np.int64], order: NDArray[np.int64]) -> tuple
     return joined[op_block], _distinct(joined[order])
 
 
+def _idle_blocks(problem: Problem, classes: DeviceClasses, op_block: NDArray[np.int64], n: int) -> BoolArray:
+    """Bool [n], blocks that work nowhere, nor claim memory unless one device could hold everything."""
+    memory_binds = problem.op_memory_bytes.sum() > classes.memory_bytes.min()
+    idle = np.zeros(n, dtype=np.bool_)
+    idle[op_block] = True
+    idle[op_block[(classes.time_s > 0).any(axis=1) | (memory_binds & (problem.op_memory_bytes > 0))]] = False
+    return idle
+
+
 def _join_idle(
     problem: Problem, classes: DeviceClasses, op_block: NDArray[np.int64], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,11 +120,8 @@ def _join_idle(
     nothing. Its tensors that u knows too cost no device more than before. On the device that v leaves, and on that of
     u, the others cost at most their seconds more, and tensors of u and v alone cost nothing any longer.
     """
-    memory_binds = problem.op_memory_bytes.sum() > classes.memory_bytes.min()
     n = int(op_block.max()) + 1
-    idle = np.zeros(n, dtype=bool)
-    idle[op_block] = True
-    idle[op_block[(classes.time_s > 0).any(axis=1) | (memory_binds & (problem.op_memory_bytes > 0))]] = False
+    idle = _idle_blocks(problem, classes, op_block, n)
     before: list[set[int]] = [set() for _ in range(n)]
     after: list[set[int]] = [set() for _ in range(n)]
     for a, b in order.tolist():

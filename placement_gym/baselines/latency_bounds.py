@@ -118,22 +118,10 @@ class Stagewise:
         seconds = {ends: s for ends, s in seconds.items() if min(ends) >= 0}
         graph = _graph(problem, numbered, len(order), seconds, beside)
         tensors = tensors_of(*tensors_between(problem, numbered, ignored), len(order))
-        total = float(graph.memory_bytes.sum())
-        per_byte = MEMORY_UNITS / total if total > 0 else 1.0
-        pairs_in_order = np.array([(number[a], number[b]) for a, b in order.edges], dtype=np.int32).reshape(-1, 2)
-        count, found = list_ideals(
-            *rows_of(pairs_in_order[:, 0], pairs_in_order[:, 1], len(order)),
-            np.bincount(pairs_in_order[:, 1], minlength=len(order)).astype(np.int32),
-            np.floor(graph.memory_bytes * per_byte).astype(np.int64),
-            np.ascontiguousarray(graph.accelerator_s[:, None]),
-            graph.memory_bytes,
-            tensors,
-            MAX_IDEALS,
-        )
-        if count > MAX_IDEALS:
+        per_byte = MEMORY_UNITS / max(float(graph.memory_bytes.sum()), 1.0)
+        ideals = _ideals(graph, tensors, [(int(number[a]), int(number[b])) for a, b in order.edges], per_byte)
+        if ideals is None:
             return None
-        by_memory = np.lexsort((np.bitwise_count(found.bits).sum(axis=1), found.units))
-        ideals = Ideals(*(np.ascontiguousarray(array[by_memory]) for array in found))
         serial = number[[v for v in order if _n_comparable(order, v) == len(order) - 1]]
         n_serial = [int(np.count_nonzero(_holds(ideals, i)[serial])) for i in range(len(ideals.units))]
         capacity = float(problem.device_memory_bytes[pays].max())
@@ -209,6 +197,24 @@ class Stagewise:
                 i = -2 - came
         chosen = device[self.op_block]
         return np.where(chosen < 0, on_cpu, chosen).astype(np.int32)
+
+
+def _ideals(graph: Graph, tensors: Tensors, order: list[tuple[int, int]], per_byte: float) -> Ideals | None:
+    """All ideals, sorted by (units of memory, size); None if there are more than `MAX_IDEALS`."""
+    pairs, n = np.array(order, dtype=np.int32).reshape(-1, 2), len(graph.cpu_s)
+    count, found = list_ideals(
+        *rows_of(pairs[:, 0], pairs[:, 1], n),
+        np.bincount(pairs[:, 1], minlength=n).astype(np.int32),
+        np.floor(graph.memory_bytes * per_byte).astype(np.int64),
+        np.ascontiguousarray(graph.accelerator_s[:, None]),
+        graph.memory_bytes,
+        tensors,
+        MAX_IDEALS,
+    )
+    if count > MAX_IDEALS:
+        return None
+    by_memory = np.lexsort((np.bitwise_count(found.bits).sum(axis=1), found.units))
+    return Ideals(*(np.ascontiguousarray(array[by_memory]) for array in found))
 
 
 def _graph(

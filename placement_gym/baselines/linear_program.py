@@ -33,7 +33,8 @@ class Solver:
         name: "cp_sat" (OR-Tools) or "highs".
         time_limit_s: Wall-clock seconds for all its runs of one call.
         gap: It may stop once (value - bound) / value is that small.
-        workers: Threads. CP-SAT runs a different strategy on each, so more than cores may help.
+        workers: Threads, as many as there are cores by default. CP-SAT runs a different strategy on each, so more than
+            that may find better placements, but take longer to prove them.
         seed: Of its random choices. Runs that end at the time limit differ from each other all the same.
 
     Raises:
@@ -43,7 +44,7 @@ class Solver:
     name: SolverName = "cp_sat"
     time_limit_s: float = 300.0
     gap: float = 0.0
-    workers: int = 8
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     seed: int = 0
 
     def __post_init__(self) -> None:
