@@ -17,7 +17,7 @@ PACKAGES = {"cp_sat": "ortools", "highs": "highspy"}
 # CP-SAT computes in whole numbers: the largest number of seconds has so many units, real coefficients are so large.
 UNITS = 2.0**30
 COEFFICIENT = 2.0**40
-TINY_S = 1e-300
+TINY_S = 1e-290
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class Solver:
         except ImportError as error:
             raise MissingDependency(
                 f"the solver {self.name} needs the package {PACKAGES[self.name]}: pip install placement-gym[exact]"
+                f" ({error})"
             ) from error
 
 
@@ -183,8 +184,8 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
 
     In a row with seconds each sum of n of them on the large side may lose n - 1 units more than the sum itself.
     """
-    coefficients, members, least, _ = row
-    with_seconds = [program.upper[v] is not None for v in members]
+    with_seconds = [program.upper[v] is not None for v in row.variables]
+    coefficients, least = _clipped(program, row), row.least
     if any(with_seconds):
         whole = [
             round(c) if seconds else math.ceil(c * per_s) for c, seconds in zip(coefficients, with_seconds, strict=True)
@@ -195,6 +196,21 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
         return [round(c) for c in coefficients], math.ceil(least)
     scale = COEFFICIENT / max(map(abs, coefficients))
     return [math.ceil(c * scale) for c in coefficients], math.floor(least * scale)
+
+
+def _clipped(program: LinearProgram, row: Row) -> list[float]:
+    """The coefficients, those of yes-or-no variables not far beyond what the seconds in the row can make good for.
+
+    A device on which an op takes longer than any solution lasts would else need numbers too large for the solvers.
+    """
+    uppers = [program.upper[v] for v in row.variables]
+    largest = max((u for u in uppers if u is not None), default=None)
+    if largest is None:
+        return row.coefficients
+    highest = math.fsum(c * (1.0 if u is None else u) for c, u in zip(row.coefficients, uppers, strict=True) if c > 0)
+    # A yes below this breaks the row whatever the rest is, far more clearly than by rounding.
+    lowest = 2 * min(0.0, row.least - highest) - max(largest, TINY_S)
+    return [max(c, lowest) if u is None else c for c, u in zip(row.coefficients, uppers, strict=True)]
 
 
 def _highs(program: LinearProgram, solver: Solver) -> Solved:
@@ -234,12 +250,13 @@ def _highs(program: LinearProgram, solver: Solver) -> Solved:
 
 def _unconditional(program: LinearProgram, row: Row) -> tuple[list[float], list[int], float]:
     """The row with a large coefficient that switches it off where its condition is no (big-M)."""
+    coefficients = _clipped(program, row)
     if row.when is None:
-        return row.coefficients, row.variables, row.least
+        return coefficients, row.variables, row.least
     uppers = [1.0 if (u := program.upper[v]) is None else u for v in row.variables]
-    lowest = math.fsum(min(0.0, c * u) for c, u in zip(row.coefficients, uppers, strict=True))
+    lowest = math.fsum(min(0.0, c * u) for c, u in zip(coefficients, uppers, strict=True))
     large = max(0.0, row.least - lowest)
-    return [*row.coefficients, -large], [*row.variables, row.when], row.least - large
+    return [*coefficients, -large], [*row.variables, row.when], row.least - large
 
 
 def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatArray, highspy: Any) -> Any:  # noqa: ANN401
@@ -255,7 +272,7 @@ def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: 
     least: list[float] = []
     for coefficients, members, low in (_unconditional(program, row) for row in program.rows):
         with_seconds = [program.upper[v] is not None for v in members]
-        scale = per_s if any(with_seconds) else 1.0 / max(1.0, *map(abs, coefficients))
+        scale = per_s if any(with_seconds) else 1.0 / max([1.0, *map(abs, coefficients)])
         index += members
         value += [c if seconds else c * scale for c, seconds in zip(coefficients, with_seconds, strict=True)]
         start.append(len(index))
