@@ -231,7 +231,8 @@ def _highs(program: LinearProgram, solver: Solver) -> Solved:
     engine.setOptionValue("random_seed", solver.seed)
     engine.setOptionValue("mip_feasibility_tolerance", 1e-9)
     engine.setOptionValue("primal_feasibility_tolerance", 1e-9)
-    engine.passModel(_highs_model(program, per_s, upper, cost, highspy))
+    if engine.passModel(_highs_model(program, per_s, upper, cost, highspy)) == highspy.HighsStatus.kError:
+        raise AssertionError("HiGHS refuses the programme")
     if program.hint:
         index = np.array(list(program.hint), dtype=np.int32)
         value = np.array([h * (1.0 if program.upper[v] is None else per_s) for v, h in program.hint.items()])
@@ -256,7 +257,10 @@ def _unconditional(program: LinearProgram, row: Row) -> tuple[list[float], list[
     uppers = [1.0 if (u := program.upper[v]) is None else u for v in row.variables]
     lowest = math.fsum(min(0.0, c * u) for c, u in zip(coefficients, uppers, strict=True))
     large = max(0.0, row.least - lowest)
-    return [*coefficients, -large], [*row.variables, row.when], row.least - large
+    merged = dict.fromkeys([*row.variables, row.when], 0.0)
+    for c, v in zip([*coefficients, -large], [*row.variables, row.when], strict=True):
+        merged[v] += c
+    return list(merged.values()), list(merged), row.least - large
 
 
 def _highs_model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatArray, highspy: Any) -> Any:  # noqa: ANN401
