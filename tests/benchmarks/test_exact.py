@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def chains(width: int, length: int, seed: int = 0) -> pg.Problem:
     edges = []
     for chain in range(width):
         ops = [0, *range(1 + chain * length, 1 + (chain + 1) * length), n_ops - 1]
-        edges += [(a, b, float(size[a])) for a, b in zip(ops, ops[1:], strict=False)]
+        edges += [(a, b, float(size[a])) for a, b in pairwise(ops)]
     time_s = rng.uniform(0.1, 1.0, (n_ops, 1)) * np.array([[1.0] * 6 + [10.0]])
     return pg.Problem.from_times(
         pg.OpGraph.build([f"op{i}" for i in range(n_ops)], edges),

@@ -1,6 +1,7 @@
 """exact_ilp: the makespan against brute force and the other baselines; what it refuses and how it ends early."""
 
 import builtins
+import time
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,6 @@ def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
         ({"objective": "latency", "subgraphs": 0}, "subgraphs is 0; expected >= 1"),
         ({"objective": "makespan", "solver": Solver(name="highs")}, "'highs' lacks; expected cp_sat"),
         ({"contiguous": True, "start": [0, 1, 0, 0, 0, 0]}, "the start is not contiguous: a path of forward edges"),
-        ({"rule": "fastest"}, "fastest"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
@@ -123,7 +123,7 @@ def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() ->
     start = np.random.default_rng(0).integers(0, 4, 40)
     for options in ({"objective": "max_load"}, {"objective": "makespan"}):
         begun = exact_ilp(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
-        later = exact_ilp(problem, start=start, solver=Solver(time_limit_s=2.0, workers=1), **options)  # type: ignore[arg-type]
+        later = exact_ilp(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
         assert (begun.placement.op_device == start).all()
         assert begun.status == "limit_reached"
         assert later.objective < begun.objective
@@ -146,9 +146,12 @@ def test_nothing_fits(objective: Any, contiguous: bool) -> None:
 def test_a_short_limit_leaves_a_placement_and_a_bound(contiguous: bool) -> None:
     """Within a millisecond nothing is proven, but the heuristics' placement and a bound are there."""
     problem = pg.workloads.layered(n_ops=60, seed=1, n_devices=4)
+    began = time.perf_counter()
     result = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
+    # Heuristics and models take their time all the same, but the search for the best pipeline keeps to the limit.
+    assert time.perf_counter() - began < 5.0
     assert result.status == "limit_reached"
-    best = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=4.0, workers=2))
+    best = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
     assert 0 < result.lower_bound <= best.objective <= result.objective * (1 + 1e-9)
 
 
@@ -159,14 +162,14 @@ def test_a_short_limit_without_a_start_is_said() -> None:
     speed[0, 1] /= 2
     problem = pg.Problem.from_times(base.graph, base.op_time_s, link_bytes_per_s=speed, name="unlike")
     with pytest.raises(
-        InfeasiblePlacement, match="no feasible placement of 'unlike' was found within the .*time limit"
+        InfeasiblePlacement, match=r"no feasible placement of 'unlike' was found within the .*time limit"
     ):
         exact_ilp(problem, contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
 
 
 def test_loads_are_ordered_on_a_larger_problem() -> None:
     """Free <= contiguous <= pipelines, with bounds below; the seed changes no proven optimum."""
-    problem = pg.workloads.series_parallel(n_ops=24, seed=3, n_devices=3)
+    problem = pg.workloads.series_parallel(n_ops=16, seed=3, n_devices=3)
     free, other = (exact_ilp(problem, solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1))
     kept = exact_ilp(problem, contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
     assert free.lower_bound <= kept.objective
