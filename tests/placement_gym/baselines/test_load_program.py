@@ -1,6 +1,7 @@
 """The programme for loads: equal to brute force over all placements, contiguous or not, forward and backward apart."""
 
 import itertools
+from dataclasses import replace
 from typing import Literal
 
 import networkx as nx
@@ -223,6 +224,19 @@ def test_memory_that_is_no_whole_number() -> None:
     )
     for solver in (ONE, HIGHS):
         assert exact_ilp(problem, solver=solver).objective == 6.0
+
+
+@pytest.mark.parametrize("solver", [ONE, HIGHS], ids=["cp_sat", "highs"])
+def test_memory_is_a_row(solver: Solver) -> None:
+    """Thirteen ops of 2 bytes do not fit on three devices of 9 bytes: proven, not tried one by one."""
+    problem = pg.Problem.from_times(
+        pg.OpGraph.build([f"op{i}" for i in range(13)], []),
+        np.ones((13, 3)),
+        op_memory_bytes=np.full(13, 2.0),
+        device_memory_bytes=9.0,
+    )
+    answer = solve_load(problem, replace(solver, time_limit_s=5.0), start=None)
+    assert (answer.op_device, answer.proven) == (None, True)
 
 
 def test_published_contiguous(published: Published) -> None:
