@@ -14,7 +14,7 @@ import placement_gym as pg
 from placement_gym.arrays import IntArray
 from placement_gym.baselines import exact_dp, exact_ilp
 from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.load_program import is_contiguous, solve_load
+from placement_gym.baselines.load_program import _model, is_contiguous, solve_load
 from placement_gym.errors import InfeasiblePlacement, InvalidProblem
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility
@@ -237,6 +237,30 @@ def test_memory_is_a_row(solver: Solver) -> None:
     )
     answer = solve_load(problem, replace(solver, time_limit_s=5.0), start=None)
     assert (answer.op_device, answer.proven) == (None, True)
+
+
+@pytest.mark.parametrize("n", range(2, 7))
+def test_like_devices_are_all_used(n: int) -> None:
+    """As many alike ops as alike devices: each gets one, in the only order of devices that is looked at."""
+    problem = pg.Problem.from_times(pg.OpGraph.build([f"op{i}" for i in range(n)], []), np.ones((n, n)))
+    for contiguous in (False, True):
+        answer = solve_load(problem, ONE, start=None, contiguous=contiguous)
+        assert answer.op_device is not None
+        assert answer.op_device.tolist() == list(range(n))
+
+
+def test_a_start_is_handed_over_in_the_order_of_like_devices() -> None:
+    """The hint satisfies all rows on where units are, whatever the numbers of the start's devices."""
+    problem = pg.Problem.from_times(pg.OpGraph.build([f"op{i}" for i in range(6)], []), np.ones((6, 4)))
+    for start in ([3, 3, 1, 2, 0, 0], [2, 2, 2, 2, 2, 2], [1, 3, 1, 3, 0, 2]):
+        model, _ = _model(problem, np.array(start, dtype=np.int32), contiguous=False, gpipe=False, transfers=True)
+        hint, checked = model.program.hint, 0
+        for row in model.program.rows:
+            if all(v in hint for v in row.variables):
+                total = sum(c * hint[v] for c, v in zip(row.coefficients, row.variables, strict=True))
+                assert total >= row.least
+                checked += len(row.variables) > 0
+        assert checked > 12
 
 
 def test_published_contiguous(published: Published) -> None:
