@@ -23,6 +23,10 @@ from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 
+# The most seconds, and the share of the time limit, for the best pipeline to begin from.
+IDEALS_S = 20.0
+IDEALS_SHARE = 0.2
+
 
 def exact_ilp(
     problem: Problem,
@@ -73,7 +77,7 @@ def exact_ilp(
         known: IntArray | None = Placement(np.asarray(start)).op_device
         Placement(np.asarray(start)).check(problem)
     else:
-        known = _best_known(problem, objective, contiguous, rule, solver.seed)
+        known = _best_known(problem, objective, contiguous, rule, solver)
     spent = time.perf_counter() - began
     left = replace(solver, time_limit_s=max(solver.time_limit_s - spent, 0.01 * solver.time_limit_s))
     if objective == "makespan":
@@ -86,11 +90,12 @@ def exact_ilp(
 
 
 def _best_known(
-    problem: Problem, objective: Objective, contiguous: bool, rule: str | Rule, seed: int
+    problem: Problem, objective: Objective, contiguous: bool, rule: str | Rule, solver: Solver
 ) -> IntArray | None:
     """The best placement that heuristics find, None if they find none."""
+    seed, ideals_s = solver.seed, min(IDEALS_S, IDEALS_SHARE * solver.time_limit_s)
     finders: dict[Objective, list[Callable[[], Result]]] = {
-        "max_load": [lambda: exact_dp(problem, time_limit_s=20.0)],
+        "max_load": [lambda: exact_dp(problem, time_limit_s=ideals_s)],
         "latency": [lambda: greedy_latency(problem)],
         "makespan": [
             lambda: single_device(problem, rule=rule),

@@ -1,15 +1,13 @@
-"""HiGHS on a linear programme; run as a module, it reads programme and solver from stdin and writes what it found."""
+"""HiGHS on a linear programme; to be imported only where highspy is known to be installed."""
 
 import math
-import pickle
-import sys
 
 import highspy
 import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
-from placement_gym.baselines.linear_program import TINY_S, LinearProgram, Row, Solved, Solver
+from placement_gym.baselines.linear_program import TINY_S, LinearProgram, Row, Solved, Solver, clipped, interruptible
 
 
 def solve(program: LinearProgram, solver: Solver) -> Solved:
@@ -28,12 +26,15 @@ def solve(program: LinearProgram, solver: Solver) -> Solved:
     engine.setOptionValue("random_seed", solver.seed)
     engine.setOptionValue("mip_feasibility_tolerance", 1e-9)
     engine.setOptionValue("primal_feasibility_tolerance", 1e-9)
-    engine.passModel(_model(program, per_s, upper, cost))
+    if engine.passModel(_model(program, per_s, upper, cost)) == highspy.HighsStatus.kError:
+        raise AssertionError("HiGHS refuses the programme")
     if program.hint:
         index = np.array(list(program.hint), dtype=np.int32)
         value = np.array([h * (1.0 if program.upper[v] is None else per_s) for v, h in program.hint.items()])
         engine.setSolution(len(index), index, value)
-    engine.run()
+    # It hears of Ctrl-C at its callbacks only.
+    engine.HandleUserInterrupt = True
+    interruptible(engine.run, engine.cancelSolve)
     status, info = engine.getModelStatus(), engine.getInfo()
     if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
         return Solved(None, math.inf, True)
@@ -47,12 +48,16 @@ def solve(program: LinearProgram, solver: Solver) -> Solved:
 
 def _unconditional(program: LinearProgram, row: Row) -> tuple[list[float], list[int], float]:
     """The row with a large coefficient that switches it off where its condition is no (big-M)."""
+    coefficients = clipped(program, row)
     if row.when is None:
-        return row.coefficients, row.variables, row.least
+        return coefficients, row.variables, row.least
     uppers = [1.0 if (u := program.upper[v]) is None else u for v in row.variables]
-    lowest = math.fsum(min(0.0, c * u) for c, u in zip(row.coefficients, uppers, strict=True))
+    lowest = math.fsum(min(0.0, c * u) for c, u in zip(coefficients, uppers, strict=True))
     large = max(0.0, row.least - lowest)
-    return [*row.coefficients, -large], [*row.variables, row.when], row.least - large
+    merged = dict.fromkeys([*row.variables, row.when], 0.0)
+    for c, v in zip([*coefficients, -large], [*row.variables, row.when], strict=True):
+        merged[v] += c
+    return list(merged.values()), list(merged), row.least - large
 
 
 def _model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatArray) -> highspy.HighsLp:
@@ -68,7 +73,7 @@ def _model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatA
     least: list[float] = []
     for coefficients, members, low in (_unconditional(program, row) for row in program.rows):
         with_seconds = [program.upper[v] is not None for v in members]
-        scale = per_s if any(with_seconds) else 1.0 / max(1.0, *map(abs, coefficients))
+        scale = per_s if any(with_seconds) else 1.0 / max([1.0, *map(abs, coefficients)])
         index += members
         value += [c if seconds else c * scale for c, seconds in zip(coefficients, with_seconds, strict=True)]
         start.append(len(index))
@@ -79,7 +84,3 @@ def _model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatA
     model.a_matrix_.index_ = np.array(index, dtype=np.int32)
     model.a_matrix_.value_ = np.array(value)
     return model
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(pickle.dumps(solve(*pickle.loads(sys.stdin.buffer.read()))))

@@ -1,11 +1,7 @@
 """LinearProgram: yes-or-no variables, seconds and linear rows, solved by OR-Tools CP-SAT or by HiGHS."""
 
-import importlib.util
 import math
 import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -22,7 +18,7 @@ PACKAGES = {"cp_sat": "ortools", "highs": "highspy"}
 # CP-SAT computes in whole numbers: the largest number of seconds has so many units, real coefficients are so large.
 UNITS = 2.0**30
 COEFFICIENT = 2.0**40
-TINY_S = 1e-300
+TINY_S = 1e-290
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +56,16 @@ class Solver:
 
     def check_installed(self) -> None:
         """Raises MissingDependency unless the solver's package is there."""
-        if importlib.util.find_spec(PACKAGES[self.name]) is None:
-            missing = ModuleNotFoundError(f"No module named {PACKAGES[self.name]!r}", name=PACKAGES[self.name])
+        try:
+            if self.name == "cp_sat":
+                from ortools.sat.python import cp_model  # noqa: F401
+            else:
+                import highspy  # noqa: F401
+        except ImportError as error:
             raise MissingDependency(
                 f"the solver {self.name} needs the package {PACKAGES[self.name]}: pip install placement-gym[exact]"
-            ) from missing
+                f" ({error})"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +143,11 @@ class LinearProgram:
             MissingDependency: The solver's package is not installed.
         """
         solver.check_installed()
-        return _cp_sat(self, solver) if solver.name == "cp_sat" else _highs(self, solver)
+        if solver.name == "cp_sat":
+            return _cp_sat(self, solver)
+        from placement_gym.baselines.highs import solve
+
+        return solve(self, solver)
 
 
 def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
@@ -184,10 +189,10 @@ def run_cp_sat(engine: Any, model: Any, solver: Solver, callback: Any = None) ->
     engine.parameters.random_seed = solver.seed
     # By default it takes Ctrl-C for a time limit that is over, and what called it never knows.
     engine.parameters.catch_sigint_signal = False
-    return _interruptible(lambda: engine.solve(model, callback), engine.stop_search)
+    return interruptible(lambda: engine.solve(model, callback), engine.stop_search)
 
 
-def _interruptible(run: Callable[[], Any], stop: Callable[[], Any]) -> Any:  # noqa: ANN401
+def interruptible(run: Callable[[], Any], stop: Callable[[], Any]) -> Any:  # noqa: ANN401
     """What `run` returns; Python hears of Ctrl-C only while the solver is in another thread."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         future = pool.submit(run)
@@ -205,8 +210,8 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
 
     In a row with seconds each sum of n of them on the large side may lose n - 1 units more than the sum itself.
     """
-    coefficients, members, least, _ = row
-    with_seconds = [program.upper[v] is not None for v in members]
+    with_seconds = [program.upper[v] is not None for v in row.variables]
+    coefficients, least = clipped(program, row), row.least
     if any(with_seconds):
         whole = [
             round(c) if seconds else math.ceil(c * per_s) for c, seconds in zip(coefficients, with_seconds, strict=True)
@@ -219,22 +224,16 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
     return [math.ceil(c * scale) for c in coefficients], math.floor(least * scale)
 
 
-def _highs(program: LinearProgram, solver: Solver) -> Solved:
-    """HiGHS in a process of its own: OR-Tools brings another version of its library, and one process loads only one.
+def clipped(program: LinearProgram, row: Row) -> list[float]:
+    """The coefficients, those of yes-or-no variables not far beyond what the seconds in the row can make good for.
 
-    Raises:
-        RuntimeError: The process failed; the message is its last line.
+    A device on which an op takes longer than any solution lasts would else need numbers too large for the solvers.
     """
-    paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-m", "placement_gym.baselines.highs"],
-        input=pickle.dumps((program, solver)),
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"HiGHS ended with exit code {done.returncode}: {lines[-1] if lines else 'no message'}")
-    solved: Solved = pickle.loads(done.stdout)
-    return solved
+    uppers = [program.upper[v] for v in row.variables]
+    largest = max((u for u in uppers if u is not None), default=None)
+    if largest is None:
+        return row.coefficients
+    highest = math.fsum(c * (1.0 if u is None else u) for c, u in zip(row.coefficients, uppers, strict=True) if c > 0)
+    # A yes below this breaks the row whatever the rest is, far more clearly than by rounding.
+    lowest = 2 * min(0.0, row.least - highest) - max(largest, TINY_S)
+    return [max(c, lowest) if u is None else c for c, u in zip(row.coefficients, uppers, strict=True)]

@@ -66,8 +66,11 @@ class PlacementModel:
                     terms[p].append((float(time[u, self.place_device[p]]), variable))
         return terms
 
-    def transfers(self, makers: IntArray) -> Iterator[tuple[int, float, int]]:
-        """(place, coefficient, variable) of what places on accelerators pay for the tensors of ops `makers`."""
+    def transfers(self, makers: IntArray, most_s: float = np.inf) -> Iterator[tuple[int, float, int]]:
+        """(place, coefficient, variable) of what places on accelerators pay for the tensors of ops `makers`.
+
+        No solution of interest pays more than `most_s` for one of them.
+        """
         graph, op_unit = self.problem.graph, self.units.op_unit
         crossing = np.isin(graph.edge_src, makers) & (op_unit[graph.edge_src] != op_unit[graph.edge_dst])
         tensor_edges: dict[int, list[int]] = defaultdict(list)
@@ -79,7 +82,7 @@ class PlacementModel:
             edge_s = tensor_times_s(self.problem)
         except InvalidProblem:
             for edges in tensor_edges.values():
-                yield from ((p, 1.0, v) for p in payers for v in self._by_pair(edges, p))
+                yield from ((p, 1.0, v) for p in payers for v in self._by_pair(edges, p, most_s))
             return
         paid: dict[tuple[int, ...], float] = defaultdict(float)
         for edges in tensor_edges.values():
@@ -100,7 +103,7 @@ class PlacementModel:
                 self.program.any_of([cut] if b is None else [cut, b], unless=[a])
         return cut
 
-    def _by_pair(self, edges: list[int], place: int) -> Iterator[int]:
+    def _by_pair(self, edges: list[int], place: int, most_s: float) -> Iterator[int]:
         """Seconds that a place pays for one tensor where links differ: as its maker, as a reader."""
         graph, op_unit = self.problem.graph, self.units.op_unit
         maker = self.on[int(op_unit[graph.edge_src[edges[0]]])]
@@ -108,13 +111,16 @@ class PlacementModel:
         ends = [pair for d in set(self.place_device) for pair in ((here, d), (d, here))]
         slowest = max(transfer_s(self.problem, e, *pair) for e in edges for pair in ends)
         for sends in (True, False):
-            paid = self.program.seconds(slowest)
+            paid = self.program.seconds(min(slowest, most_s))
             for e in edges:
                 reader = self.on[int(op_unit[graph.edge_dst[e]])]
                 for other in range(len(self.place_device)):
                     a, b = (place, other) if sends else (other, place)
                     if a != b and a in maker and b in reader:
-                        seconds = transfer_s(self.problem, e, self.place_device[a], self.place_device[b])
+                        # Twice the most is too much, too, and keeps the numbers of the programme close together.
+                        seconds = min(
+                            transfer_s(self.problem, e, self.place_device[a], self.place_device[b]), 2 * most_s
+                        )
                         self.program.at_least([(1, paid), (-seconds, maker[a]), (-seconds, reader[b])], -seconds)
             yield paid
 
@@ -147,6 +153,10 @@ class PlacementModel:
             by_use = sorted(members, key=lambda d: first.get(d, len(order)))
             number |= dict(zip(by_use, members, strict=True))
         return number
+
+    def forbid(self, unit_place: Sequence[int]) -> None:
+        """Rules one placement out."""
+        self.program.any_of([], unless=[row[p] for row, p in zip(self.on, unit_place, strict=True)])
 
     def hint(self, unit_place: Sequence[int]) -> None:
         """Hands a placement over."""

@@ -1,0 +1,195 @@
+"""exact_ilp: the makespan against brute force and the other baselines; what it refuses and how it ends early."""
+
+import builtins
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from strategies import random_problem
+
+import placement_gym as pg
+from placement_gym.baselines import brute_force, exact_dp, exact_ilp
+from placement_gym.baselines.linear_program import Solver
+from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency, PlacementGymError
+
+pytest.importorskip("ortools")
+pytest.importorskip("highspy", exc_type=ModuleNotFoundError)
+ONE = Solver(time_limit_s=30.0, workers=1)
+
+
+def chain(n_ops: int = 6, n_devices: int = 2, **options: Any) -> pg.Problem:
+    """Ops of 1 s in a row, tensors of 1 s."""
+    graph = pg.OpGraph.build([f"op{i}" for i in range(n_ops)], [(i, i + 1, 1.0) for i in range(n_ops - 1)])
+    return pg.Problem.from_times(graph, np.ones((n_ops, n_devices)), link_bytes_per_s=1.0, **options)
+
+
+def other_makespans_s(problem: pg.Problem, rule: str) -> dict[str, float]:
+    """Of every other baseline that minimises the makespan."""
+    found = {}
+    for name in ("random_search", "local_search", "simulated_annealing"):
+        found[name] = pg.baselines.BASELINES[name](problem, rule=rule, simulator_calls=60, seed=1).objective
+    for name in ("critical_path", "heft", "single_device"):
+        try:
+            found[name] = pg.baselines.BASELINES[name](problem, rule=rule).objective
+        except InfeasiblePlacement:
+            assert name == "single_device"
+    return found
+
+
+@pytest.mark.parametrize("rule", ["giph", "link", "physical"])
+@pytest.mark.parametrize("seed", range(3))
+def test_makespan_equals_brute_force(rule: str, seed: int) -> None:
+    """On small problems the makespan is brute force's, proven, and no other baseline's is lower."""
+    problem = random_problem(
+        np.random.default_rng(seed),
+        n_ops=5,
+        n_devices=3,
+        edge_share=0.5,
+        whole_numbers=seed == 0,
+        unsupported=seed == 1,
+    )
+    optimum = brute_force(problem, rule=rule).objective
+    result = exact_ilp(problem, objective="makespan", rule=rule, solver=ONE)
+    assert (result.status, result.objective_name) == ("optimal", "makespan")
+    assert result.objective == result.schedule.makespan_s
+    assert result.objective == pytest.approx(optimum, rel=1e-6)
+    assert result.lower_bound <= optimum * (1 + 1e-9)
+    for name, makespan_s in other_makespans_s(problem, rule).items():
+        assert result.objective <= makespan_s * (1 + 1e-6), name
+
+
+def test_the_rule_counts() -> None:
+    """By hand: one op feeds two others; where sendings wait for each other, more of them stay at home."""
+    graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 1, 2.0), (0, 2, 2.0), (0, 3, 2.0)])
+    problem = pg.Problem.from_times(graph, np.full((4, 3), 3.0), link_bytes_per_s=1.0)
+    # Free links: a, then two of the readers elsewhere after 2 s. Ports: the second sending ends after 4 s.
+    free = exact_ilp(problem, objective="makespan", rule=pg.Rule(transfers="edge", contention="none"), solver=ONE)
+    ports = exact_ilp(problem, objective="makespan", rule=pg.Rule(transfers="edge", contention="port"), solver=ONE)
+    assert (free.objective, ports.objective) == (8.0, 9.0)
+
+
+def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
+    """Whatever is minimised, the result's schedule is simulated under the rule."""
+    for rule in ("giph", "physical"):
+        result = exact_ilp(chain(), rule=rule, solver=ONE)
+        assert result.schedule.makespan_s == pg.simulate(chain(), result.placement, rule=rule).makespan_s
+        assert result.objective_name == "max_load"
+        # 3 of work and a tensor of 1 out or in.
+        assert (result.objective, result.status) == (4.0, "optimal")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"objective": "speed"}, r"unknown objective 'speed'.*max_load"),
+        (
+            {"objective": "makespan", "contiguous": True},
+            "contiguous is an option of max_load and gpipe_load, not of mak",
+        ),
+        (
+            {"objective": "latency", "contiguous": True},
+            "contiguous is an option of max_load and gpipe_load, not of lat",
+        ),
+        ({"subgraphs": 0}, "subgraphs is 0; expected >= 1, and 1 unless the objective is latency"),
+        ({"subgraphs": 2}, "subgraphs is 2; expected >= 1, and 1 unless the objective is latency"),
+        ({"objective": "latency", "subgraphs": 0}, "subgraphs is 0; expected >= 1"),
+        ({"objective": "makespan", "solver": Solver(name="highs")}, "'highs' lacks; expected cp_sat"),
+        ({"contiguous": True, "start": [0, 1, 0, 0, 0, 0]}, "the start is not contiguous: a path of forward edges"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
+    """What was got and what was expected."""
+    with pytest.raises(InvalidOption, match=said):
+        exact_ilp(chain(), **options)
+
+
+def test_a_start_that_is_infeasible_is_refused() -> None:
+    """Of the wrong length, on a device that is not there, beyond memory, not of whole numbers."""
+    problem = chain(op_memory_bytes=np.ones(6), device_memory_bytes=3.0)
+    for start, said in (
+        ([0] * 5, r"shape \(5,\); expected \(6,\)"),
+        ([0, 0, 0, 1, 1, 2], "is on device 2; expected 0..1"),
+        ([0] * 6, "would hold 6 bytes; its memory is 3 bytes"),
+        ([0.5] * 6, "expected whole numbers"),
+    ):
+        with pytest.raises(InfeasiblePlacement, match=said):
+            exact_ilp(problem, start=start, solver=ONE)
+
+
+def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() -> None:
+    """The start is where the search begins, for loads and for the makespan."""
+    problem = pg.workloads.layered(n_ops=40, seed=0, n_devices=4)
+    start = np.random.default_rng(0).integers(0, 4, 40)
+    for options in ({"objective": "max_load"}, {"objective": "makespan"}):
+        begun = exact_ilp(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
+        later = exact_ilp(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
+        assert (begun.placement.op_device == start).all()
+        assert begun.status == "limit_reached"
+        assert later.objective < begun.objective
+        assert begun.lower_bound <= later.objective
+
+
+@pytest.mark.parametrize("objective", ["max_load", "gpipe_load", "makespan"])
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_nothing_fits(objective: Any, contiguous: bool) -> None:
+    """Memory of all ops together: no placement is feasible, and the message says so, not that time was short."""
+    if objective == "makespan" and contiguous:
+        return
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 1.0)])
+    problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=3.0, op_memory_bytes=[2.0, 2.0, 2.0])
+    with pytest.raises(InfeasiblePlacement, match="no placement of 'problem' is feasible"):
+        exact_ilp(problem, objective=objective, contiguous=contiguous, solver=ONE)
+
+
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_a_short_limit_leaves_a_placement_and_a_bound(contiguous: bool) -> None:
+    """Within a millisecond nothing is proven, but the heuristics' placement and a bound are there."""
+    problem = pg.workloads.layered(n_ops=60, seed=1, n_devices=4)
+    began = time.perf_counter()
+    result = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
+    # Heuristics and models take their time all the same, but the search for the best pipeline keeps to the limit.
+    assert time.perf_counter() - began < 5.0
+    assert result.status == "limit_reached"
+    best = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
+    assert 0 < result.lower_bound <= best.objective <= result.objective * (1 + 1e-9)
+
+
+def test_a_short_limit_without_a_start_is_said() -> None:
+    """Links that differ leave the contiguous programme without a heuristic: the message speaks of the time limit."""
+    base = pg.workloads.layered(n_ops=200, seed=1, n_devices=4)
+    speed = np.array(base.link_bytes_per_s)
+    speed[0, 1] /= 2
+    problem = pg.Problem.from_times(base.graph, base.op_time_s, link_bytes_per_s=speed, name="unlike")
+    with pytest.raises(
+        InfeasiblePlacement, match=r"no feasible placement of 'unlike' was found within the .*time limit"
+    ):
+        exact_ilp(problem, contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
+
+
+def test_loads_are_ordered_on_a_larger_problem() -> None:
+    """Free <= contiguous <= pipelines, with bounds below; the seed changes no proven optimum."""
+    problem = pg.workloads.series_parallel(n_ops=16, seed=3, n_devices=3)
+    free, other = (exact_ilp(problem, solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1))
+    kept = exact_ilp(problem, contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
+    assert free.lower_bound <= kept.objective
+    assert free.objective <= kept.objective * (1 + 1e-6)
+    assert kept.objective <= exact_dp(problem).objective * (1 + 1e-9)
+    if free.status == other.status == "optimal":
+        assert free.objective == pytest.approx(other.objective, rel=2e-6)
+
+
+def test_missing_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the solver's package no heuristic is started: the error names the extra."""
+    real = builtins.__import__
+
+    def without(module: str, *arguments: Any, **named: Any) -> Any:
+        if module.split(".")[0] in ("ortools", "highspy"):
+            raise ModuleNotFoundError(f"No module named {module!r}")
+        return real(module, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for solver in (None, Solver(name="highs")):
+        with pytest.raises(MissingDependency, match=r"pip install placement-gym\[exact\]"):
+            exact_ilp(chain(), solver=solver)
+    assert issubclass(MissingDependency, PlacementGymError)
