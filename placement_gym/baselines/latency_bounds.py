@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
@@ -20,6 +20,8 @@ from placement_gym.units import Units
 
 # Pairs of ideals are compared, so many more would take too long.
 MAX_IDEALS = 60_000
+MAX_BORDERS = 10_000
+SIZES = 250
 MEMORY_UNITS = 2.0**40
 LOOKS = 64
 # A block is left out of a lower bound if more than this share of the work is neither before nor after it.
@@ -175,7 +177,18 @@ class Stagewise:
         return min(least, upper_s) * (1 - 1e-12)
 
     def placement(self, upper_s: float, deadline: float) -> IntArray | None:
-        """int32 [n_ops], the best placement in which every stage waits for all before it; None if none is better."""
+        """int32 [n_ops], the best placement in which every stage waits for all before it; None if none is better.
+
+        Of many ideals only those of the cheapest borders are looked at.
+        """
+        if len(self.ideals.units) > MAX_BORDERS:
+            # As many of each size; nothing and everything have no border, so they are among them.
+            size = self.ideals.units * SIZES // (int(self.ideals.units[-1]) + 1)
+            by_size = np.lexsort((self.ideals.cut_s, size))
+            place = np.arange(len(by_size)) - np.searchsorted(size[by_size], size[by_size])
+            kept = np.sort(by_size[place < MAX_BORDERS // SIZES])
+            fewer = Ideals(*(np.ascontiguousarray(array[kept]) for array in self.ideals))
+            return replace(self, ideals=fewer, n_serial=self.n_serial[kept]).placement(upper_s, deadline)
         stages = self.stages(relaxed=False, cutoff=upper_s, deadline=deadline)
         s, i = int(stages.value[-1].argmin()), len(self.ideals.units) - 1
         if not np.isfinite(stages.value[i, s]):
