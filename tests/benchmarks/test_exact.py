@@ -140,12 +140,12 @@ def test_contiguous_programme(figure: Figure, shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "limit_s", "target"),
     [
-        ("LayerGraphs/bert24_inference", 60, "<= 1"),
+        ("LayerGraphs/bert24_inference", 120, "<= 1"),
         ("LayerGraphs/bert24_training", 60, "<= 0.01"),
         ("LayerGraphs/gnmt_inference", 60, "<= 1"),
         ("LayerGraphs/gnmt_training", 60, "<= 1"),
-        ("LayerGraphs/resnet50_inference", 45, "<= 1"),
-        ("LayerGraphs/resnet50_training", 45, "<= 1"),
+        ("LayerGraphs/resnet50_inference", 120, "<= 1"),
+        ("LayerGraphs/resnet50_training", 120, "<= 1"),
         ("OperatorGraphs/bert_l-3_inference", 60, "<= 0.01"),
         ("OperatorGraphs/bert_l-3_training", 60, "<= 0.01"),
     ],
@@ -157,6 +157,33 @@ def test_free_programme(figure: Figure, shared_data: Path, name: str, limit_s: f
     seconds, result = wall_s(problem, solver=Solver(time_limit_s=limit_s, workers=2))
     context = {"seconds": seconds, "limit_s": limit_s, "objective_s": result.objective, "status": result.status}
     assert figure(f"free programme, gap, {name}", 100 * result.gap, "%", target, **context)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_s", "published_ms"),
+    [
+        ("LayerGraphs/bert24_inference", 60, 100.2185),
+        ("LayerGraphs/resnet50_inference", 60, None),
+        ("LayerGraphs/inceptionv3_inference", 120, None),
+        ("OperatorGraphs/bert_l-3_inference", 60, 408.49),
+        ("OperatorGraphs/bert_l-12_inference", 120, 867.8394712360762),
+        ("OperatorGraphs/resnet50_inference", 60, 839.5362863359463),
+    ],
+)
+def test_latency_programme(
+    figure: Figure, shared_data: Path, name: str, limit_s: float, published_ms: float | None
+) -> None:
+    """Best latency and its gap, one subgraph per accelerator, two workers.
+
+    The best published values of two instances, 865.519 and 1014.927 ms, are of splits that exceed memory: no target.
+    """
+    path = shared_data / "dnn_partitioning" / "latency-inputs" / f"{name}.json"
+    problem = pg.workloads.read_dnn_partitioning(path)
+    seconds, result = wall_s(problem, objective="latency", solver=Solver(time_limit_s=limit_s, workers=2))
+    context = {"seconds": seconds, "limit_s": limit_s, "status": result.status}
+    figure(f"latency programme, gap, {name}", 100 * result.gap, "%", **context)
+    target = None if published_ms is None else f"<= {published_ms * (1 + 1e-9)}"
+    assert figure(f"latency programme, {name}", result.objective * 1e3, "ms", target, **context)
 
 
 @pytest.mark.parametrize("rule", ["giph", "link", "physical"])
