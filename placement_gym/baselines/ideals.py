@@ -52,6 +52,10 @@ class Ideals(NamedTuple):
     cut_s: np.ndarray
 
 
+class OutOfTimeError(Exception):
+    """The time that a dynamic programme was given is over."""
+
+
 def rows_of(row: NDArray[np.integer], value: NDArray[np.integer], n_rows: int) -> tuple[IntArray, IntArray]:
     """(start int32 [n_rows + 1], the values of each row one after the other, int32)."""
     start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))]).astype(np.int32)

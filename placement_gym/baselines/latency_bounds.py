@@ -10,7 +10,7 @@ import numpy as np
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.blocks import tensors_between
 from placement_gym.baselines.device_classes import tensor_times_s
-from placement_gym.baselines.ideals import Ideals, Tensors, list_ideals, rows_of, tensors_of
+from placement_gym.baselines.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.baselines.latency_chains import Graph, Stages, enter_stages
 from placement_gym.errors import InvalidProblem
 from placement_gym.objectives import pays_for_transfers
@@ -26,10 +26,6 @@ MEMORY_UNITS = 2.0**40
 LOOKS = 64
 # A block is left out of a lower bound if more than this share of the work is neither before nor after it.
 BESIDE = 0.2
-
-
-class OutOfTimeError(Exception):
-    """The time limit is over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

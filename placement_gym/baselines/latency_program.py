@@ -8,7 +8,8 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.bounds import lower_bound_s
-from placement_gym.baselines.latency_bounds import OutOfTimeError, Stagewise
+from placement_gym.baselines.ideals import OutOfTimeError
+from placement_gym.baselines.latency_bounds import Stagewise
 from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.placement_model import PlacementModel, serial_s
 from placement_gym.baselines.result import Answer

@@ -15,7 +15,7 @@ from placement_gym.baselines.blocks import Blocks
 from placement_gym.baselines.bounds import lower_bound_s
 from placement_gym.baselines.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.baselines.device_classes import DeviceClasses
-from placement_gym.baselines.ideals import Ideals, Tensors, list_ideals, rows_of, tensors_of
+from placement_gym.baselines.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.baselines.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem
@@ -30,10 +30,6 @@ SHARES = (1 / 16, 1 / 4, 1.0)
 UNITS = 2.0**40
 # A state takes 25 bytes for each ideal that it can hold, and there may be many states.
 PLACES_PER_IDEAL = 16
-
-
-class OutOfTimeError(Exception):
-    """The time limit is over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
