@@ -213,9 +213,13 @@ def test_makespan_of_twenty_ops(figure: Figure, rule: str) -> None:
     assert worst
 
 
-def test_makespan_of_a_published_graph(figure: Figure, shared_data: Path) -> None:
-    """What is proven within 20 s of a published chain of matrix products, rule giph."""
-    problem = pg.workloads.read_doppler(shared_data / "doppler" / "chain_mm_112nodes.txt")
+@pytest.mark.parametrize(
+    "graph",
+    ["chain_mm_112nodes", "ffnn_192nodes", "transformer_block_215nodes", "full_transformer_layer_261nodes"],
+)
+def test_makespan_of_a_published_graph(figure: Figure, shared_data: Path, graph: str) -> None:
+    """What is proven within 20 s of DOPPLER's graphs, rule giph."""
+    problem = pg.workloads.read_doppler(shared_data / "doppler" / f"{graph}.txt")
     seconds, result = wall_s(problem, objective="makespan", rule="giph", solver=Solver(time_limit_s=20.0, workers=2))
     context = {"seconds": seconds, "objective_s": result.objective, "lower_bound_s": result.lower_bound}
-    figure("makespan, gap after 20 s, chain_mm_112nodes, rule giph", 100 * result.gap, "%", **context)
+    figure(f"makespan, gap after 20 s, {graph}, rule giph", 100 * result.gap, "%", **context)
