@@ -11,7 +11,7 @@ from placement_gym.baselines.linear_program import TINY_S, LinearProgram, Row, S
 
 
 def solve(program: LinearProgram, solver: Solver) -> Solved:
-    """HiGHS on the program as it is; its bound is taken down by 2e-8, since it holds rows to a tolerance."""
+    """HiGHS on the program as it is; its bound is taken down by 8e-9, since it holds rows to a tolerance."""
     # Seconds are brought to a size at which the solver's absolute tolerances are small beside them.
     largest = max((u for u in program.upper if u is not None), default=1.0)
     per_s = 1e3 / max(largest, TINY_S)
@@ -45,7 +45,7 @@ def solve(program: LinearProgram, solver: Solver) -> Solved:
         return Solved(None, bound if math.isfinite(bound) else 0.0, False)
     scale = np.array([1.0 if u is None else per_s for u in program.upper])
     values: NDArray[np.float64] = np.array(engine.getSolution().col_value) / scale
-    return Solved(values, bound * (1 - 2e-8), status == highspy.HighsModelStatus.kOptimal)
+    return Solved(values, bound * (1 - 8e-9), status == highspy.HighsModelStatus.kOptimal)
 
 
 def _unconditional(program: LinearProgram, row: Row) -> tuple[list[float], list[int], float]:
