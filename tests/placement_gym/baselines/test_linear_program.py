@@ -218,7 +218,7 @@ def test_by_hand(solver: Solver) -> None:
         solved = program.solve(solver)
         assert solved.proven
         assert solved.values is not None
-        assert solved.bound == pytest.approx(7.0, rel=1e-8)
+        assert solved.bound == pytest.approx(7.0, rel=2e-7)
         assert solved.values[program.objective[0]] == pytest.approx(7.0, rel=1e-8)
         machine = [round(float(solved.values[v])) for v in on]
         assert [machine[i] + machine[i + 1] for i in (0, 2, 4)] == [1, 1, 1]
@@ -234,7 +234,7 @@ def test_conditions(solver: Solver) -> None:
         program.at_least([(1, s)], 2.5, when=when)
         program.at_least([(1, when)], forced)
         solved = program.solve(solver)
-        assert solved.bound == pytest.approx(expected, abs=1e-7)
+        assert solved.bound == pytest.approx(expected, abs=5e-7)
 
 
 @pytest.mark.parametrize("solver", BOTH, ids=SOLVER_NAMES)
