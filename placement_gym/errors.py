@@ -18,6 +18,10 @@ class InvalidGraph(PlacementGymError):
     """An op graph that is no DAG or whose arrays contradict each other."""
 
 
+class InvalidProgram(PlacementGymError):
+    """A tensor program, or a plan for splitting it, that contradicts itself."""
+
+
 class InvalidCluster(PlacementGymError):
     """A cluster with impossible devices or links."""
 
@@ -48,6 +52,10 @@ class InvalidFile(PlacementGymError):
 
 class CaptureError(PlacementGymError):
     """A module that could not be captured as an op graph."""
+
+
+class ExecutionError(PlacementGymError):
+    """A real run that failed, ran out of memory or timed out; the message names the op."""
 
 
 class CheckpointMismatch(PlacementGymError):

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray, read_only
 from placement_gym.errors import InvalidGraph
+from placement_gym.kernel import Kernels, Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +35,7 @@ class OpGraph:
         edge_dst: int32 [n_edges].
         edge_bytes: float64 [n_edges].
         edge_tensor: int32 [n_edges], tensors numbered by their first edge.
+        kernels: What the ops compute, where the graph can be run; never saved, and no part of a fingerprint.
         out_start: int32 [n_ops + 1], `out_edges[out_start[i]:out_start[i + 1]]` leave op i.
         out_edges: int32 [n_edges], edge numbers in ascending order per op.
         in_start: int32 [n_ops + 1], as `out_start`, for the edges that enter an op.
@@ -57,6 +59,7 @@ class OpGraph:
     edge_dst: IntArray
     edge_bytes: FloatArray
     edge_tensor: IntArray
+    kernels: Kernels | None = field(default=None, repr=False)
     out_start: IntArray = field(init=False)
     out_edges: IntArray = field(init=False)
     in_start: IntArray = field(init=False)
@@ -87,6 +90,8 @@ class OpGraph:
             object.__setattr__(self, f"{prefix}_start", read_only(start, np.int32))
             object.__setattr__(self, f"{prefix}_edges", read_only(np.argsort(end, kind="stable"), np.int32))
         object.__setattr__(self, "order", read_only(self._topological_order(), np.int32))
+        if self.kernels is not None:
+            self._check_kernels(self.kernels)
 
     def _set_checked(self, name: str, dtype: Any, length: int, per: str) -> None:  # noqa: ANN401
         array = read_only(getattr(self, name), dtype)
@@ -120,6 +125,21 @@ class OpGraph:
             if owner.setdefault(tensor, tensor_is) != tensor_is:
                 raise InvalidGraph(
                     f"edge {e} carries tensor {tensor} with (op, bytes) {tensor_is}; expected {owner[tensor]}"
+                )
+
+    def _check_kernels(self, kernels: Kernels) -> None:
+        if len(kernels.op_kernels) != self.n_ops:
+            raise InvalidGraph(f"kernels has {len(kernels.op_kernels)} entries; expected {self.n_ops}, one per op")
+        number: dict[Tensor, int] = {}
+        for i, kernel in enumerate(kernels.op_kernels):
+            edges = self.in_edges[self.in_start[i] : self.in_start[i + 1]]
+            sources = [(int(self.edge_src[e]), int(self.edge_tensor[e])) for e in edges]
+            reads = [(t[0], number.setdefault(t, int(n))) for t, (_, n) in zip(kernel.tensors, sources, strict=False)]
+            if len(kernel.tensors) != len(sources) or reads != sources:
+                raise InvalidGraph(
+                    f"op {self.op_names[i]!r} reads the tensors (op, output, region) {list(kernel.tensors)[:6]}, "
+                    f"but its edges come, in this order, from the ops {[s[0] for s in sources][:6]}, or one tensor has "
+                    "two numbers in edge_tensor"
                 )
 
     def _topological_order(self) -> list[int]:
@@ -169,6 +189,7 @@ class OpGraph:
         is_backward: ArrayLike = False,
         colocation: ArrayLike = -1,
         edge_tensor: ArrayLike | None = None,
+        kernels: Kernels | None = None,
     ) -> "OpGraph":
         """A graph from plain lists; scalars hold for every op.
 
@@ -184,6 +205,7 @@ class OpGraph:
             is_backward: Per op.
             colocation: Per op, -1 for none.
             edge_tensor: Any integer per edge; equal numbers are one tensor. (op, bytes) where not given.
+            kernels: What the ops compute.
 
         Raises:
             InvalidGraph: As the class.
@@ -223,6 +245,7 @@ class OpGraph:
             edge_dst=dst.astype(np.int32),
             edge_bytes=size,
             edge_tensor=tensor.astype(np.int32),
+            kernels=kernels,
         )
 
     @classmethod

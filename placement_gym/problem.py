@@ -19,6 +19,8 @@ from placement_gym.files import replacing
 from placement_gym.graph import OpGraph
 
 FORMAT = "placement_gym.problem.v1"
+# The graph's own fields are saved one by one; kernels may hold code.
+NOT_SAVED = ("graph", "kernels")
 MemoryRule = Literal["parameters", "parameters_and_outputs"]
 
 
@@ -253,7 +255,7 @@ class Problem:
         arrays: dict[str, NDArray[Any]] = {}
         for owner, prefix in ((self, "problem."), (self.graph, "graph.")):
             for f in fields(owner):
-                if f.init and f.name != "graph":
+                if f.init and f.name not in NOT_SAVED:
                     arrays[prefix + f.name] = np.array(getattr(owner, f.name))
         return arrays
 
@@ -289,7 +291,7 @@ class Problem:
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
             values: dict[str, Any] = {}
             for f in fields(owner):
-                if not f.init or f.name == "graph":
+                if not f.init or f.name in NOT_SAVED:
                     continue
                 if prefix + f.name not in arrays:
                     raise InvalidFile(f"{path}: field {prefix + f.name!r} is missing")

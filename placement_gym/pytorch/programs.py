@@ -1,0 +1,43 @@
+"""A tensor program computed whole, in plain torch: what every split of it must equal."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from placement_gym.kernel import Kernel, Operand, Source
+from placement_gym.programs.program import TensorProgram
+from placement_gym.pytorch.functions import code_of, source_value
+
+
+def random_sources(sources: Mapping[str, Source], seed: int = 0) -> dict[str, Tensor]:
+    """Random tensors on the CPU for sources, by name; the same seed gives the same tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: source_value(source, generator) for name, source in sources.items()}
+
+
+def program_sources(program: TensorProgram) -> dict[str, Source]:
+    """The sources of a program, by name, in order."""
+    return {
+        op.name: Source("parameter" if op.kind == "parameter" else "input", op.shape, op.dtype, op.n_values)
+        for op in (program.ops[i] for i in program.sources)
+    }
+
+
+def run_program(program: TensorProgram, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a program, by the names of the ops that make them.
+
+    Args:
+        program: The program.
+        values: A tensor per source, by name.
+    """
+    made: list[Tensor] = []
+    for op in program.ops:
+        if op.is_source:
+            made.append(values[op.name])
+            continue
+        inputs = [made[i] for i in op.inputs]
+        operands = tuple(Operand(i, program.ops[i].shape, program.ops[i].dtype) for i in op.inputs)
+        kernel = Kernel(op.function, operands, (op.shape,), (op.dtype,), op.equation, op.options)
+        made.append(code_of(kernel)(inputs)[0])
+    return {program.ops[i].name: made[i] for i in program.outputs}
