@@ -69,9 +69,10 @@ def _summed_axes(kernel: Kernel) -> list[int]:
     return [axis for axis, label in enumerate(inputs) if label not in output]
 
 
-def _reduced(kernel: Kernel, x: Tensor) -> Tensor:
+def _reduced(kernel: Kernel, tensors: Sequence[Tensor]) -> Tensor:
     inputs, _, output = kernel.equation.partition("->")
     axes = _summed_axes(kernel)
+    x = tensors[0]
     small = x.sum(axes) if kernel.function == "sum" else x.amax(axes)
     left = [label for label in inputs if label in output]
     return small.permute([left.index(label) for label in output])
@@ -89,15 +90,16 @@ def _real(kernel: Kernel, name: str) -> float:
     return option
 
 
-def _convolution(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
+def _convolution(kernel: Kernel, tensors: Sequence[Tensor]) -> Tensor:
+    a, b = tensors
     stride, padding = _number(kernel, "stride"), _number(kernel, "padding")
     if kernel.function == "conv2d":
         return F.conv2d(a, b, stride=stride, padding=padding)
     shape = kernel.output_shapes[0]
     if kernel.function == "conv2d_input_gradient":
-        made = grad.conv2d_input(shape, b, a, stride=stride, padding=padding)
+        made = grad.conv2d_input(shape, b, a, stride=stride, padding=padding)  # type: ignore[no-untyped-call]
     else:
-        made = grad.conv2d_weight(a, shape, b, stride=stride, padding=padding)
+        made = grad.conv2d_weight(a, shape, b, stride=stride, padding=padding)  # type: ignore[no-untyped-call]
     assert isinstance(made, Tensor)
     return made
 
