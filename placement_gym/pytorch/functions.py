@@ -53,7 +53,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Tensor]] = {
     "sub": torch.sub,
     "mul": torch.mul,
     "div": torch.div,
-    "relu_gradient": lambda dy, x: dy * (x > 0),
+    "relu_gradient": lambda dy, y: dy * (y > 0),
     "gelu_gradient": lambda dy, x: aten.gelu_backward(dy, x),
     "silu_gradient": lambda dy, x: aten.silu_backward(dy, x),
     "tanh_gradient": lambda dy, y: aten.tanh_backward(dy, y),
