@@ -19,7 +19,8 @@ def training(program: TensorProgram, *, learning_rate: float | None = None) -> T
 
     Returns:
         The forward ops with the same numbers, then the backward ops. The outputs are those of the program, then for
-        each parameter, in order, its gradient (shape of the parameter) or, with a learning rate, its new value.
+        each parameter, in order, its gradient (shape of the parameter) or, with a learning rate, its new value. One op
+        may be the gradient of several parameters: of two that are added.
 
     Raises:
         InvalidProgram: There is no parameter, or one that leads to no output, or a function without a rule.

@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from types import MappingProxyType
 
@@ -66,6 +66,11 @@ class TensorOp:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_sizes", MappingProxyType(dict(self.label_sizes)))
+
+    def __reduce__(self) -> tuple[type["TensorOp"], tuple[object, ...]]:
+        values = (getattr(self, each.name) for each in fields(self))
+        # Views of mappings can be neither copied nor pickled.
+        return TensorOp, tuple(dict(value) if isinstance(value, Mapping) else value for value in values)
 
     @property
     def shape(self) -> Shape:
@@ -189,7 +194,8 @@ class TensorProgram:
             shape = tuple(op.label_sizes[label] for label in labels)
             if shape != self.ops[source].shape or len(set(labels)) != len(labels):
                 raise wrong(
-                    f"input {self.ops[source].name!r} has shape {self.ops[source].shape}; labels {labels} say {shape}"
+                    f"input {self.ops[source].name!r} has shape {self.ops[source].shape}; "
+                    f"labels {labels} say {shape}, each label once"
                 )
         reason = wrong_labels(op)
         if reason:
