@@ -174,7 +174,6 @@ def test_embedding_adds_the_rows_of_an_id_that_appears_twice() -> None:
         y = p.op("embedding", "vw,bs->bsw", table, ids, whole="v")
         program = p.build(p.op("sum", "bsw->bw", y) if summed else y)
         _check(program, lambda table, ids: table[ids].sum(1) if summed else table[ids])  # noqa: B023
-        assert len(set(_values(program)["ids"].flatten().tolist())) < 10
 
 
 @st.composite
@@ -300,6 +299,8 @@ def test_gradients_of_every_model_are_autograds(model: str) -> None:
     assert len(made) == len(outputs) + len(names)
     for name, one, expected in zip(names, made[len(outputs) :], gradients, strict=True):
         assert one.shape == values[name].shape
+        # What is added to every key changes no softmax, and a shift may be undone by the next norm; all else matters.
+        assert (float(expected.abs().max()) > 1e-6) != name.endswith("key.bias") or name.endswith("shift")
         scale = float(expected.abs().max())
         assert_close(
             one, expected, rtol=1e-9, atol=1e-10 * max(scale, 1.0), msg=lambda text, name=name: f"{name}: {text}"
