@@ -110,9 +110,8 @@ class TensorOp:
         """Floating point operations of the whole op."""
         if self.is_source:
             return 0.0
-        return (
-            FUNCTIONS[self.function].flops * prod(self.label_sizes[label] for label in self._counted()) * self._window()
-        )
+        points = prod(self.label_sizes[label] for label in self._counted())
+        return FUNCTIONS[self.function].flops * points * self._window()
 
     def _counted(self) -> Labels:
         """Labels whose product is the number of index points that are computed (windows aside)."""
