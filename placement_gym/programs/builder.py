@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.kernel import Option, Shape
 from placement_gym.programs.functions import FUNCTIONS
-from placement_gym.programs.program import TensorOp, TensorProgram, parse_labels
+from placement_gym.programs.program import Labels, TensorOp, TensorProgram, parse_labels
 
 Tensor = int
 
@@ -68,7 +68,7 @@ class ProgramBuilder:
     def op(
         self,
         function: str,
-        labels: str,
+        labels: str | tuple[Sequence[Labels], Labels],
         *inputs: Tensor,
         name: str | None = None,
         whole: str | Sequence[str] = "",
@@ -80,7 +80,7 @@ class ProgramBuilder:
 
         Args:
             function: A name in `FUNCTIONS`.
-            labels: Of inputs and output ("bsh,hnd->bsnd"; `parse_labels`).
+            labels: Of inputs and output ("bsh,hnd->bsnd"; `parse_labels`), or both as they are.
             inputs: The tensors read.
             name: The function's name where not given; made unique by a number.
             whole: Labels that are never split.
@@ -93,7 +93,7 @@ class ProgramBuilder:
         """
         if function not in FUNCTIONS:
             raise InvalidProgram(f"{self.name}: " + unknown_name("function", function, FUNCTIONS))
-        input_labels, output_labels = parse_labels(labels)
+        input_labels, output_labels = parse_labels(labels) if isinstance(labels, str) else labels
         found = dict(sizes or {})
         for tensor, axes in zip(inputs, input_labels, strict=False):
             shape = self.shape(tensor)
@@ -116,7 +116,7 @@ class ProgramBuilder:
                 FUNCTIONS[function].kind,
                 function,
                 tuple(inputs),
-                input_labels,
+                tuple(input_labels),
                 output_labels,
                 found,
                 next((dtype for dtype in dtypes if not dtype.startswith("int")), self.dtype),

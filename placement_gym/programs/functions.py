@@ -57,9 +57,9 @@ FUNCTIONS: dict[str, Function] = {
     "sub": _elementwise(2, 1),
     "mul": _elementwise(2, 1),
     "div": _elementwise(2, 4),
-    "relu_gradient": _elementwise(2, 1),  # (dy, x) -> dx, and so below
-    "gelu_gradient": _elementwise(2, 24),
-    "silu_gradient": _elementwise(2, 16),
+    "gelu_gradient": _elementwise(2, 24),  # (dy, x) -> dx
+    "silu_gradient": _elementwise(2, 16),  # (dy, x) -> dx
+    "relu_gradient": _elementwise(2, 1),  # (dy, y) -> dx
     "tanh_gradient": _elementwise(2, 3),  # (dy, y) -> dx
     "rsqrt_gradient": _elementwise(2, 4),  # (dy, y) -> dx
     "sgd": _elementwise(2, 2, "learning_rate"),  # (w, dw) -> w - learning_rate * dw

@@ -2,12 +2,13 @@
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from types import MappingProxyType
 
 from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.kernel import DTYPE_BYTES, Option, Shape
+from placement_gym.programs.checks import wrong_labels
 from placement_gym.programs.functions import FUNCTIONS, KINDS, Kind
 
 Labels = tuple[str, ...]
@@ -66,6 +67,11 @@ class TensorOp:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_sizes", MappingProxyType(dict(self.label_sizes)))
 
+    def __reduce__(self) -> tuple[type["TensorOp"], tuple[object, ...]]:
+        values = (getattr(self, each.name) for each in fields(self))
+        # Views of mappings can be neither copied nor pickled.
+        return TensorOp, tuple(dict(value) if isinstance(value, Mapping) else value for value in values)
+
     @property
     def shape(self) -> Shape:
         """Shape of the output."""
@@ -104,19 +110,27 @@ class TensorOp:
         """Floating point operations of the whole op."""
         if self.is_source:
             return 0.0
-        indices = prod(self.label_sizes[label] for label in self._counted())
-        return FUNCTIONS[self.function].flops * indices
+        points = prod(self.label_sizes[label] for label in self._counted())
+        return FUNCTIONS[self.function].flops * points * self._window()
 
     def _counted(self) -> Labels:
-        """Labels whose product is the number of index points that are computed."""
+        """Labels whose product is the number of index points that are computed (windows aside)."""
         if self.function.startswith("conv2d"):
             # One point per (image, channels in and out, kernel tap, output pixel): the larger image has no part in it.
-            larger = {"conv2d": 0, "conv2d_input_gradient": None, "conv2d_weight_gradient": 0}[self.function]
-            spatial = self.labels[2:] if larger is None else self.input_labels[larger][2:]
-            return tuple(label for label in self.all_labels if label not in spatial)
+            larger = self.labels if self.function == "conv2d_input_gradient" else self.input_labels[0]
+            return tuple(label for label in self.all_labels if label not in larger[2:])
+        if self.function == "max_pool2d":
+            return self.labels
+        if self.function == "max_pool2d_gradient":
+            return self.input_labels[0]
         if self.function == "embedding_gradient":
             return self.input_labels[1]
         return self.all_labels
+
+    def _window(self) -> int:
+        """Elements of the window that pooling looks at for each index point."""
+        window = dict(self.options)["window"] if self.kind == "window" else 1
+        return window**2 if isinstance(window, int) else 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,9 +193,10 @@ class TensorProgram:
             shape = tuple(op.label_sizes[label] for label in labels)
             if shape != self.ops[source].shape or len(set(labels)) != len(labels):
                 raise wrong(
-                    f"input {self.ops[source].name!r} has shape {self.ops[source].shape}; labels {labels} say {shape}"
+                    f"input {self.ops[source].name!r} has shape {self.ops[source].shape}; "
+                    f"labels {labels} say {shape}, each label once"
                 )
-        reason = _wrong_labels(op)
+        reason = wrong_labels(op)
         if reason:
             raise wrong(reason)
 
@@ -200,6 +215,18 @@ class TensorProgram:
         """Bytes of all parameters."""
         return sum(op.n_bytes for op in self.ops if op.kind == "parameter")
 
+    def cast(self, dtype: str) -> "TensorProgram":
+        """The same program with another number format; whole numbers stay.
+
+        Raises:
+            InvalidProgram: The dtype is no number format of real numbers.
+        """
+        real = [name for name in DTYPE_BYTES if "float" in name]
+        if dtype not in real:
+            raise InvalidProgram(f"{self.name}: " + unknown_name("dtype of real numbers", dtype, real))
+        ops = (replace(op, dtype=dtype) if op.dtype in real else op for op in self.ops)
+        return TensorProgram(self.name, tuple(ops), self.outputs)
+
     def readers(self) -> list[list[int]]:
         """For each op, the numbers of the ops that read it (once per argument)."""
         readers: list[list[int]] = [[] for _ in self.ops]
@@ -207,24 +234,3 @@ class TensorProgram:
             for source in op.inputs:
                 readers[source].append(number)
         return readers
-
-
-def _wrong_labels(op: TensorOp) -> str | None:
-    """What is wrong with the labels of an op that computes, or None."""
-    read = [set(labels) for labels in op.input_labels]
-    everywhere = set().union(*read)
-    out = set(op.labels)
-    if op.function == "einsum":
-        alone = sorted(x for x in everywhere if sum(x in labels for labels in read) == 1 and x not in out)
-        if alone:
-            return f"labels {alone} are in one input and not in the output; sum over them first"
-        if out - everywhere:
-            return f"labels {sorted(out - everywhere)} of the output are in no input"
-    elif op.kind == "elementwise":
-        if everywhere - out:
-            return f"labels {sorted(everywhere - out)} are not in the output; an elementwise op sums over nothing"
-        if out - everywhere and op.function != "expand":
-            return f"labels {sorted(out - everywhere)} of the output are in no input"
-    elif op.kind == "reduction" and (out - everywhere or out == everywhere):
-        return f"a reduction's output has some of its input's labels; got {op.labels} of {op.input_labels[0]}"
-    return None

@@ -53,7 +53,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Tensor]] = {
     "sub": torch.sub,
     "mul": torch.mul,
     "div": torch.div,
-    "relu_gradient": lambda dy, x: dy * (x > 0),
+    "relu_gradient": lambda dy, y: dy * (y > 0),
     "gelu_gradient": lambda dy, x: aten.gelu_backward(dy, x),
     "silu_gradient": lambda dy, x: aten.silu_backward(dy, x),
     "tanh_gradient": lambda dy, y: aten.tanh_backward(dy, y),
@@ -220,13 +220,16 @@ def code_of(kernel: Kernel) -> Code:
 def source_value(source: Source, generator: torch.Generator) -> Tensor:
     """A random tensor for a source, on the generator's device.
 
-    Inputs are standard normal; matrices are scaled by the root of their rows, so that activations keep their size;
-    vectors (biases and gains) are near one; ids are uniform.
+    Inputs are standard normal; weights are scaled by the root of about how many are summed over, so that activations
+    keep their size: the rows of a matrix, all axes but the longest of what has more (kernels of convolutions, heads of
+    attention); vectors (biases and gains) are near one; ids are uniform.
     """
     device = generator.device
     if source.n_values:
         return torch.randint(source.n_values, source.shape, generator=generator, device=device)
     value = torch.randn(source.shape, generator=generator, device=device, dtype=torch.float32)
     if source.kind == "parameter":
-        value = value / math.sqrt(source.shape[0]) if len(source.shape) > 1 else 1 + 0.1 * value
+        shape = source.shape
+        n_summed = shape[0] if len(shape) == 2 else value.numel() / max(shape, default=1)
+        value = value / math.sqrt(n_summed) if len(shape) > 1 else 1 + 0.1 * value
     return value.to(dtype_of(source.dtype))
