@@ -20,17 +20,17 @@ class Execution:
 
     Attributes:
         program: What was placed.
-        fingerprint: Of the problem that was simulated (its costs are part of it).
+        graph: Fingerprint of its op graph.
         placement: The placement's name.
         kind: "baseline", "adversarial" or "random".
         op_device: Device of each op.
         simulated_s: Makespan in the simulator.
         measured_s: Makespans of the real runs.
-        overhead_s: Mean time per op that the engine took beside the kernels, in the median run.
+        overhead_s: Median over ops of the time that the engine took beside the kernel, in the median run.
     """
 
     program: str
-    fingerprint: str
+    graph: str
     placement: str
     kind: str
     op_device: list[int]
