@@ -23,7 +23,7 @@ from placement_gym.pytorch.traced import Named, Trace, op_graph
 HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def _writes(node: Node) -> bool:
+def is_in_place(node: Node) -> bool:
     """Whether a call changes one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
@@ -69,7 +69,7 @@ def export(module: nn.Module, example_inputs: tuple[Any, ...], *, training: bool
         with _mode(module, training), device, torch.set_grad_enabled(training), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch
             program = torch.export.export(module, tuple(example_inputs), strict=False)
-            if not training and any(_writes(node) for node in program.graph_module.graph.nodes):
+            if not training and any(is_in_place(node) for node in program.graph_module.graph.nodes):
                 # With no decomposition asked for, this makes in-place ops functional.
                 program = program.run_decompositions({})
     except Exception as error:
@@ -146,7 +146,7 @@ def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> OpGraph:
 
 
 def module_values(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, torch.Tensor]:
-    """A tensor for each source of `capture(module, example_inputs)`, by name: the module's own and the inputs, not copied.
+    """A tensor for each source of `capture(module, example_inputs)`, by name, not copied.
 
     Raises:
         CaptureError: The module cannot be exported.

@@ -2,36 +2,19 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from sequential import run_graph
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone uses)
 from torch.utils import _pytree as pytree
 
 from placement_gym.graph import OpGraph
 from placement_gym.pytorch.capture import capture, module_values
-from placement_gym.pytorch.functions import code_of
 from placement_gym.pytorch.models import inception, llama, mixture_of_experts
-
-
-def run_graph(graph: OpGraph, values: Mapping[str, Tensor], *, contiguous: bool = False) -> dict[str, Tensor]:
-    """The results of a graph, its ops run one after the other; `contiguous` is how a copy may arrive."""
-    assert graph.kernels is not None
-    made: dict[int, tuple[Tensor, ...]] = {}
-    for op in graph.order.tolist():
-        kernel = graph.kernels.op_kernels[op]
-        operands = [values[o.source] if o.op < 0 else made[o.op][o.output] for o in kernel.operands]
-        for operand, tensor in zip(kernel.operands, operands, strict=True):
-            assert tuple(tensor.shape) == operand.shape
-            assert str(tensor.dtype) == f"torch.{operand.dtype}"
-        outputs = code_of(kernel)(operands)
-        assert tuple(tuple(tensor.shape) for tensor in outputs) == kernel.output_shapes
-        assert tuple(str(tensor.dtype).removeprefix("torch.") for tensor in outputs) == kernel.output_dtypes
-        made[op] = tuple(tensor.contiguous() for tensor in outputs) if contiguous else outputs
-    return {name: made[r.pieces[0].op][r.pieces[0].output] for name, r in graph.kernels.results.items()}
 
 
 def assert_runs_as(module: nn.Module, inputs: tuple[Any, ...]) -> OpGraph:
@@ -214,8 +197,9 @@ def test_signatures_tell_unlike_calls_apart() -> None:
     class Calls(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
             return (
-                x.sum(0), x.sum(1), x.softmax(0), x.softmax(1), x + y, torch.add(x, y, alpha=2), x.t() + y.t(), x @ y, x @ y.t(),
-                torch.cat([x, y]), torch.cat([x, y], 1), x.clamp(0, 1), x.clamp(0, 2), x.roll(1, 0), x.roll(1, 1),
+                x.sum(0), x.sum(1), x.softmax(0), x.softmax(1), x + y, torch.add(x, y, alpha=2), x.t() + y.t(), x @ y,
+                x @ y.t(), torch.cat([x, y]), torch.cat([x, y], 1), x.clamp(0, 1), x.clamp(0, 2), x.roll(1, 0),
+                x.roll(1, 1),
             )  # fmt: skip
 
     graph = capture(Calls(), (torch.zeros(4, 4), torch.zeros(4, 4)))
