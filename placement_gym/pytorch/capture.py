@@ -4,7 +4,7 @@ import importlib
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def export(module: nn.Module, example_inputs: tuple[Any, ...], *, training: bool
         raise CaptureError(f"got {type(module).__name__}; expected an nn.Module")
     tensors = [*module.parameters(), *module.buffers(), *(x for x in example_inputs if isinstance(x, torch.Tensor))]
     # What forward makes without saying where (arange, zeros) belongs to where the module is.
-    device = torch.device("meta") if any(tensor.is_meta for tensor in tensors) else torch.get_default_device()
+    device = torch.device("meta") if any(tensor.is_meta for tensor in tensors) else nullcontext()
     try:
         with _mode(module, training), device, torch.set_grad_enabled(training), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch

@@ -42,6 +42,15 @@ class Call:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Torch's ops cannot be pickled, but are known by name in every process.
+        named = isinstance(self.function, torch._ops.OpOverload)
+        return _unpickled, (str(self.function) if named else self.function, self.args, dict(self.kwargs))
+
+
+def _unpickled(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:  # noqa: ANN401
+    return Call(operator.attrgetter(function)(torch.ops) if isinstance(function, str) else function, args, kwargs)
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ class Trace:
 
     Attributes:
         module: Its graph; the nodes' `meta["val"]` are fake tensors.
-        sources: Name and kind of the source that a placeholder stands for; a placeholder that stands for something
-            else than a tensor has the value itself.
+        sources: A `Named` for each placeholder that stands for a tensor; for the others the value itself.
         results: Nodes whose tensors are asked for, by name. One that has a source's name is that source's new value.
         backward: The first node of the backward pass.
     """
@@ -44,7 +43,7 @@ class Named:
     """Name and kind of a source."""
 
     name: str
-    kind: str
+    kind: Literal["parameter", "input"]
 
 
 def is_random(node: Node) -> bool:
@@ -157,9 +156,8 @@ class _Builder:
         value = node.meta["val"]
         shape, dtype = _described(value, f"source {named.name!r}")
         # Whole numbers may be ids: zeros are valid ones, whatever they count.
-        n_values = 0 if value.dtype.is_floating_point or value.dtype in (torch.bool,) else 1
-        assert named.kind in ("parameter", "input")
-        self.sources[named.name] = Source("input" if named.kind == "input" else "parameter", shape, dtype, n_values)
+        n_values = int(dtype.startswith(("int", "uint")))
+        self.sources[named.name] = Source(named.kind, shape, dtype, n_values)
         self.source_bytes[named.name] = _bytes(value)
         self.origins[node] = Operand(-1, shape, dtype, named.name)
 

@@ -1,7 +1,9 @@
 """Kernels of captured graphs: run op by op they give what the module gives."""
 
 import copy
+import dataclasses
 import itertools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone uses)
 from torch.utils import _pytree as pytree
 
+from placement_gym.errors import CaptureError
 from placement_gym.graph import OpGraph
 from placement_gym.pytorch.capture import capture, module_values
 from placement_gym.pytorch.models import inception, llama, mixture_of_experts
@@ -25,7 +28,8 @@ def assert_runs_as(module: nn.Module, inputs: tuple[Any, ...]) -> OpGraph:
     for name, source in graph.kernels.sources.items():
         assert tuple(values[name].shape) == source.shape
     with torch.no_grad():
-        expected = pytree.tree_leaves(copy.deepcopy(module).eval()(*pytree.tree_map(torch.clone, inputs)))
+        plain, given = copy.deepcopy((module, inputs))
+        expected = pytree.tree_leaves(plain.eval()(*given))
     for contiguous in (False, True):
         results = run_graph(graph, values, contiguous=contiguous)
         found = {f"output{i}": tensor for i, tensor in enumerate(expected) if isinstance(tensor, Tensor)}
@@ -145,6 +149,7 @@ CASES: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights")  # torch's, about its own LSTM
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_graph_run_op_by_op_equals_the_module(name: str) -> None:
     """Views, constants, in-place ops, tied weights, ops and modules of several outputs included."""
@@ -211,6 +216,71 @@ def test_signatures_tell_unlike_calls_apart() -> None:
     two = capture(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), (torch.zeros(2, 4),))
     assert two.kernels is not None
     assert len({kernel.signature for kernel in two.kernels.op_kernels}) == 1
+
+
+def test_inputs_of_any_structure_are_sources() -> None:
+    """Dictionaries and lists of tensors, and plain numbers; an input never takes a parameter's name."""
+
+    class Structured(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor, more: dict[str, list[Tensor]], factor: int) -> Tensor:
+            return x * self.x + more["a"][0] - factor * more["a"][1]
+
+    inputs = (torch.arange(3.0), {"a": [torch.ones(3), torch.full((3,), 2.0)]}, 3)
+    graph = assert_runs_as(Structured(), inputs)
+    assert graph.kernels is not None
+    assert list(graph.kernels.sources) == ["x", "input.x", "more_a_0", "more_a_1"]
+
+
+def test_random_numbers_are_drawn_once() -> None:
+    """A call that draws them is an op, not a constant that each reader makes for itself."""
+
+    class Random(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            noise = torch.rand(4)
+            return x + noise, x - noise
+
+    x = torch.ones(4)
+    graph = capture(Random(), (x,))
+    assert graph.op_kinds == ("rand", "add", "sub")
+    results = run_graph(graph, {"x": x})
+    torch.testing.assert_close(results["output0"] + results["output1"], 2 * x)
+
+
+def test_branches_within_the_graph_are_one_op() -> None:
+    """torch.cond runs the branch that the values ask for."""
+
+    class Branches(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y * 2, (x,))
+            return out
+
+    assert "cond" in assert_runs_as(Branches(), (torch.ones(3),)).op_kinds
+    assert "cond" in assert_runs_as(Branches(), (-torch.ones(3),)).op_kinds
+
+
+def test_shapes_that_depend_on_data_are_refused() -> None:
+    """The error names the op."""
+
+    class Positive(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[x > 0] * 2
+
+    with pytest.raises(CaptureError, match=r"op 'index' has the shape .* depends on data"):
+        capture(Positive(), (torch.ones(3),))
+
+
+def test_kernels_can_be_sent_to_another_process() -> None:
+    """Pickled and back they compute the same."""
+    module, inputs = _seeded(CASES["convolutions"])
+    graph = capture(module, inputs)
+    values = module_values(module, inputs)
+    sent = dataclasses.replace(graph, kernels=pickle.loads(pickle.dumps(graph.kernels)))
+    for name, tensor in run_graph(graph, values).items():
+        assert torch.equal(run_graph(sent, values)[name], tensor)
 
 
 def test_capture_leaves_the_mode_of_the_module() -> None:

@@ -10,18 +10,18 @@ from sequential import run_graph
 from torch import Tensor, nn
 
 from placement_gym.errors import InvalidOption, MissingDependency
-from placement_gym.pytorch.capture import capture, module_values
+from placement_gym.pytorch.capture import module_values
 from placement_gym.pytorch.hugging_face import capture_hugging_face, hugging_face
 from placement_gym.pytorch.training import capture_training, training_values
 
 SMALL: dict[str, Mapping[str, int]] = {
-    "gpt2": {"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 50},
+    "gpt2": {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50},
     "bert": {
-        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50,
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50,
     },
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 50},
     "llama": {
-        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 32, "vocab_size": 50,
     },
 }  # fmt: skip
@@ -36,18 +36,15 @@ def _small(model: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
         return module, tuple(torch.randint(50, x.shape) for x in inputs)
 
 
-@pytest.mark.parametrize("model", sorted(SMALL))
+@pytest.mark.parametrize("model", ["gpt2", "llama", *(pytest.param(m, marks=pytest.mark.slow) for m in ("bert", "t5"))])
 def test_model_run_op_by_op_equals_the_module(model: str) -> None:
     """And the graph captured without weights is the same graph."""
     module, inputs = _small(model)
-    graph = capture(module, inputs)
+    graph = capture_hugging_face(model, config=SMALL[model], batch=2, tokens=6)
     with torch.no_grad():
         expected = module.eval()(*inputs)
     results = run_graph(graph, module_values(module, inputs))
     torch.testing.assert_close(results["output0"], expected, rtol=1e-6, atol=1e-6)
-    weightless = capture_hugging_face(model, config=SMALL[model], batch=2, tokens=6)
-    assert weightless.op_names == graph.op_names
-    assert weightless.kernels == graph.kernels
 
 
 def test_training_step_equals_that_of_torch() -> None:
@@ -62,18 +59,18 @@ def test_training_step_equals_that_of_torch() -> None:
     torch.optim.AdamW(plain.parameters(), 0.01, weight_decay=0.0).step()
     torch.testing.assert_close(results["loss"], loss.detach(), rtol=1e-10, atol=1e-10)
     new = {name: value for name, value in results.items() if name in plain.state_dict() and value.dim() == 2}
-    assert len(new) == 10  # tokens, positions and four matrices in each of two layers
+    assert len(new) == 6  # tokens, positions and the four matrices of a layer
     for name, value in new.items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-9, atol=1e-9)
 
 
 def test_full_size_is_captured_without_weights() -> None:
-    """A layer of Llama's default configuration, 7 billion parameters in 32 of them."""
+    """A layer of Llama's default configuration, which has 7 billion parameters in 32 of them."""
     pytest.importorskip("transformers", reason="the optional package transformers is not installed")
-    graph = capture_hugging_face("llama", config={"num_hidden_layers": 1}, tokens=64)
-    assert graph.op_parameter_bytes.sum() > 4 * 4e8
-    step = capture_hugging_face("llama", config={"num_hidden_layers": 1}, tokens=64, optimizer="sgd")
-    assert step.op_flops.sum() > 2.9 * graph.op_flops.sum()
+    graph = capture_hugging_face("llama", config={"num_hidden_layers": 1}, tokens=64, optimizer="adamw")
+    assert graph.op_parameter_bytes.sum() == pytest.approx(12 * 464_531_456, rel=1e-6)
+    forward = graph.op_flops[~graph.op_is_backward].sum()
+    assert 1.9 * forward < graph.op_flops[graph.op_is_backward].sum() <= 2 * forward
 
 
 def test_unknown_models_and_settings_are_named() -> None:
