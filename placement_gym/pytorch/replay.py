@@ -16,8 +16,10 @@ aten = torch.ops.aten
 
 # A kernel may get a copy of a tensor whose strides differ from those of the trace, where a plain view could fail.
 AS_RESHAPE = (aten.view.default, aten._unsafe_view.default)
-# Calls that give back their first argument: the gradient is no concern of a kernel.
-IDENTITY = (aten.detach, aten.alias, aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+# Calls that give back their first argument, if they are replayed at all: gradients are no concern of a kernel, and
+# dropout that is on is an op.
+IDENTITY = (aten.detach, aten.alias, *DROPOUTS)
 
 
 @dataclass(frozen=True, slots=True)

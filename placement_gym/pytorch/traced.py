@@ -13,10 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from placement_gym.errors import CaptureError, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.kernel import DTYPE_BYTES, Kernel, Kernels, Operand, Piece, Result, Shape, Source
-from placement_gym.pytorch.replay import IDENTITY, Read, Replay, Tracer
+from placement_gym.pytorch.replay import DROPOUTS, Read, Replay, Tracer
 
 aten = torch.ops.aten
-
 
 LOOKUPS = ("embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
 
@@ -67,7 +66,7 @@ def _is_free(node: Node) -> bool:
     packet = target._overloadpacket
     if packet is aten._unsafe_view:
         return True
-    if packet in IDENTITY and "dropout" in packet.__name__:
+    if packet in DROPOUTS:
         return not node.args[2]
     # The schema of a view says that its result shares memory with an argument (and writes nothing).
     returns = target._schema.returns
@@ -251,6 +250,8 @@ class _Builder:
                 op = group[op]
             return op
 
+        # A parameter that several ops read (tied weights) is held once, so its readers share a device; so do a view and
+        # what it views.
         pairs = [(ops[0], other) for ops in self.readers.values() for other in ops[1:]]
         for a, b in pairs + self.together:
             group[root(b)] = root(a)

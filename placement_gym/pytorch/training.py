@@ -30,6 +30,7 @@ from placement_gym.pytorch.capture import (
     program_values,
 )
 from placement_gym.pytorch.functions import dtype_of
+from placement_gym.pytorch.replay import DROPOUTS
 from placement_gym.pytorch.traced import Named, Trace, is_random, op_graph
 from placement_gym.pytorch.updates import UPDATES, OptimizerName
 
@@ -68,7 +69,7 @@ class _Forward(Interpreter):
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         args, kwargs = pytree.tree_map(self._fit, (args, kwargs))
-        if target is aten.dropout.default:
+        if getattr(target, "_overloadpacket", None) in DROPOUTS:
             return args[0]
         if target is aten.scaled_dot_product_attention.default:
             args = tuple(0.0 if i == 4 else arg for i, arg in enumerate(args))
@@ -166,7 +167,7 @@ def capture_training(
     `op_is_backward` is true from the first op of the backward pass on (the gradient of the loss by itself), updates
     included. An update op reads a parameter, its gradient and the optimiser's state, which is counted among its
     parameter bytes; as all readers of one parameter, it is colocated with the ops that use the parameter. Parameters
-    without gradient are not updated.
+    without gradient are not updated; tied ones are one source, under one of their names.
 
     Sources are those of `capture` and the state, "<parameter>:<state>" (values: `training_values`). Results are
     "loss" and, under the names of their sources, the new parameters, states and buffers (batch statistics).
@@ -253,7 +254,12 @@ def training_values(graph: OpGraph, module: nn.Module, example_inputs: tuple[Any
 
 
 def capture_training_from(
-    module: str, *, optimizer: OptimizerName = "sgd", learning_rate: float = 0.01, weight_decay: float = 0.0
+    module: str,
+    *,
+    optimizer: OptimizerName = "sgd",
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
 ) -> OpGraph:
     """The training step of the module that a function makes, for the mean of its output as loss.
 
@@ -261,6 +267,7 @@ def capture_training_from(
         module: "package.module:function", as `build_module` takes it.
         optimizer: As in `capture_training`; so are the others.
         learning_rate: Of every parameter.
+        momentum: Of "momentum".
         weight_decay: Of every parameter.
 
     Raises:
@@ -268,4 +275,11 @@ def capture_training_from(
         InvalidOption: An unknown optimiser.
     """
     built, inputs = build_module(module)
-    return capture_training(built, inputs, optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay)
+    return capture_training(
+        built,
+        inputs,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+    )
