@@ -12,15 +12,20 @@ Shape = tuple[int, ...]
 Region = tuple[tuple[int, int], ...]
 # (op, output, region).
 Tensor = tuple[int, int, Region | None]
-Option = bool | int | float | tuple[int, ...]
+Option = bool | int | float | str | tuple[int, ...]
 
 DTYPE_BYTES: Mapping[str, int] = {
     "float64": 8,
     "float32": 4,
     "float16": 2,
     "bfloat16": 2,
+    "complex128": 16,
+    "complex64": 8,
     "int64": 8,
     "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
     "bool": 1,
 }
 
@@ -171,11 +176,11 @@ class Kernels:
             whole = self.op_kernels[operand.op].output_shapes[operand.output]
         else:
             raise InvalidGraph(f"kernel of op {i} reads output {operand.output} of op {operand.op}; no such tensor")
-        region = operand.region or tuple((0, size) for size in whole)
-        inside = len(region) == len(whole) and all(
-            0 <= a < b <= size for (a, b), size in zip(region, whole, strict=True)
+        region = operand.region
+        inside = region is None or (
+            len(region) == len(whole) and all(0 <= a < b <= size for (a, b), size in zip(region, whole, strict=True))
         )
-        if not inside or tuple(b - a for a, b in region) != operand.shape:
+        if not inside or (whole if region is None else tuple(b - a for a, b in region)) != operand.shape:
             raise InvalidGraph(
                 f"kernel of op {i} reads {operand.shape} as region {operand.region} of a tensor of shape {whole}"
             )

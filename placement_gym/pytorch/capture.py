@@ -1,180 +1,43 @@
 """capture: any nn.Module and example inputs -> OpGraph, through torch.export on tensors without storage."""
 
 import importlib
-import operator
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.export.graph_signature import InputKind
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils import _pytree as pytree
 
 from placement_gym.errors import CaptureError
 from placement_gym.graph import OpGraph
+from placement_gym.pytorch.traced import Named, Trace, op_graph
 
-# A tensor of the program: ("op", op number, output number) or ("parameter", name, 0).
-Source = tuple[str, int | str, int]
-
-
-def _bytes(value: object) -> float:
-    """Bytes of a (fake) tensor; 0 for anything else."""
-    return float(value.numel() * value.element_size()) if isinstance(value, torch.Tensor) else 0.0
+# Tensors that the module holds.
+HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def _outputs(node: Node) -> list[Any]:
-    value = node.meta.get("val")
-    return list(value) if isinstance(value, (tuple, list)) else [value]
-
-
-def _is_free(node: Node) -> bool:
-    """Whether a call makes no new tensor: a view, a symbolic size, an assertion, or dropout that is off."""
-    target = node.target
-    if target is operator.getitem or not any(isinstance(v, torch.Tensor) for v in _outputs(node)):
-        return True
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    if target._overloadpacket is torch.ops.aten._unsafe_view:
-        return True
-    if target._overloadpacket is torch.ops.aten.dropout:
-        return not node.args[2]
-    # The schema of a view says that its result shares memory with an argument (and writes nothing).
-    returns = target._schema.returns
-    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
-
-
-def _writes(node: Node) -> bool:
+def is_in_place(node: Node) -> bool:
     """Whether a call changes one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _flops(node: Node) -> float:
-    """FLOPs of a call, by torch's own counter, run on its fake arguments."""
-
-    def fake(argument: Node) -> Any:  # noqa: ANN401  (whatever the graph holds)
-        return argument.meta["val"]
-
-    args = torch.fx.node.map_arg(node.args, fake)
-    kwargs = torch.fx.node.map_arg(node.kwargs, fake)
-    modes = [v.fake_mode for v in _outputs(node) if hasattr(v, "fake_mode")]
-    with modes[0], torch.no_grad(), FlopCounterMode(display=False) as counter:
-        assert callable(node.target)
-        node.target(*args, **kwargs)
-    return float(counter.get_total_flops())
-
-
-class _Builder:
-    """Walks an exported program once and collects ops and edges."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self.sources: dict[Node, list[Source | None]] = {}
-        self.names: list[str] = []
-        self.kinds: list[str] = []
-        self.dtypes: list[str] = []
-        self.flops: list[float] = []
-        self.traffic: list[float] = []
-        self.output_bytes: list[list[float]] = []
-        self.edges: list[tuple[int, int, float]] = []
-        self.tensors: list[tuple[int, int]] = []
-        self.readers: dict[str, list[int]] = {}
-        self.parameter_bytes: dict[str, float] = {}
-        stored = {
-            spec.arg.name: str(spec.target)
-            for spec in program.graph_signature.input_specs
-            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-            and hasattr(spec.arg, "name")
-        }
-        for node in program.graph_module.graph.nodes:
-            if node.op == "placeholder":
-                name = stored.get(node.name)
-                self.sources[node] = [("parameter", name, 0) if name is not None else None]
-                if name is not None:
-                    self.parameter_bytes[name] = _bytes(node.meta.get("val"))
-            elif node.op == "call_function":
-                self._call(node)
-            elif node.op == "get_attr":
-                self.sources[node] = [None]
-
-    def _call(self, node: Node) -> None:
-        inputs = node.all_input_nodes
-        if node.target is operator.getitem:
-            of, index = node.args[0], node.args[1]
-            assert isinstance(of, Node)
-            found = self.sources[of]
-            self.sources[node] = [found[index] if isinstance(index, int) and index < len(found) else found[0]]
-        elif _is_free(node):
-            base = self.sources[inputs[0]][0] if inputs else None
-            self.sources[node] = [base] * len(_outputs(node))
-        elif not inputs:
-            self.sources[node] = [None] * len(_outputs(node))  # a constant, such as arange
-        else:
-            self._op(node, inputs)
-
-    def _op(self, node: Node, inputs: list[Node]) -> None:
-        op = len(self.names)
-        outputs = _outputs(node)
-        packet = getattr(node.target, "_overloadpacket", node.target)
-        kind = getattr(packet, "__name__", str(packet))
-        stack = node.meta.get("nn_module_stack") or {}
-        path = list(stack.values())[-1][0] if stack else ""
-        self.names.append(f"{path}.{node.name}" if path else node.name)
-        self.kinds.append(kind)
-        first = next(v for v in outputs if isinstance(v, torch.Tensor))
-        self.dtypes.append(str(first.dtype).removeprefix("torch."))
-        self.flops.append(_flops(node))
-        written = [_bytes(v) for v in outputs]
-        self.output_bytes.append(written)
-        self.sources[node] = [("op", op, i) for i in range(len(outputs))]
-        read = 0.0
-        seen: set[Source] = set()
-        for one in inputs:
-            read += _bytes(one.meta.get("val"))
-            for source in self.sources[one]:
-                if source is None or source in seen:
-                    continue
-                seen.add(source)
-                if source[0] == "parameter":
-                    self.readers.setdefault(str(source[1]), []).append(op)
-                else:
-                    producer, output = int(source[1]), source[2]
-                    self.edges.append((producer, op, self.output_bytes[producer][output]))
-                    self.tensors.append((producer, output))
-        # A lookup reads the rows that it returns, not the table.
-        self.traffic.append(sum(written) + (sum(written) if "embedding" in kind else read))
-
-    def graph(self) -> OpGraph:
-        parameter_bytes = [0.0] * len(self.names)
-        group = list(range(len(self.names)))
-
-        def root(op: int) -> int:
-            while group[op] != op:
-                op = group[op]
-            return op
-
-        # A parameter that several ops read (tied weights) is held once, so its readers share a device.
-        for name, ops in self.readers.items():
-            parameter_bytes[ops[0]] += self.parameter_bytes[name]
-            for other in ops[1:]:
-                group[root(other)] = root(ops[0])
-        roots = [root(op) for op in range(len(self.names))]
-        number = {r: i for i, r in enumerate(sorted({r for r in roots if roots.count(r) > 1}))}
-        tensor_number: dict[tuple[int, int], int] = {}
-        return OpGraph.build(
-            self.names,
-            self.edges,
-            kinds=self.kinds,
-            dtypes=self.dtypes,
-            flops=self.flops,
-            traffic_bytes=self.traffic,
-            parameter_bytes=parameter_bytes,
-            output_bytes=[sum(b) for b in self.output_bytes],
-            colocation=[number.get(r, -1) for r in roots],
-            edge_tensor=[tensor_number.setdefault(t, len(tensor_number)) for t in self.tensors],
-        )
+@contextmanager
+def _mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """The module, and all in it, in training or evaluation mode for as long as this lasts."""
+    before = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, was in before.items():
+            part.training = was
 
 
 def _where(error: BaseException) -> str:
@@ -191,13 +54,74 @@ def _where(error: BaseException) -> str:
     return quoted[-1] if quoted else "the module"
 
 
+def export(module: nn.Module, example_inputs: tuple[Any, ...], *, training: bool = False) -> ExportedProgram:
+    """The calls of one forward pass, exported; in evaluation mode without in-place ops.
+
+    Raises:
+        CaptureError: The module cannot be exported; the message names the line.
+    """
+    if not isinstance(module, nn.Module):
+        raise CaptureError(f"got {type(module).__name__}; expected an nn.Module")
+    tensors = [*module.parameters(), *module.buffers(), *(x for x in example_inputs if isinstance(x, torch.Tensor))]
+    # What forward makes without saying where (arange, zeros) belongs to where the module is.
+    device = torch.device("meta") if any(tensor.is_meta for tensor in tensors) else nullcontext()
+    try:
+        with _mode(module, training), device, torch.set_grad_enabled(training), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch
+            program = torch.export.export(module, tuple(example_inputs), strict=False)
+            if not training and any(is_in_place(node) for node in program.graph_module.graph.nodes):
+                # With no decomposition asked for, this makes in-place ops functional.
+                program = program.run_decompositions({})
+    except Exception as error:
+        raise capture_error(type(module).__name__, "exported", error) from error
+    return program
+
+
+def capture_error(what: str, done: str, error: Exception) -> CaptureError:
+    """One line that says what could not be done, where and why."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return CaptureError(f"{what} cannot be {done} at {_where(error)}: {type(error).__name__}: {reason}")
+
+
+def program_sources(program: ExportedProgram) -> dict[Node, Any]:
+    """The source that each placeholder of an exported program stands for, or the plain value it has."""
+    held = {str(spec.target) for spec in program.graph_signature.input_specs if spec.kind in HELD}
+    sources: dict[Node, Any] = {}
+    placeholders = [node for node in program.graph_module.graph.nodes if node.op == "placeholder"]
+    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+        if spec.kind in HELD:
+            sources[node] = Named(str(spec.target), "parameter")
+        elif isinstance(node.meta.get("val"), torch.Tensor):
+            sources[node] = Named(f"input.{node.name}" if node.name in held else node.name, "input")
+        else:
+            sources[node] = getattr(spec.arg, "value", node.meta.get("val"))
+    return sources
+
+
+def program_values(program: ExportedProgram, example_inputs: tuple[Any, ...]) -> dict[str, torch.Tensor]:
+    """A tensor for each source of an exported program, by name."""
+    values: dict[str, torch.Tensor] = {}
+    inputs = iter(pytree.tree_leaves(tuple(example_inputs)))
+    stored = {**program.constants, **program.state_dict}
+    for node, spec in zip(program_sources(program).items(), program.graph_signature.input_specs, strict=True):
+        value = stored[str(spec.target)] if spec.kind in HELD else next(inputs)
+        if isinstance(node[1], Named):
+            values[node[1].name] = value.detach()
+    return values
+
+
 def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> OpGraph:
-    """The ops that one forward pass of a module runs.
+    """The ops that one forward pass of a module runs, ready to be run themselves.
 
     The module is exported (`torch.export`) in evaluation mode; parameters on the meta device stay without storage.
     Views and other calls that make no new tensor are folded away; a parameter's bytes belong to the first op that
     reads it, and all readers of one parameter are colocated. Inputs of the module are no ops: they are taken to be
     on every device. FLOPs are those of `torch.utils.flop_counter`, bytes those of the tensors.
+
+    The graph's kernels replay the calls. Their sources are the parameters, buffers, constants and inputs (values:
+    `module_values`); their results are the tensors among the module's outputs, flattened: "output0", "output1", ...;
+    a buffer that the pass changes is a result under its own name. An output that is a view of an op's tensor, or an
+    input handed through, gets an op of its own of kind "view": no FLOPs, no traffic, beside the op that it views.
 
     Args:
         module: Any module that `torch.export` can export.
@@ -209,35 +133,36 @@ def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> OpGraph:
     Raises:
         CaptureError: The module cannot be exported or runs no op; the message names the line or the op.
     """
-    if not isinstance(module, nn.Module):
-        raise CaptureError(f"got {type(module).__name__}; expected an nn.Module")
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, about torch
-            program = torch.export.export(module.eval(), tuple(example_inputs), strict=False)
-            if any(_writes(node) for node in program.graph_module.graph.nodes):
-                # With no decomposition asked for, this makes in-place ops functional.
-                program = program.run_decompositions({})
-    except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CaptureError(
-            f"{type(module).__name__} cannot be exported at {_where(error)}: {type(error).__name__}: {reason}"
-        ) from error
-    builder = _Builder(program)
-    if not builder.names:
-        raise CaptureError(f"{type(module).__name__} runs no op on its inputs; nothing to place")
-    return builder.graph()
+    program = export(module, example_inputs)
+    results: dict[str, Node] = {}
+    position = 0
+    (out,) = program.graph_module.graph.find_nodes(op="output")
+    for node, spec in zip(out.args[0], program.graph_signature.output_specs, strict=True):
+        user = spec.kind is OutputKind.USER_OUTPUT
+        if isinstance(node, Node) and isinstance(node.meta.get("val"), torch.Tensor):
+            results[f"output{position}" if user else str(spec.target)] = node
+        position += user
+    return op_graph(Trace(program.graph_module, program_sources(program), results), type(module).__name__)
 
 
-def capture_from(module: str) -> OpGraph:
-    """The graph of the module that a function makes.
+def module_values(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, torch.Tensor]:
+    """A tensor for each source of `capture(module, example_inputs)`, by name, not copied.
+
+    Raises:
+        CaptureError: The module cannot be exported.
+    """
+    return program_values(export(module, example_inputs), example_inputs)
+
+
+def build_module(module: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    """What a function makes, on the meta device.
 
     Args:
         module: "package.module:function"; the function takes nothing and returns (nn.Module, example inputs). It is
             called with the meta device as default, so that no weights are allocated.
 
     Raises:
-        CaptureError: No such function, it fails, or returns something else; or as `capture`.
+        CaptureError: No such function, it fails, or returns something else.
     """
     path, colon, name = module.partition(":")
     if not colon:
@@ -257,4 +182,16 @@ def capture_from(module: str) -> OpGraph:
         isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and isinstance(made[1], tuple)
     ):
         raise CaptureError(f"{module} returned {type(made).__name__}; expected (nn.Module, tuple of example inputs)")
-    return capture(made[0], made[1])
+    return made[0], made[1]
+
+
+def capture_from(module: str) -> OpGraph:
+    """The graph of the module that a function makes.
+
+    Args:
+        module: "package.module:function", as `build_module` takes it.
+
+    Raises:
+        CaptureError: As `build_module` or `capture`.
+    """
+    return capture(*build_module(module))

@@ -1,0 +1,198 @@
+"""Replay: the calls that one captured op runs, kept apart from the trace that they came from."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from placement_gym.kernel import Operand, Option
+
+aten = torch.ops.aten
+
+# A kernel may get a copy of a tensor whose strides differ from those of the trace, where a plain view could fail.
+AS_RESHAPE = (aten.view.default, aten._unsafe_view.default)
+DROPOUTS = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
+# Calls that give back their first argument, if they are replayed at all: gradients are no concern of a kernel, and
+# dropout that is on is an op.
+IDENTITY = (aten.detach, aten.alias, *DROPOUTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Operand `number` of the kernel."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What call `number` gave."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call; its arguments hold `Read` and `Made` where tensors belong."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Torch's ops cannot be pickled, but are known by name in every process.
+        named = isinstance(self.function, torch._ops.OpOverload)
+        return _unpickled, (str(self.function) if named else self.function, self.args, dict(self.kwargs))
+
+
+def _unpickled(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:  # noqa: ANN401
+    return Call(operator.attrgetter(function)(torch.ops) if isinstance(function, str) else function, args, kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The code of a captured op: takes its operands, returns its outputs.
+
+    Attributes:
+        calls: In order; the last one is the op itself, the others the views and constants that it reads through.
+        parts: Which parts of the last call's value are the outputs; None where the value is the one output.
+    """
+
+    calls: tuple[Call, ...]
+    parts: tuple[int, ...] | None = None
+
+    def __call__(self, *operands: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, on the device of the operands, whatever device the trace was made on."""
+        device = operands[0].device if operands else torch.get_default_device()
+        made: list[Any] = []
+        for call in self.calls:
+            args = [_filled(arg, operands, made, device) for arg in call.args]
+            kwargs = {name: _filled(arg, operands, made, device) for name, arg in call.kwargs.items()}
+            made.append(call.function(*args, **kwargs))
+        return (made[-1],) if self.parts is None else tuple(made[-1][part] for part in self.parts)
+
+    @property
+    def options(self) -> tuple[tuple[str, Option], ...]:
+        """The arguments of the op that are no plain operands, by name, sorted; those read through views as text."""
+        last = self.calls[-1]
+        schema = getattr(last.function, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema else []
+        named = {names[i] if i < len(names) else f"argument{i}": arg for i, arg in enumerate(last.args)}
+        named.update(last.kwargs)
+        return tuple(
+            (name, _option(arg, self.calls))
+            for name, arg in sorted(named.items())
+            if arg is not None and not isinstance(arg, (Read, torch.device))
+        )
+
+
+def _filled(arg: Any, operands: Sequence[Tensor], made: Sequence[Any], device: torch.device) -> Any:  # noqa: ANN401
+    """The argument with tensors in it."""
+    match arg:
+        case Read():
+            return operands[arg.number]
+        case Made():
+            return made[arg.number]
+        case tuple() | list():
+            return type(arg)(_filled(one, operands, made, device) for one in arg)
+        case torch.device():
+            return device
+        case Tensor():
+            return arg.to(device)
+        case _:
+            return arg
+
+
+def _option(arg: Any, calls: Sequence[Call]) -> Option:  # noqa: ANN401
+    if isinstance(arg, (bool, int, float)):
+        return arg
+    if isinstance(arg, (list, tuple)) and all(type(one) is int for one in arg):
+        return tuple(arg)
+    return _text(arg, calls)
+
+
+def _text(arg: Any, calls: Sequence[Call]) -> str:  # noqa: ANN401
+    match arg:
+        case Read():
+            return f"#{arg.number}"
+        case Made():
+            call = calls[arg.number]
+            parts = [_text(one, calls) for one in call.args if not isinstance(one, torch.device)]
+            named = [(name, one) for name, one in call.kwargs.items() if not isinstance(one, torch.device)]
+            parts += [f"{name}={_text(one, calls)}" for name, one in named if one is not None]
+            name = str(call.function) if hasattr(call.function, "_schema") else call.function.__name__
+            return f"{name}({','.join(parts)})"
+        case tuple() | list():
+            return f"[{','.join(_text(one, calls) for one in arg)}]"
+        case Tensor():
+            return "constant"
+        case GraphModule():
+            return "".join(arg.code.split())
+        case _:
+            return str(arg)
+
+
+class Tracer:
+    """Follows the arguments of one op back to the tensors that it reads.
+
+    Args:
+        origins: What is known of nodes of the trace: an `Operand`, a list of them for an op of several outputs, or a
+            plain value. A node that is not there is a view or a constant, to be replayed.
+    """
+
+    def __init__(self, origins: Mapping[Node, Any]) -> None:
+        self.origins = origins
+        self.operands: dict[Operand, int] = {}
+        self.calls: list[Call] = []
+        self._known: dict[Node, Any] = {}
+
+    def value(self, node: Node) -> Any:  # noqa: ANN401
+        """What stands for the node in a call's arguments."""
+        if node in self.origins:
+            return self._read(self.origins[node])
+        if node not in self._known:
+            self._known[node] = self._call(node)
+        return self._known[node]
+
+    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the node's call."""
+        return _plain(map_arg(node.args, self.value)), _plain(map_arg(node.kwargs, self.value))
+
+    def add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Made:
+        """One more call."""
+        self.calls.append(Call(function, args, kwargs))
+        return Made(len(self.calls) - 1)
+
+    def _read(self, origin: Any) -> Any:  # noqa: ANN401
+        if isinstance(origin, Operand):
+            return Read(self.operands.setdefault(origin, len(self.operands)))
+        return [self._read(one) for one in origin] if isinstance(origin, list) else origin
+
+    def _call(self, node: Node) -> Any:  # noqa: ANN401
+        if getattr(node.target, "_overloadpacket", None) in IDENTITY:
+            assert isinstance(node.args[0], Node)
+            return self.value(node.args[0])
+        if node.target is operator.getitem:
+            # Parts of an op of several outputs are operands of their own: do not read the others.
+            of, index = node.args
+            assert isinstance(of, Node)
+            if isinstance(self.origins.get(of), list):
+                return self._read(self.origins[of][index])
+        args, kwargs = self.arguments(node)
+        assert callable(node.target)
+        return self.add(aten.reshape.default if node.target in AS_RESHAPE else node.target, args, kwargs)
+
+
+def _plain(arg: Any) -> Any:  # noqa: ANN401
+    """Arguments in plain lists, tuples and dicts: those of a trace are classes of its own."""
+    if isinstance(arg, dict):
+        return {name: _plain(one) for name, one in arg.items()}
+    if isinstance(arg, (list, tuple)):
+        plain = [_plain(one) for one in arg]
+        return tuple(plain) if isinstance(arg, tuple) else plain
+    return arg
