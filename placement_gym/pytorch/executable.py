@@ -1,0 +1,197 @@
+"""Executable: a placed graph with everything that a run looks up worked out beforehand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from placement_gym.arrays import FloatArray
+from placement_gym.errors import ExecutionError, InvalidOption
+from placement_gym.kernel import DTYPE_BYTES, Kernel, Kernels, Operand, Region, Source
+from placement_gym.placement import Placement
+from placement_gym.problem import Problem
+from placement_gym.pytorch.functions import Code, code_of, dtype_of
+from placement_gym.rule import Rule
+from placement_gym.trace import transfer_heads, walk_order
+
+Index = tuple[slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Where an operand is found.
+
+    Attributes:
+        holder: What holds it (see `Executable`); -1 for a source.
+        output: Which of the holder's tensors.
+        index: Part of that tensor; None is all of it.
+        value: The tensor itself, for a source.
+    """
+
+    holder: int
+    output: int = 0
+    index: Index | None = None
+    value: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Executable:
+    """A placed graph that workers can run.
+
+    What holds tensors is numbered: op i holds its outputs as holder i, the copy that the transfer written at edge e
+    makes is holder n_ops + e.
+
+    Attributes:
+        problem: What was placed.
+        placement: Where.
+        rule: In which order.
+        priority: float64 [n_ops], ranks for the `priority` queue.
+        kernels: What the ops compute.
+        op_code: The code of each op.
+        op_reads: Where each op finds its operands.
+        edge_holder: What the op at the end of each edge reads it from.
+        edge_carried: The edges that one transfer delivers, in walking order, the one it is written at first: the same
+            list at each of them; empty at edges that stay on a device.
+        edge_read: What the transfer written at an edge copies.
+        holder_readers: How many ops and transfers need it; an op's outputs are needed by the op itself as well.
+        holder_bytes: How much it is.
+    """
+
+    problem: Problem
+    placement: Placement
+    rule: Rule
+    priority: FloatArray
+    kernels: Kernels
+    op_code: tuple[Code, ...]
+    op_reads: tuple[tuple[Read, ...], ...]
+    edge_holder: list[int]
+    edge_carried: list[list[int]]
+    edge_read: Mapping[int, Read]
+    holder_readers: list[int]
+    holder_bytes: list[int]
+
+    @classmethod
+    def build(
+        cls,
+        problem: Problem,
+        placement: Placement,
+        rule: Rule,
+        priority: FloatArray,
+        values: Mapping[str, Tensor],
+        memories: Sequence[torch.device],
+    ) -> "Executable":
+        """Looks everything up and puts each op's part of the sources into its device's memory.
+
+        Args:
+            problem: With kernels in its graph.
+            placement: Feasible.
+            rule: In which order.
+            priority: float64 [n_ops].
+            values: A tensor per source, by name.
+            memories: The memory of each device; equal ones share their sources.
+
+        Raises:
+            ExecutionError: The graph has no kernels, or one with an unknown function.
+            InvalidOption: A source has no value, or one of another shape or dtype.
+        """
+        graph, n = problem.graph, problem.n_ops
+        kernels = kernels_of(problem)
+        op_code = tuple(code_of(kernel) for kernel in kernels.op_kernels)
+        _check_values(kernels.sources, values)
+        heads = transfer_heads(graph, placement.op_device, rule).tolist()
+        edge_src = graph.edge_src.tolist()
+        edge_holder = [src if head < 0 else n + head for src, head in zip(edge_src, heads, strict=True)]
+        carried: dict[int, list[int]] = {}
+        for edge in walk_order(graph, rule).tolist():
+            if heads[edge] >= 0:
+                carried.setdefault(heads[edge], []).append(edge)
+        op_reads, edge_read = [], {}
+        placed: dict[tuple[str, Region | None, torch.device], Tensor] = {}
+        holder_readers = [1] * n + [0] * graph.n_edges
+        holder_bytes = [_output_bytes(kernel) for kernel in kernels.op_kernels] + [0] * graph.n_edges
+        in_edges, in_start = graph.in_edges.tolist(), graph.in_start.tolist()
+        for op, kernel in enumerate(kernels.op_kernels):
+            tensor_edge = dict(zip(kernel.tensors, in_edges[in_start[op] : in_start[op + 1]], strict=True))
+            reads = []
+            for operand in kernel.operands:
+                if operand.op < 0:
+                    key = (operand.source, operand.region, memories[int(placement.op_device[op])])
+                    if key not in placed:
+                        placed[key] = _part(values[operand.source], operand, key[2])
+                    reads.append(Read(-1, value=placed[key]))
+                    continue
+                whole = kernels.op_kernels[operand.op].output_shapes[operand.output] == operand.shape
+                made = Read(operand.op, operand.output, None if whole else _index(operand))
+                edge = tensor_edge[operand.tensor]
+                head = heads[edge]
+                reads.append(made if head < 0 else Read(n + head))
+                if head == edge:
+                    edge_read[edge] = made
+                    holder_bytes[n + edge] = operand.n_bytes
+            op_reads.append(tuple(reads))
+        for edge, holder in enumerate(edge_holder):
+            holder_readers[holder] += 1
+            holder_readers[edge_src[edge]] += int(heads[edge] == edge)
+        return cls(
+            problem,
+            placement,
+            rule,
+            priority,
+            kernels,
+            op_code,
+            tuple(op_reads),
+            edge_holder,
+            [carried[head] if head >= 0 else [] for head in heads],
+            edge_read,
+            holder_readers,
+            holder_bytes,
+        )
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The ordered pairs of devices between which tensors are copied."""
+        device, graph = self.placement.op_device, self.problem.graph
+        return sorted({(int(device[graph.edge_src[e]]), int(device[graph.edge_dst[e]])) for e in self.edge_read})
+
+
+def kernels_of(problem: Problem) -> Kernels:
+    """The kernels of a problem's graph.
+
+    Raises:
+        ExecutionError: It has none.
+    """
+    if problem.graph.kernels is None:
+        raise ExecutionError(
+            f"the graph of {problem.name!r} has no kernels, so there is nothing to run; graphs that programs are "
+            "lowered to have them, and problems built on such graphs; problems loaded from a file do not"
+        )
+    return problem.graph.kernels
+
+
+def _output_bytes(kernel: Kernel) -> int:
+    outputs = zip(kernel.output_shapes, kernel.output_dtypes, strict=True)
+    return sum(int(np.prod(shape, dtype=np.int64)) * DTYPE_BYTES[dtype] for shape, dtype in outputs)
+
+
+def _index(operand: Operand) -> Index | None:
+    return None if operand.region is None else tuple(slice(start, stop) for start, stop in operand.region)
+
+
+def _part(value: Tensor, operand: Operand, memory: torch.device) -> Tensor:
+    index = _index(operand)
+    return (value if index is None else value[index]).detach().to(memory).contiguous()
+
+
+def _check_values(sources: Mapping[str, Source], values: Mapping[str, Tensor]) -> None:
+    if set(values) != set(sources):
+        missing, unknown = sorted(set(sources) - set(values)), sorted(set(values) - set(sources))
+        raise InvalidOption(f"values lack {missing} and have {unknown} besides; expected the sources {sorted(sources)}")
+    for name, source in sources.items():
+        value = values[name]
+        if tuple(value.shape) != source.shape or value.dtype != dtype_of(source.dtype):
+            raise InvalidOption(
+                f"the value of source {name!r} is {value.dtype} {tuple(value.shape)}; "
+                f"expected torch.{source.dtype} {source.shape}"
+            )
