@@ -13,6 +13,7 @@ from placement_gym.pytorch.executable import Executable, Read
 from placement_gym.pytorch.functions import dtype_of
 from placement_gym.pytorch.workers import Crew, Stream, copied, timed
 from placement_gym.simulator.reference import Channel, EventKind, Key, ReferenceSimulator
+from placement_gym.trace import Trace
 
 Pair = tuple[int, int]
 
@@ -26,11 +27,11 @@ class Engine(ReferenceSimulator):
     in the same instant. So a worker mostly finds its next op in its queue without another thread having run.
     """
 
-    def __init__(self, executable: Executable, crew: Crew) -> None:
+    def __init__(self, executable: Executable, crew: Crew, timeout_s: float) -> None:
         problem, placement = executable.problem, executable.placement
         exact = np.ones(problem.n_ops), np.ones(problem.graph.n_edges)
         super().__init__(problem, placement.op_device, executable.rule, executable.priority, *exact)
-        self.executable, self.crew = executable, crew
+        self.executable, self.crew, self.timeout_s = executable, crew, timeout_s
         self.lock, self.done = threading.Lock(), threading.Event()
         self.began = 0.0
         self.n_left = problem.n_ops
@@ -56,8 +57,8 @@ class Engine(ReferenceSimulator):
         asked = {piece.op for result in executable.kernels.results.values() for piece in result.pieces}
         self.asked, self.kept = asked, dict[int, tuple[Tensor, ...]]()
 
-    def execute(self, timeout_s: float) -> None:
-        """Runs everything.
+    def run(self) -> Trace:
+        """Runs everything and returns the trace.
 
         Raises:
             ExecutionError: An op or transfer failed, or the time is up.
@@ -67,7 +68,7 @@ class Engine(ReferenceSimulator):
                 self.began = time.perf_counter()
                 # At time 0 whatever has no inputs starts; every other event waits for a worker.
                 super().run()
-            in_time = self.done.wait(timeout_s)
+            in_time = self.done.wait(self.timeout_s)
         finally:
             with self.lock:
                 self.stopped = True
@@ -75,7 +76,8 @@ class Engine(ReferenceSimulator):
             (what, error), self.failure = self.failure, None  # held no longer, or it and its tensors would be a cycle
             raise ExecutionError(f"{what} {_reason(error)}") from error
         if not in_time:
-            raise ExecutionError(f"timed out after {timeout_s} s; still running: {', '.join(self.running())}")
+            raise ExecutionError(f"timed out after {self.timeout_s} s; still running: {', '.join(self.running())}")
+        return self.trace
 
     # What the simulator asks for, without durations and remembered where it is asked often.
 
@@ -206,14 +208,9 @@ class Engine(ReferenceSimulator):
         Raises:
             ExecutionError: Another number of outputs, another shape or dtype.
         """
-        kernel = self.executable.kernels.op_kernels[op]
-        shapes = tuple(tuple(tensor.shape) for tensor in outputs)
-        if shapes != kernel.output_shapes or any(
-            tensor.dtype != dtype_of(dtype) for tensor, dtype in zip(outputs, kernel.output_dtypes, strict=True)
-        ):
-            got = [(str(tensor.dtype), shape) for tensor, shape in zip(outputs, shapes, strict=True)]
-            expected = list(zip(kernel.output_dtypes, kernel.output_shapes, strict=True))
-            raise ExecutionError(f"it returned {got}; expected {expected}")
+        got = tuple((tuple(tensor.shape), tensor.dtype) for tensor in outputs)
+        if got != self.executable.op_outputs[op]:
+            raise ExecutionError(f"it returned {got}; expected {self.executable.op_outputs[op]}")
 
     # Memory.
 
@@ -270,7 +267,8 @@ class Engine(ReferenceSimulator):
 
     def device_text(self, device: int) -> str:
         """A device in words."""
-        return f"device {self.problem.device_names[device]!r} ({self.crew.devices[device].name})"
+        name, torch_name = self.problem.device_names[device], self.crew.devices[device].name
+        return f"device {name!r}" + ("" if name == torch_name else f" ({torch_name})")
 
 
 def _reason(error: BaseException) -> str:

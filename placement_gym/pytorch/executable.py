@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import ExecutionError, InvalidOption
-from placement_gym.kernel import DTYPE_BYTES, Kernel, Kernels, Operand, Region, Source
+from placement_gym.kernel import Kernel, Kernels, Operand, Region, Shape, Source
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.pytorch.functions import Code, code_of, dtype_of
@@ -51,6 +51,7 @@ class Executable:
         kernels: What the ops compute.
         op_code: The code of each op.
         op_reads: Where each op finds its operands.
+        op_outputs: Shape and dtype of each output of each op.
         edge_holder: What the op at the end of each edge reads it from.
         edge_carried: The edges that one transfer delivers, in walking order, the one it is written at first: the same
             list at each of them; empty at edges that stay on a device.
@@ -66,6 +67,7 @@ class Executable:
     kernels: Kernels
     op_code: tuple[Code, ...]
     op_reads: tuple[tuple[Read, ...], ...]
+    op_outputs: tuple[tuple[tuple[Shape, torch.dtype], ...], ...]
     edge_holder: list[int]
     edge_carried: list[list[int]]
     edge_read: Mapping[int, Read]
@@ -142,6 +144,7 @@ class Executable:
             kernels,
             op_code,
             tuple(op_reads),
+            tuple(_outputs(kernel) for kernel in kernels.op_kernels),
             edge_holder,
             [carried[head] if head >= 0 else [] for head in heads],
             edge_read,
@@ -170,9 +173,13 @@ def kernels_of(problem: Problem) -> Kernels:
     return problem.graph.kernels
 
 
-def _output_bytes(kernel: Kernel) -> int:
+def _outputs(kernel: Kernel) -> tuple[tuple[Shape, torch.dtype], ...]:
     outputs = zip(kernel.output_shapes, kernel.output_dtypes, strict=True)
-    return sum(int(np.prod(shape, dtype=np.int64)) * DTYPE_BYTES[dtype] for shape, dtype in outputs)
+    return tuple((shape, dtype_of(dtype)) for shape, dtype in outputs)
+
+
+def _output_bytes(kernel: Kernel) -> int:
+    return sum(prod(shape) * dtype.itemsize for shape, dtype in _outputs(kernel))
 
 
 def _index(operand: Operand) -> Index | None:

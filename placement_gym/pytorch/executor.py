@@ -24,7 +24,7 @@ from placement_gym.pytorch.workers import Crew, TorchDevice
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.simulator.engine import ranks_of
 
-# A thread that waits for the interpreter's lock gets it after this long: no worker computes in Python for longer.
+# A thread that waits for the interpreter's lock asks for it after this long; the usual 5 ms outlast many kernels.
 SWITCH_INTERVAL_S = 1e-4
 
 
@@ -119,8 +119,8 @@ def _measured(
     try:
         crew.start()
         for k in range(options.warmup + repeats):
-            run = Engine(executable, crew)
-            run.execute(options.timeout_s)
+            run = Engine(executable, crew, options.timeout_s)
+            run.run()
             results = run.results() if k == options.warmup + repeats - 1 else {}
             run.kept.clear()
             runs += [run] if k >= options.warmup else []
@@ -163,10 +163,11 @@ def _real_rule(rule: str | Rule) -> Rule:
 
 def _problem_of(graph: OpGraph, devices: Sequence[TorchDevice]) -> Problem:
     """The graph on these devices, of which no times are known."""
+    names = [device.name for device in devices]
     return Problem.from_times(
         graph,
         np.zeros((graph.n_ops, len(devices))),
-        device_names=[f"{d}: {device.name}" for d, device in enumerate(devices)],
+        device_names=[f"{name} [{d}]" if names.count(name) > 1 else name for d, name in enumerate(names)],
         device_kinds=["cpu" if device.core >= 0 else "accelerator" for device in devices],
         name="executed",
     )
