@@ -68,14 +68,14 @@ class Engine(ReferenceSimulator):
                 self.began = time.perf_counter()
                 # At time 0 whatever has no inputs starts; every other event waits for a worker.
                 super().run()
-            in_time = self.done.wait(self.timeout_s)
+            self.done.wait(self.timeout_s)
         finally:
             with self.lock:
                 self.stopped = True
         if self.failure is not None:
             (what, error), self.failure = self.failure, None  # held no longer, or it and its tensors would be a cycle
             raise ExecutionError(f"{what} {_reason(error)}") from error
-        if not in_time:
+        if self.n_left:
             raise ExecutionError(f"timed out after {self.timeout_s} s; still running: {', '.join(self.running())}")
         return self.trace
 
@@ -154,7 +154,6 @@ class Engine(ReferenceSimulator):
         try:
             operands = [self.found(read) for read in self.executable.op_reads[op]]
             outputs, seconds = timed(self.executable.op_code[op], operands, stream)
-            del operands  # so that the simulator's letting go frees them
             self.check_outputs(op, outputs)
             with self.lock:
                 if self.stopped:

@@ -68,8 +68,8 @@ def execute(
 
     Each device has a worker of its own: a thread pinned to its core with one intra-op thread ("cpu:0" is the first core
     that this process may use), or a stream of a GPU ("cuda:0", which may be named several times). Transfers are
-    copies into new buffers, made beside the computing (between cores, by a thread on the sender's core). Sources lie on their devices before the clock starts, and
-    memory is freed when its last reader is done. Linux only.
+    copies into new buffers, made beside the computing (between cores, by a thread on the sender's core). Sources lie
+    on their devices before the clock starts, and memory is freed when its last reader is done. Linux only.
 
     Args:
         graph: The graph; or a problem, whose memory, colocation, slots, times and names then hold.

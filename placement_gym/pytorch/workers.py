@@ -18,7 +18,6 @@ from placement_gym.pytorch.functions import Code
 # How long the threads of a run that was stopped get to end.
 GRACE_S = 1.0
 
-
 Stream = torch.cuda.Stream
 # What a worker does (it is told the number and its stream, if it works on a GPU), and the number of an op or edge.
 Job = tuple[Callable[[int, Stream | None], None], int]
@@ -85,7 +84,6 @@ class Worker:
         with torch.no_grad(), torch.cuda.stream(stream) if stream is not None else nullcontext():
             while (job := self.jobs.get()) is not None:
                 job[0](job[1], stream)
-                del job  # or what it ran for would live on while the worker waits
 
 
 class Crew:

@@ -114,6 +114,27 @@ def test_one_device_keeps_the_simulators_order(queue: str) -> None:
         assert np.argsort(real.trace.op_start_s).tolist() == np.argsort(simulated.trace.op_start_s).tolist()
 
 
+@pytest.mark.parametrize("queue", ["fifo", "lifo", "priority"])
+def test_transfers_keep_the_queue_order(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all transfers contend for one channel, whichever way they go, none starts before one that comes first."""
+
+    def slowly(tensor: Tensor, *_: object) -> Tensor:
+        time.sleep(0.003)
+        return tensor.clone()
+
+    monkeypatch.setattr("placement_gym.pytorch.engine.copied", slowly)
+    rng = np.random.default_rng(0)
+    graph, priority = random_kernel_graph(rng, 40), rng.permutation(40).astype(float)
+    rule = pg.Rule(queue=queue, transfers="edge", contention="half_duplex")  # type: ignore[arg-type]
+    schedule = execute(graph, rng.integers(0, 2, 40), torch_devices=TWO, repeats=1, rule=rule, priority=priority)
+    made = schedule.transfers()
+    ready, start = schedule.trace.transfer_ready_s[made], schedule.trace.transfer_start_s[made]
+    rank = {"fifo": -ready, "lifo": ready, "priority": priority[graph.edge_dst[made]]}[queue]
+    overtaken = (ready[:, None] < start) & (start[:, None] > start)  # row waits when column starts
+    assert overtaken.sum() > 5
+    assert not (overtaken & (rank[:, None] > rank)).any()
+
+
 def test_work_overlaps() -> None:
     """Two independent ops of 20 ms take less than 35 ms on two devices, and at least 40 ms on one."""
     graph = kernel_graph({"left": sleeping(0.02, "x"), "right": sleeping(0.02, "x")}, {"x": MATRIX})
@@ -157,7 +178,9 @@ def test_memory_is_freed_after_the_last_reader(op_device: list[int]) -> None:
         return out
 
     def look(tensor: Tensor) -> Tensor:
-        time.sleep(0.005)  # the worker or copier before may still be on its way out
+        until = time.monotonic() + 0.1  # the worker or copier before may still be on its way out
+        while made[-1]() is not None and time.monotonic() < until:
+            time.sleep(0.001)
         dead.append(made[-1]() is None)
         return tensor + 1
 
