@@ -1,5 +1,6 @@
 """Small op graphs with kernels, built by hand, and what they compute one op after the other."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from placement_gym.pytorch.functions import code_of
 
 # What an op reads: an op's output by number, a part of it, or a source by name (or a part of it).
 Input = int | str | tuple[int | str, Region]
+MATRIX = (4, 4)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,31 @@ def kernel_graph(
             {names[i]: Result(kernels[i].output_shapes[0], "float32", (Piece(i),)) for i in asked},
         ),
     )
+
+
+def relu(*inputs: int | str) -> Step:
+    """An op of a microsecond."""
+    return Step("relu", inputs, "ij->ij")
+
+
+def calling(code: Callable[..., Tensor], *inputs: int | str) -> Step:
+    """An op that runs Python code."""
+    return Step("call", inputs, call=code, shape=MATRIX)
+
+
+def sleeping(seconds: float, *inputs: int | str) -> Step:
+    """An op that takes its time without using a core."""
+
+    def sleep(*tensors: Tensor) -> Tensor:
+        time.sleep(seconds)
+        return tensors[0] + 1
+
+    return calling(sleep, *inputs)
+
+
+def chain(n_ops: int) -> pg.OpGraph:
+    """Rectifiers, one after the other."""
+    return kernel_graph({f"op{i}": relu(i - 1 if i else "x") for i in range(n_ops)}, {"x": MATRIX})
 
 
 def run_in_order(graph: pg.OpGraph, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

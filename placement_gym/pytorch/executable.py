@@ -9,7 +9,9 @@ from torch import Tensor
 
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import ExecutionError, InvalidOption
+from placement_gym.graph import OpGraph
 from placement_gym.kernel import Kernel, Kernels, Operand, Region, Shape, Source
+from placement_gym.kernel import Tensor as TensorKey
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.pytorch.functions import Code, code_of, dtype_of
@@ -105,34 +107,20 @@ class Executable:
         heads = transfer_heads(graph, placement.op_device, rule).tolist()
         edge_src = graph.edge_src.tolist()
         edge_holder = [src if head < 0 else n + head for src, head in zip(edge_src, heads, strict=True)]
-        carried: dict[int, list[int]] = {}
-        for edge in walk_order(graph, rule).tolist():
-            if heads[edge] >= 0:
-                carried.setdefault(heads[edge], []).append(edge)
-        op_reads, edge_read = [], {}
-        placed: dict[tuple[str, Region | None, torch.device], Tensor] = {}
+        tensor_edge = _tensor_edges(problem.graph, kernels)
+        sources = _Sources(values, {})
+
+        def read(op: int, operand: Operand) -> Read:
+            if operand.op < 0:
+                return Read(-1, value=sources.part(operand, memories[int(placement.op_device[op])]))
+            head = heads[tensor_edge[op, operand.tensor]]
+            return _made(operand) if head < 0 else Read(n + head)
+
+        operands = [(op, operand) for op, kernel in enumerate(kernels.op_kernels) for operand in kernel.operands]
+        brought = {tensor_edge[op, operand.tensor]: operand for op, operand in operands if operand.op >= 0}
+        outputs = tuple(_outputs(kernel) for kernel in kernels.op_kernels)
+        output_bytes = [sum(prod(shape) * dtype.itemsize for shape, dtype in made) for made in outputs]
         holder_readers = [1] * n + [0] * graph.n_edges
-        holder_bytes = [_output_bytes(kernel) for kernel in kernels.op_kernels] + [0] * graph.n_edges
-        in_edges, in_start = graph.in_edges.tolist(), graph.in_start.tolist()
-        for op, kernel in enumerate(kernels.op_kernels):
-            tensor_edge = dict(zip(kernel.tensors, in_edges[in_start[op] : in_start[op + 1]], strict=True))
-            reads = []
-            for operand in kernel.operands:
-                if operand.op < 0:
-                    key = (operand.source, operand.region, memories[int(placement.op_device[op])])
-                    if key not in placed:
-                        placed[key] = _part(values[operand.source], operand, key[2])
-                    reads.append(Read(-1, value=placed[key]))
-                    continue
-                whole = kernels.op_kernels[operand.op].output_shapes[operand.output] == operand.shape
-                made = Read(operand.op, operand.output, None if whole else _index(operand))
-                edge = tensor_edge[operand.tensor]
-                head = heads[edge]
-                reads.append(made if head < 0 else Read(n + head))
-                if head == edge:
-                    edge_read[edge] = made
-                    holder_bytes[n + edge] = operand.n_bytes
-            op_reads.append(tuple(reads))
         for edge, holder in enumerate(edge_holder):
             holder_readers[holder] += 1
             holder_readers[edge_src[edge]] += int(heads[edge] == edge)
@@ -143,13 +131,13 @@ class Executable:
             priority,
             kernels,
             op_code,
-            tuple(op_reads),
-            tuple(_outputs(kernel) for kernel in kernels.op_kernels),
+            tuple(tuple(read(op, operand) for operand in k.operands) for op, k in enumerate(kernels.op_kernels)),
+            outputs,
             edge_holder,
-            [carried[head] if head >= 0 else [] for head in heads],
-            edge_read,
+            _carried(graph, rule, heads),
+            {edge: _made(operand) for edge, operand in brought.items() if heads[edge] == edge},
             holder_readers,
-            holder_bytes,
+            output_bytes + [brought[edge].n_bytes for edge in range(graph.n_edges)],
         )
 
     @property
@@ -178,17 +166,52 @@ def _outputs(kernel: Kernel) -> tuple[tuple[Shape, torch.dtype], ...]:
     return tuple((shape, dtype_of(dtype)) for shape, dtype in outputs)
 
 
-def _output_bytes(kernel: Kernel) -> int:
-    return sum(prod(shape) * dtype.itemsize for shape, dtype in _outputs(kernel))
+def _carried(graph: OpGraph, rule: Rule, heads: list[int]) -> list[list[int]]:
+    """See `Executable.edge_carried`; heads: see `transfer_heads`."""
+    carried: dict[int, list[int]] = {}
+    for edge in walk_order(graph, rule).tolist():
+        if heads[edge] >= 0:
+            carried.setdefault(heads[edge], []).append(edge)
+    return [carried[head] if head >= 0 else [] for head in heads]
+
+
+def _tensor_edges(graph: OpGraph, kernels: Kernels) -> dict[tuple[int, TensorKey], int]:
+    """The edge that brings an op a tensor."""
+    edges, start = graph.in_edges.tolist(), graph.in_start.tolist()
+    return {
+        (op, tensor): edge
+        for op, kernel in enumerate(kernels.op_kernels)
+        for tensor, edge in zip(kernel.tensors, edges[start[op] : start[op + 1]], strict=True)
+    }
+
+
+def _made(operand: Operand) -> Read:
+    """Where an op's operand is, on the device that made it."""
+    return Read(operand.op, operand.output, _index(operand))
 
 
 def _index(operand: Operand) -> Index | None:
     return None if operand.region is None else tuple(slice(start, stop) for start, stop in operand.region)
 
 
-def _part(value: Tensor, operand: Operand, memory: torch.device) -> Tensor:
-    index = _index(operand)
-    return (value if index is None else value[index]).detach().to(memory).contiguous()
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Parts of sources in the memories that ops read them from, each put there once.
+
+    Attributes:
+        values: The whole sources, by name.
+        placed: What has been put where.
+    """
+
+    values: Mapping[str, Tensor]
+    placed: dict[tuple[str, Region | None, torch.device], Tensor]
+
+    def part(self, operand: Operand, memory: torch.device) -> Tensor:
+        key = (operand.source, operand.region, memory)
+        if key not in self.placed:
+            value, index = self.values[operand.source].detach(), _index(operand)
+            self.placed[key] = (value if index is None else value[index]).to(memory).contiguous()
+        return self.placed[key]
 
 
 def _check_values(sources: Mapping[str, Source], values: Mapping[str, Tensor]) -> None:

@@ -1,21 +1,28 @@
 """Execution of graphs with kernels on real devices."""
 
-import _thread
-import gc
 import itertools
 import os
 import subprocess
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from kernel_graphs import Step, kernel_graph, random_kernel_graph, run_in_order
+from kernel_graphs import (
+    MATRIX,
+    Step,
+    calling,
+    chain,
+    kernel_graph,
+    random_kernel_graph,
+    relu,
+    run_in_order,
+    sleeping,
+)
 from torch import Tensor
 
 import placement_gym as pg
@@ -25,8 +32,10 @@ from placement_gym.metrics import metrics
 from placement_gym.pytorch import MeasuredSchedule, RunOptions, execute
 from placement_gym.pytorch.programs import random_sources
 
-needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
-pytestmark = needs_two_cores
+pytestmark = [
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores"),
+    pytest.mark.usefixtures("nothing_left_behind"),
+]
 ONE, TWO = ["cpu:0"], ["cpu:0", "cpu:1"]
 REAL_RULES = [
     pg.Rule(queue=queue, transfers=transfers, contention=contention)  # type: ignore[arg-type]
@@ -34,45 +43,6 @@ REAL_RULES = [
         ("fifo", "priority", "lifo"), ("edge", "tensor"), ("none", "link", "egress", "port", "half_duplex")
     )
 ]
-MATRIX = (4, 4)
-
-
-def relu(*inputs: int | str) -> Step:
-    """An op of a microsecond."""
-    return Step("relu", inputs, "ij->ij")
-
-
-def calling(code: Callable[..., Tensor], *inputs: int | str) -> Step:
-    """An op that runs Python code."""
-    return Step("call", inputs, call=code, shape=MATRIX)
-
-
-def sleeping(seconds: float, *inputs: int | str) -> Step:
-    """An op that takes its time without using a core."""
-
-    def sleep(*tensors: Tensor) -> Tensor:
-        time.sleep(seconds)
-        return tensors[0] + 1
-
-    return calling(sleep, *inputs)
-
-
-def chain(n_ops: int) -> pg.OpGraph:
-    """Rectifiers, one after the other."""
-    return kernel_graph({f"op{i}": relu(i - 1 if i else "x") for i in range(n_ops)}, {"x": MATRIX})
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Threads, collector, switch interval, torch's threads and the cores of this thread are as before."""
-
-    def state() -> tuple[object, ...]:
-        cores = os.sched_getaffinity(0)
-        return threading.active_count(), gc.isenabled(), sys.getswitchinterval(), torch.get_num_threads(), cores
-
-    before = state()
-    yield
-    assert state() == before
 
 
 @pytest.mark.parametrize("rule", REAL_RULES, ids=lambda rule: f"{rule.queue}-{rule.transfers}-{rule.contention}")
@@ -244,113 +214,6 @@ def test_pictures_numbers_and_traces(tmp_path: Path) -> None:
     assert 0 < metrics(schedule)["utilisation"] <= 1
 
 
-def boom(error: BaseException) -> Callable[..., Tensor]:
-    """Code that fails."""
-
-    def fail(*_: Tensor) -> Tensor:
-        raise error
-
-    return fail
-
-
-@pytest.mark.parametrize("op", [0, 3, 6])
-@pytest.mark.parametrize("device", [0, 1])
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ValueError("bad luck"), "failed .*bad luck"),
-        (MemoryError(), "out of memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory"),
-        (SystemExit("leave"), "failed .*leave"),
-    ],
-)
-def test_a_failing_kernel_stops_the_run(op: int, device: int, error: BaseException, reason: str) -> None:
-    """First, middle or last op, on either device: one error names op, device and reason; the next run works."""
-    steps = {f"op{i}": relu(i - 1 if i else "x") for i in range(7)}
-    steps[f"op{op}"] = calling(boom(error), *steps[f"op{op}"].inputs)  # type: ignore[arg-type]
-    op_device = [(i + op + device) % 2 for i in range(7)]
-    with pytest.raises(ExecutionError, match=f"op 'op{op}' on device 'cpu:{device}'.*{reason}") as raised:
-        execute(kernel_graph(steps, {"x": MATRIX}), op_device, torch_devices=TWO)
-    assert raised.value.__cause__ is error
-    execute(chain(7), op_device, torch_devices=TWO, repeats=1).check()
-
-
-def test_running_out_of_real_memory() -> None:
-    """An allocation that no machine can serve is out of memory."""
-    steps = {"a": calling(lambda _: torch.empty(1 << 60), "x")}
-    with pytest.raises(ExecutionError, match=r"op 'a'.*out of memory"):
-        execute(kernel_graph(steps, {"x": MATRIX}), [0], torch_devices=ONE)
-
-
-@pytest.mark.parametrize("wrong", [torch.zeros(4, 5), torch.zeros(4, 4, dtype=torch.float64), (torch.zeros(4, 4),) * 2])
-def test_outputs_are_those_that_the_kernel_says(wrong: Tensor) -> None:
-    """A kernel that returns another shape, dtype or number of outputs fails."""
-    steps = {"a": calling(lambda _: wrong, "x")}
-    with pytest.raises(ExecutionError, match=r"op 'a'.*returned.*expected \(\(\(4, 4\), torch.float32\),\)"):
-        execute(kernel_graph(steps, {"x": MATRIX}), [0], torch_devices=ONE)
-
-
-def test_a_failing_transfer_names_its_op(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails in a copier stops the run as well."""
-
-    def fail(*_: object) -> Tensor:
-        raise MemoryError
-
-    monkeypatch.setattr("placement_gym.pytorch.engine.copied", fail)
-    with pytest.raises(ExecutionError, match=r"transfer of op 'op0' from device 'cpu:0'.*out of memory"):
-        execute(chain(2), [0, 1], torch_devices=TWO)
-
-
-def test_timeout_names_what_runs() -> None:
-    """A run that takes too long ends with the ops that still run; when they return in time no thread is left."""
-    steps = {"a": relu("x"), "slow": sleeping(0.3, 0), "b": relu(1)}
-    graph = kernel_graph(steps, {"x": MATRIX})
-    with pytest.raises(ExecutionError, match=r"timed out after 0\.1 s; still running: op 'slow'[^;]*$"):
-        execute(graph, [0, 1, 0], torch_devices=TWO, options=RunOptions(timeout_s=0.1))
-    execute(graph, [0, 1, 0], torch_devices=TWO, repeats=1).check()
-
-
-def test_a_kernel_that_hangs_is_left_behind() -> None:
-    """Its thread cannot be ended: the error names it, and later runs do not wait for it."""
-    release = threading.Event()
-
-    def hang(x: Tensor) -> Tensor:
-        release.wait()
-        return x
-
-    graph = kernel_graph({"hang": calling(hang, "x"), "b": relu(0)}, {"x": MATRIX})
-    n_threads = threading.active_count()
-    try:
-        with pytest.raises(ExecutionError, match=r"op 'hang'.*left behind.*'placement_gym device 1"):
-            execute(graph, [1, 0], torch_devices=TWO, options=RunOptions(timeout_s=0.1))
-        assert threading.active_count() == n_threads + 1
-        execute(chain(4), [0, 1, 0, 1], torch_devices=TWO, repeats=1).check()
-    finally:
-        release.set()
-    until = time.monotonic() + 5
-    while threading.active_count() > n_threads and time.monotonic() < until:
-        time.sleep(0.005)
-
-
-def test_interrupting() -> None:
-    """Ctrl-C ends the run, not the process's ability to run."""
-    steps = {"a": calling(lambda x: (_thread.interrupt_main(), time.sleep(0.05), x + 1)[-1], "x"), "b": relu(0)}
-    with pytest.raises(KeyboardInterrupt):
-        execute(kernel_graph(steps, {"x": MATRIX}), [0, 1], torch_devices=TWO)
-    execute(chain(4), [0, 1, 0, 1], torch_devices=TWO, repeats=1).check()
-
-
-def test_a_thread_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A core that may not be used is one error, not a wait."""
-
-    def refuse(*_: object) -> None:
-        raise OSError("not yours")
-
-    monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    with pytest.raises(ExecutionError, match=r"did not start.*not yours"):
-        execute(chain(2), [0, 1], torch_devices=TWO)
-
-
 def test_workers_are_pinned_and_have_one_thread() -> None:
     """Each worker runs on its own core, with one intra-op thread."""
     seen: dict[str, tuple[set[int], int]] = {}
@@ -398,7 +261,7 @@ def test_bad_input() -> None:
     with pytest.raises(InvalidOption, match="timeout_s"):
         RunOptions(timeout_s=0)
     with pytest.raises(ExecutionError, match="no kernels"):
-        execute(replace_kernels(graph), [0, 1], torch_devices=TWO)
+        execute(without_kernels(graph), [0, 1], torch_devices=TWO)
     unknown = kernel_graph(
         {"a": calling(lambda x: ran.append(1) or x, "x"), "b": Step("frob", [0], "ij->ij")}, {"x": MATRIX}
     )
@@ -407,7 +270,7 @@ def test_bad_input() -> None:
     assert not ran
 
 
-def replace_kernels(graph: pg.OpGraph) -> pg.OpGraph:
+def without_kernels(graph: pg.OpGraph) -> pg.OpGraph:
     """The graph without its kernels."""
     return pg.OpGraph.from_networkx(graph.to_networkx())
 
