@@ -100,15 +100,13 @@ class Executable:
             ExecutionError: The graph has no kernels, or one with an unknown function.
             InvalidOption: A source has no value, or one of another shape or dtype.
         """
-        graph, n = problem.graph, problem.n_ops
-        kernels = kernels_of(problem)
+        graph, n, kernels = problem.graph, problem.n_ops, kernels_of(problem)
         op_code = tuple(code_of(kernel) for kernel in kernels.op_kernels)
         _check_values(kernels.sources, values)
         heads = transfer_heads(graph, placement.op_device, rule).tolist()
         edge_src = graph.edge_src.tolist()
         edge_holder = [src if head < 0 else n + head for src, head in zip(edge_src, heads, strict=True)]
-        tensor_edge = _tensor_edges(problem.graph, kernels)
-        sources = _Sources(values, {})
+        tensor_edge, sources = _tensor_edges(graph, kernels), _Sources(values, {})
 
         def read(op: int, operand: Operand) -> Read:
             if operand.op < 0:
