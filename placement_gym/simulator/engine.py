@@ -29,7 +29,12 @@ def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | No
     return rng.lognormal(shape, noise, problem.n_ops), rng.lognormal(shape, noise, problem.graph.n_edges)
 
 
-def _ranks(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatArray:
+def ranks_of(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatArray:
+    """float64 [n_ops]: the ranks given for a `priority` queue, checked; zeros for a rule that needs none.
+
+    Raises:
+        InvalidOption: They are missing, or of another shape.
+    """
     if priority is None:
         if rule.queue == "priority":
             raise InvalidOption("queue 'priority' needs priority, a number per op (see placement_gym.ranks)")
@@ -71,7 +76,7 @@ def simulate(
     resolved = resolve_rule(rule)
     placement = op_device if isinstance(op_device, Placement) else Placement(np.asarray(op_device))
     placement.check(problem)
-    ranks = _ranks(problem, resolved, priority)
+    ranks = ranks_of(problem, resolved, priority)
     op_factor, edge_factor = _noise_factors(problem, noise, rng)
     if engine == "reference":
         trace = ReferenceSimulator(problem, placement.op_device, resolved, ranks, op_factor, edge_factor).run()

@@ -27,6 +27,7 @@ from placement_gym.trace import Trace, walk_order
 
 EventKind = Literal["op_end", "device_free", "edge", "ready", "transfer_end", "channel_free"]
 Key = tuple[float, int]
+Channel = tuple[str, int, int]
 
 
 class ReferenceSimulator:
@@ -57,7 +58,7 @@ class ReferenceSimulator:
         self.free_slots = [int(s) for s in problem.device_slots]
         self.device_queue: list[list[tuple[Key, int]]] = [[] for _ in range(problem.n_devices)]
         self.pending: list[tuple[Key, int]] = []  # transfers, named by their first edge
-        self.taken: set[tuple[str, int, int]] = set()  # channels in use
+        self.taken: set[Channel] = set()  # channels in use
 
     def run(self) -> Trace:
         """Handles events until none is left."""
@@ -158,7 +159,7 @@ class ReferenceSimulator:
             self.pending.remove(able[0])
             self.start_transfer(able[0][1])
 
-    def channels(self, edge: int) -> set[tuple[str, int, int]]:
+    def channels(self, edge: int) -> set[Channel]:
         """What the transfer occupies while it runs."""
         src = self.device[self.graph.edge_src[edge]]
         dsts = {self.device[self.graph.edge_dst[e]] for e in self.carried(edge)}

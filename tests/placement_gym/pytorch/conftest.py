@@ -1,0 +1,23 @@
+"""Fixtures of the tests that run kernels."""
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def nothing_left_behind() -> Iterator[None]:
+    """Threads, collector, switch interval, torch's threads and the cores of this thread are as before."""
+
+    def state() -> tuple[object, ...]:
+        cores = os.sched_getaffinity(0)
+        return threading.active_count(), gc.isenabled(), sys.getswitchinterval(), torch.get_num_threads(), cores
+
+    before = state()
+    yield
+    assert state() == before
