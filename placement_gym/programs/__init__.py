@@ -1,6 +1,9 @@
 """Tensor programs: einsum-labelled ops that can be differentiated, split over devices and run."""
 
 from placement_gym.programs.builder import ProgramBuilder
+from placement_gym.programs.lowering import shard
+from placement_gym.programs.plan import Plan
 from placement_gym.programs.program import TensorOp, TensorProgram
+from placement_gym.programs.split import Split
 
-__all__ = ["ProgramBuilder", "TensorOp", "TensorProgram"]
+__all__ = ["Plan", "ProgramBuilder", "Split", "TensorOp", "TensorProgram", "shard"]
