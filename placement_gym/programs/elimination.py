@@ -20,24 +20,25 @@ def minimise(
     """A choice per variable that makes the sum of its own costs and those of pairs small.
 
     Variables are eliminated in the order of the smallest table (Dechter, "Bucket elimination", 1999): the result is a
-    minimum if no table exceeds the limit. Otherwise variables are held at their present value until the tables fit,
-    which gives the best choice of all others together; rounds that hold other variables follow until none is better.
+    minimum if no table exceeds the limit. Otherwise variables are held at their present value, at first the greedy
+    one, until the tables fit, which gives the best choice of all others together; rounds with smaller tables that
+    hold other variables follow until none is better.
 
     Args:
         own: float64 [n_choices] per variable.
         pairs: float64 [n_choices of a, n_choices of b] per pair (a, b).
-        max_entries: Limit of the tables.
+        max_entries: Limit of the tables; later rounds take a tenth of it.
 
     Returns:
         The choices, and whether they are proven to be a minimum.
     """
+    least = sum(float(table.min()) for table in (*own, *pairs.values()))
     choices = _greedy(own, pairs)
     best = total(own, pairs, choices)
     times_held = np.zeros(len(own), dtype=np.int64)
-    patience = PATIENCE
-    while patience:
-        elimination = _Elimination(own, pairs, max_entries)
-        found, held = elimination.run(choices, times_held)
+    patience, limit = PATIENCE, max_entries
+    while patience and best > least:
+        found, held = _Elimination(own, pairs, limit).run(choices, times_held)
         if not held:
             return found, True
         times_held[held] += 1
@@ -45,7 +46,8 @@ def minimise(
         patience = PATIENCE if value < best else patience - 1
         if value < best:
             choices, best = found, value
-    return choices, False
+        limit = max(max_entries // 10, 1)
+    return choices, best <= least
 
 
 def total(own: Sequence[FloatArray], pairs: Mapping[Pair, FloatArray], choices: Sequence[int]) -> float:

@@ -58,7 +58,7 @@ def shard(
     Args:
         program: The program.
         n: Blocks per op, a power of two; ops with small labels get fewer.
-        plan: How ops are cut; `Plan.of(program, n=n, estimate=estimate)` where not given.
+        plan: How ops are cut, whatever n; `Plan.of(program, n=n, estimate=estimate)` where not given.
         estimate: As in `Plan.of`.
         costs: "physical" or "doppler_released".
 
@@ -126,9 +126,8 @@ class _Lowering:
         # Blocks of the graph that make one part of the output, and its region.
         makers: dict[int, list[int]] = {}
         part_region: dict[int, Region] = {}
-        for j, (ranges, part) in enumerate(
-            zip(split.bounds(op, op.all_labels).tolist(), split.block_part(op).tolist(), strict=True)
-        ):
+        ranges_of, part_of = split.bounds(op, op.all_labels).tolist(), split.block_part(op).tolist()
+        for j, (ranges, part) in enumerate(zip(ranges_of, part_of, strict=True)):
             block = replace(op, label_sizes={label: b - a for label, (a, b) in zip(op.all_labels, ranges, strict=True)})
             operands = tuple(self.operand(p, _region(reads[k][j]), op) for k, p in enumerate(op.inputs))
             kernel = Kernel(op.function, operands, (block.shape,), (op.dtype,), equation, options)

@@ -40,12 +40,12 @@ def own_bytes(op: TensorOp, splits: Sequence[Split], input_dtypes: Sequence[str]
         if partials > 1:
             moved[s] = op.n_bytes * (partials - 1 if estimate == "aligned" else partials)
         if estimate == "scattered":
-            for k in _distinct_inputs(op):
+            for k in distinct_inputs(op):
                 moved[s] += _volume(split.input_bounds(op, k)).sum() * DTYPE_BYTES[input_dtypes[k]]
     return moved
 
 
-def _distinct_inputs(op: TensorOp) -> list[int]:
+def distinct_inputs(op: TensorOp) -> list[int]:
     """Positions of the inputs, without those that read the same tensor by the same labels once more."""
     reads = list(zip(op.inputs, op.input_labels, strict=True))
     return [k for k, read in enumerate(reads) if read not in reads[:k]]

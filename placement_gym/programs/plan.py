@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.programs.elimination import minimise
-from placement_gym.programs.movement import ESTIMATES, Estimate, own_bytes, pair_bytes
+from placement_gym.programs.movement import ESTIMATES, Estimate, distinct_inputs, own_bytes, pair_bytes
 from placement_gym.programs.program import TensorOp, TensorProgram
 from placement_gym.programs.split import Split, candidates
 
 # The choice is exact where no table of the elimination has more entries.
 MAX_ENTRIES = 2_000_000
-# Tables of the rounds of the search where the choice is not exact.
-SEARCH_ENTRIES = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +22,7 @@ class Plan:
         program: The program.
         op_split: One split per op; sources are not cut.
         estimate: Which bytes `moved_bytes` counts.
-        optimal: Whether no plan within the candidates is known to move fewer bytes, by proof.
+        optimal: Whether it is proven that no choice among `split.candidates` moves fewer bytes.
 
     Raises:
         InvalidProgram: Splits that do not fit the program.
@@ -78,8 +76,6 @@ class Plan:
         options = tables.options(program, n, by_hand)
         own, pairs = tables.costs(program, options)
         found, optimal = minimise(own, pairs, max_entries=MAX_ENTRIES)
-        if not optimal:
-            found, optimal = minimise(own, pairs, max_entries=SEARCH_ENTRIES)
         splits = tuple(splits[choice] for splits, choice in zip(options, found, strict=True))
         return cls(program, splits, estimate, optimal)
 
@@ -144,10 +140,9 @@ class _Tables:
             if own_key not in self._own:
                 self._own[own_key] = own_bytes(op, options[c], dtypes, self.estimate)
             own.append(self._own[own_key])
-            for k, p in enumerate(op.inputs):
-                if program.ops[p].is_source or (p, op.input_labels[k]) in zip(
-                    op.inputs[:k], op.input_labels, strict=False
-                ):
+            for k in distinct_inputs(op):
+                p = op.inputs[k]
+                if program.ops[p].is_source:
                     continue
                 key = (keys[p], keys[c], k)
                 if key not in self._pairs:

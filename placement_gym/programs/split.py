@@ -51,7 +51,7 @@ class Split:
             size = op.label_sizes[label]
             if blocks > 1 and label not in splittable(op):
                 raise InvalidProgram(f"split of op {op.name!r}: label {label!r} stays whole; got {blocks} blocks")
-            if not 1 <= blocks <= size:
+            if not (isinstance(blocks, int) and 1 <= blocks <= size):
                 raise InvalidProgram(
                     f"split of op {op.name!r}: label {label!r} of size {size} in {blocks} blocks; expected 1..{size}"
                 )
@@ -135,7 +135,7 @@ def candidates(op: TensorOp, n: int) -> list[Split]:
         InvalidProgram: n is not a power of two.
     """
     if n < 1 or n & (n - 1):
-        raise InvalidProgram(f"{op.name!r} is to be cut into {n} blocks; expected a power of two")
+        raise InvalidProgram(f"n is {n}; expected a power of two, the number of blocks per op")
     most = {label: 1 << (op.label_sizes[label].bit_length() - 1) for label in splittable(op)}
     labels = [label for label in most if most[label] > 1]
     reachable = min(n, prod(most.values()))
