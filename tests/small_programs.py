@@ -51,17 +51,18 @@ def attention() -> TensorProgram:
 
 
 def embedding() -> TensorProgram:
-    """A lookup, the last token of it, and gradients of both."""
+    """A lookup, the last token and the third row of it, and gradients of the first two."""
     b = ProgramBuilder("embedding", "float64")
     table, ids = b.parameter("table", (11, 6)), b.input("ids", (3, 7), dtype="int64", n_values=11)
     rows = b.op("embedding", "vd,bs->bsd", table, ids, whole="v")
     last = b.op("select", "bsd->bd", rows, whole="s", options={"axis": 1, "index": -1})
     back = b.op("select_gradient", "bd->bsd", last, whole="s", sizes={"s": 7}, options={"axis": 1, "index": 6})
     both = b.op("add", "bsd,bsd->bsd", back, rows)
+    third = b.op("select", "bsd->sd", rows, whole="b", options={"axis": 0, "index": 2})
     sizes = {"v": 11}
     dtable = b.op("embedding_gradient", "bs,bsd->vd", ids, both, whole="v", sizes=sizes, is_backward=True)
     new = b.op("sgd", "vd,vd->vd", table, dtable, options={"learning_rate": 0.5}, is_backward=True)
-    return b.build(last, new)
+    return b.build(last, third, new)
 
 
 def convolution() -> TensorProgram:

@@ -44,8 +44,7 @@ def minimise(
         times_held[held] += 1
         value = total(own, pairs, found)
         patience = PATIENCE if value < best else patience - 1
-        if value < best:
-            choices, best = found, value
+        choices, best = found, value
         limit = max(max_entries // 10, 1)
     return choices, best <= least
 

@@ -134,7 +134,7 @@ class _Lowering:
             number = self._add(_Block(f"{op.name}/{j}", op.function, kernel, block.flops, whole, op.is_backward))
             makers.setdefault(part, []).append(number)
             part_region[part] = _region(ranges[: len(op.labels)])
-        self.parts[i] = [(self._joined(op, part, makers[part]), part_region[part]) for part in sorted(makers)]
+        self.parts[i] = [(self._joined(op, part, makers[part]), part_region[part]) for part in makers]
 
     def _add(self, block: _Block) -> int:
         self.blocks.append(block)
