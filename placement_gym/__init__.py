@@ -1,6 +1,6 @@
 """A research gym for device placement and auto-parallelisation of neural networks."""
 
-from placement_gym import baselines, envs, workloads
+from placement_gym import baselines, envs, programs, workloads
 from placement_gym.cluster import Cluster, Device, Link
 from placement_gym.costs import CostModel, RooflineCost, TableCost
 from placement_gym.graph import OpGraph
@@ -24,6 +24,7 @@ __all__ = [
     "TableCost",
     "baselines",
     "envs",
+    "programs",
     "simulate",
     "simulate_batch",
     "workloads",
