@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from placement_gym.arrays import IntArray
-from placement_gym.envs.episodes import Episodes
+from placement_gym.envs.episodes import AssignEpisodes
 from placement_gym.envs.observation import Observation, Sizes, observation_space, static_observation
 from placement_gym.envs.reward import Reward, check_reward, last_rewards, reference_s, step_rewards
 from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
@@ -130,7 +130,7 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         check_sizes(problem, self.sizes)
         self.problem = problem
         self._static = static_observation(problem, self.sizes)
-        self.episodes = Episodes(
+        self.episodes = AssignEpisodes(
             compile_problem(problem, self.rule), assignment_order(problem, self.order), 1, reference_s(problem)
         )
 
@@ -150,16 +150,12 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         Raises:
             InvalidAction: The device is not in the action mask, or the episode is over; nothing changes.
         """
-        episodes, graph = self.episodes, self.problem.graph
-        if episodes.position == episodes.n_steps:
+        episodes = self.episodes
+        if episodes.done:
             raise InvalidAction("the episode is over; call reset()")
-        device, name = int(action), graph.op_names[episodes.op]
-        if not (0 <= device < self.problem.n_devices and episodes.mask[0, device]):
-            allowed = np.flatnonzero(episodes.mask[0]).tolist()
-            raise InvalidAction(f"op {name!r} may not go to device {device}; the action mask allows {allowed}")
         before = episodes.reached_s.copy()
-        episodes.step(np.array([device], dtype=np.int32))
-        done = episodes.position == episodes.n_steps
+        episodes.step([int(action)])
+        done = episodes.done
         info: dict[str, Any] = {}
         if done:
             makespan = episodes.makespans_s()
@@ -197,11 +193,11 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         episodes, n, d = self.episodes, self.problem.n_ops, self.problem.n_devices
         features = np.zeros((self.sizes.n_devices, episodes.features.shape[2]), np.float32)
         features[:d] = episodes.features[0]
-        op_device = np.full(self.sizes.n_ops, -1, np.int64)
+        op_device = np.full(self.sizes.n_ops, -1, np.int32)
         op_device[:n] = episodes.op_device[0]
         return {
             **{name: value.copy() for name, value in self._static.items()},
-            "op": np.array([episodes.op]),
+            "op": np.array([episodes.op], np.int32),
             "device_features": features.ravel(),
             "op_device": op_device,
             "action_mask": self.action_masks().astype(np.int8),

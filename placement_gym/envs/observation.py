@@ -42,6 +42,8 @@ DEVICE_FEATURES = (
     "finish_behind",  # finish minus the earliest finish on any allowed device
     "load",  # work placed on the device
     "input_load",  # work of the op's inputs there
+    "input_start",  # earliest start of the op's inputs there (0 for none)
+    "input_finish",  # latest finish of the op's inputs there (0 for none)
     "free",  # when the device is free
     "memory_left",  # share of capacity (1 without a limit)
     "allowed",  # the action mask
@@ -95,8 +97,8 @@ def observation_space(sizes: Sizes) -> "spaces.Space[Observation]":
     def reals(length: int) -> spaces.Box:
         return spaces.Box(-BOUND, BOUND, (length,), np.float32)
 
-    def whole(low: int, high: int, length: int) -> spaces.Box:
-        return spaces.Box(low, high, (length,), np.int64)
+    def whole(low: int, high: int, length: int, dtype: type = np.int64) -> spaces.Box:
+        return spaces.Box(low, high, (length,), dtype)
 
     n, m, d = sizes.n_ops, max(1, sizes.n_edges), sizes.n_devices
     space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
@@ -106,9 +108,9 @@ def observation_space(sizes: Sizes) -> "spaces.Space[Observation]":
             "edge_features": reals(m),
             "n_ops": whole(0, n, 1),
             "n_edges": whole(0, m, 1),
-            "op": whole(0, n - 1, 1),
+            "op": whole(0, n - 1, 1, np.int32),
             "device_features": reals(d * len(DEVICE_FEATURES)),
-            "op_device": whole(-1, d - 1, n),
+            "op_device": whole(-1, d - 1, n, np.int32),
             "action_mask": spaces.Box(0, 1, (d,), np.int8),
         }
     )
