@@ -2,6 +2,9 @@
 
 Functions that take `b` and `op` look at one episode. Those that take a whole batch check its actions first, and return
 the first episode whose action is not allowed, in which case nothing has changed, or -1.
+
+Dozens of arrays go from function to function here. Everything is inlined and runs without reference counts (`_nrt`,
+which makes Numba refuse whatever would allocate), because these took eight times as long as the work.
 """
 
 from typing import NamedTuple
@@ -108,7 +111,7 @@ class Batch(NamedTuple):
         self.slot_free[:] = np.where(np.arange(self.slot_free.shape[2]) < f.slots[:, None], 0.0, np.inf)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def allow(f: Fixed, s: Batch, b: int, op: int, row: int, mask: np.ndarray) -> None:
     """Writes mask[row, :n_devices]: support, colocation and room; all that can run the unit if there is room nowhere."""
     u = f.op_unit[op]
@@ -126,7 +129,7 @@ def allow(f: Fixed, s: Batch, b: int, op: int, row: int, mask: np.ndarray) -> No
             mask[row, d] = f.allowed[u, d]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def describe(f: Fixed, s: Batch, b: int, op: int, row: int, features: np.ndarray, mask: np.ndarray) -> None:
     """Writes features[row] [n_devices, N_FEATURES] and mask[row] for the placement of `op`, whose inputs are placed."""
     c = f.clock
@@ -168,7 +171,7 @@ def describe(f: Fixed, s: Batch, b: int, op: int, row: int, features: np.ndarray
             features[row, d, i] = min(max(features[row, d, i], -BOUND), BOUND)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def put(f: Fixed, s: Batch, b: int, op: int, d: int) -> None:
     """Puts `op`, whose inputs are placed, on device d."""
     u = f.op_unit[op]

@@ -97,7 +97,7 @@ class Episodes:
         )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _place_all(
     f: Fixed, s: Batch, op: int, next_op: int, devices: np.ndarray, features: np.ndarray, mask: np.ndarray
 ) -> int:
@@ -112,7 +112,7 @@ def _place_all(
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _describe_all(f: Fixed, s: Batch, op: int, features: np.ndarray, mask: np.ndarray) -> None:
     for b in range(mask.shape[0]):
         describe(f, s, b, op, b, features, mask)

@@ -108,7 +108,7 @@ class ClockState(NamedTuple):
         )
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def inputs_ready(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -> float:
     """When all inputs of `op`, which are placed, could be on `device` in episode b."""
     ready = 0.0
@@ -127,7 +127,7 @@ def inputs_ready(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -
     return ready
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def move_inputs(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -> float:
     """Moves the inputs of `op` to `device`, one after the other; returns when the last is there."""
     ready = 0.0
