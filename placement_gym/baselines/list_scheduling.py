@@ -59,7 +59,7 @@ def schedule_list(
     Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties between equal ranks, largest first.
     """
     n, d = c.op_time.shape
-    op_device = s.op_device[0]
+    op_device: IntArray = s.op_device[0]
     missing = np.zeros(n, np.int32)
     for i in range(n):
         missing[i] = c.in_start[i + 1] - c.in_start[i]

@@ -7,10 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from placement_gym.arrays import IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.envs.episodes import AssignEpisodes
 from placement_gym.envs.observation import Observation, Sizes, observation_space, static_observation
-from placement_gym.envs.reward import Reward, check_reward, last_rewards, reference_s, step_rewards
+from placement_gym.envs.reward import Reward, check_reward, of_one, reference_s, settle
 from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
@@ -49,6 +49,12 @@ def check_sizes(problem: Problem, sizes: Sizes) -> None:
     ):
         if got > most:
             raise InvalidOption(f"{problem.name!r} has {got} {what}; this environment is padded to {most}")
+
+
+def schedule_so_far(problem: Problem, op_device: IntArray, rule: Rule, priority: FloatArray | None = None) -> Schedule:
+    """The schedule of int32 [n_ops], where -1 stands for the first device that can run the op."""
+    fallback = np.argmax(np.isfinite(problem.op_time_s), axis=1)
+    return simulate(problem, np.where(op_device >= 0, op_device, fallback), rule=rule, priority=priority)
 
 
 class AssignEnv(gym.Env[Observation, np.int64]):
@@ -155,19 +161,8 @@ class AssignEnv(gym.Env[Observation, np.int64]):
             raise InvalidAction("the episode is over; call reset()")
         before = episodes.reached_s.copy()
         episodes.step([int(action)])
-        done = episodes.done
-        info: dict[str, Any] = {}
-        if done:
-            makespan = episodes.makespans_s()
-            reward = last_rewards(self.reward, before, makespan, episodes.overfull, episodes.reference_s)
-            info = {
-                "makespan_s": float(makespan[0]),
-                "op_device": episodes.op_device[0].copy(),
-                "overfull": bool(episodes.overfull[0]),
-            }
-        else:
-            reward = step_rewards(self.reward, before, episodes.reached_s, episodes.reference_s)
-        return self._observation(), float(reward[0]), done, False, info
+        reward, info = of_one(*settle(self.reward, before, episodes))
+        return self._observation(), reward, episodes.done, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Bool [max_devices], under the name that sb3-contrib looks for."""
@@ -177,9 +172,7 @@ class AssignEnv(gym.Env[Observation, np.int64]):
 
     def schedule(self) -> Schedule:
         """The schedule of the placement so far; ops not placed yet run on the first device that can run them."""
-        fallback = np.argmax(np.isfinite(self.problem.op_time_s), axis=1)
-        placed = self.episodes.op_device[0]
-        return simulate(self.problem, np.where(placed >= 0, placed, fallback), rule=self.rule)
+        return schedule_so_far(self.problem, self.episodes.op_device[0], self.rule)
 
     def render(self) -> NDArray[np.uint8] | None:
         """uint8 [height, width, 3]: Gantt chart of `schedule()`; None without a render mode."""

@@ -90,19 +90,29 @@ def _step_all(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _describe_pairs(f: Fixed, s: Batch, ready: np.ndarray, features: np.ndarray, mask: np.ndarray) -> None:
-    """Writes features [B * n_ops, n_devices, N_FEATURES] and mask [B * n_ops, n_devices]; 0 where an op is not ready."""
-    n = f.op_unit.size
+def _describe_pairs(
+    f: Fixed, s: Batch, ready: np.ndarray, features: np.ndarray, mask: np.ndarray, product: np.ndarray
+) -> None:
+    """Writes `pair_features` and `pair_mask`, their first two axes joined, and `product_mask`."""
+    n, n_devices = f.op_unit.size, f.slots.size
     for b in range(ready.shape[0]):
+        first = -1
         for op in range(n):
             row = b * n + op
+            product[b, op] = ready[b, op]
             if ready[b, op]:
                 describe(f, s, b, op, row, features, mask)
+                first = row if first < 0 else first
+                for d in range(n_devices):
+                    if mask[first, d] and not mask[row, d]:
+                        product[b, op] = False
             else:
-                for d in range(f.slots.size):
+                for d in range(n_devices):
                     mask[row, d] = False
                     for i in range(features.shape[2]):
                         features[row, d, i] = 0.0
+        for d in range(n_devices):
+            product[b, n + d] = mask[first, d]
 
 
 class SelectPlaceEpisodes(Episodes):
@@ -118,15 +128,26 @@ class SelectPlaceEpisodes(Episodes):
     * `op_device`: int32 [B, n_ops], -1 where not placed.
     * `order`: int32 [B, n_ops], `order[b, k]` is the k-th op that was placed, -1 where none is yet.
     * `finish_s`: float64 [B, n_ops], `reached_s`: float64 [B], by the clock of `simulator.clock`.
+    * Only with `pairs=True`, for policies that choose op and device at once, and much slower: `pair_features` float32
+      [B, n_ops, n_devices, N_FEATURES], `pair_mask` bool [B, n_ops, n_devices], `product_mask`: of all ready ops, 0
+      for the others.
 
     Attributes:
-        phase: "select" or "place", what comes next; the same for all episodes.
+        phase: "select" or "place", what comes next, the same for all episodes; what came last once they are done.
         by_selection: Whether the simulator takes ops that wait for a device in the order in which they were selected;
             the rule's queue is then "priority".
+        product_mask: bool [B, n_ops + n_devices], see `pairs`: every op and every device in it make a pair in
+            `pair_mask`. Its devices are those of the first ready op, its ops those that may go to all of these.
     """
 
     def __init__(
-        self, compiled: CompiledProblem, n_episodes: int, reference_s: float, *, by_selection: bool = False
+        self,
+        compiled: CompiledProblem,
+        n_episodes: int,
+        reference_s: float,
+        *,
+        by_selection: bool = False,
+        pairs: bool = False,
     ) -> None:
         n, d = compiled.problem.n_ops, compiled.problem.n_devices
         # Masks of ops and of devices have one width, because environments hand out either in one observation key.
@@ -138,7 +159,10 @@ class SelectPlaceEpisodes(Episodes):
         self._op = np.zeros((n_episodes, 1), np.int32)
         self._ops = np.zeros(n_episodes, np.int64)
         self.order = np.zeros((n_episodes, n), np.int32)
-        self._pairs: tuple[NDArray[np.float32], BoolArray] | None = None
+        rows = n_episodes * n if pairs else 0
+        self._pair_features = np.zeros((rows, d, N_FEATURES), np.float32)
+        self._pair_mask = np.zeros((rows, d), np.bool_)
+        self.product_mask = np.zeros((n_episodes if pairs else 0, n + d), np.bool_)
         self.reset()
 
     @property
@@ -153,17 +177,15 @@ class SelectPlaceEpisodes(Episodes):
 
     @property
     def action_mask(self) -> BoolArray:
-        """Bool [B, max(n_ops, n_devices)], what the next action may be: `ready`, or `mask`, with 0 behind it.
-
-        When all ops are placed, it is the last one.
-        """
-        return self._ready if self.phase == "select" and not self.done else self._mask
+        """Bool [B, max(n_ops, n_devices)], what the next action may be: `ready`, or `mask`, with 0 behind it."""
+        return self._ready if self.phase == "select" else self._mask
 
     @property
     def priority(self) -> FloatArray:
-        """float64 [B, n_ops], of complete placements: n_ops for the op selected first, down to 1."""
-        priority = np.empty(self.order.shape)
-        np.put_along_axis(priority, self.order, np.arange(self.n_ops, 0, -1.0)[None, :], axis=1)
+        """float64 [B, n_ops]: n_ops for the op placed first, one less for the next; 0 for those not placed."""
+        priority = np.zeros(self.order.shape)
+        falling = np.arange(self.n_ops, self.n_ops - self.position, -1.0)
+        np.put_along_axis(priority, self.order[:, : self.position], falling[None, :], axis=1)
         return priority
 
     def reset(self) -> None:
@@ -172,7 +194,7 @@ class SelectPlaceEpisodes(Episodes):
         self._missing[:] = np.diff(self._fixed.clock.in_start)
         np.equal(self._missing, 0, out=self.ready)
         self.order.fill(-1)
-        self.position, self.phase = 0, "select"
+        self._turn(0)
 
     def select(self, ops: ArrayLike) -> None:
         """Chooses the op that is placed next, whole numbers [B]; writes `op`, `features` and `mask`.
@@ -208,7 +230,7 @@ class SelectPlaceEpisodes(Episodes):
         )
         if wrong >= 0:
             raise self._refuse_device(wrong, int(self._op[wrong, 0]))
-        self.position, self.phase = self.position + 1, "select"
+        self._turn(self.position + 1)
 
     def step(self, ops: ArrayLike, devices: ArrayLike) -> None:
         """`select` and `place` in one call; `features` are left as they were.
@@ -235,23 +257,42 @@ class SelectPlaceEpisodes(Episodes):
             op = int(self._ops[wrong])
             is_ready = 0 <= op < self.n_ops and self.ready[wrong, op]
             raise self._refuse_device(wrong, op) if is_ready else self._refuse_op(wrong)
-        self.position += 1
+        self._turn(self.position + 1)
 
-    def describe_pairs(self) -> tuple[NDArray[np.float32], BoolArray]:
-        """(features [B, n_ops, n_devices, N_FEATURES], mask [B, n_ops, n_devices]) of all ready ops; 0 for others.
+    def act(self, actions: ArrayLike, *, joint: bool) -> None:
+        """`step` with whole numbers [B, 2] (op, device) if joint, else `select` or `place`, by the phase, with [B]."""
+        if joint:
+            given = np.asarray(actions)
+            if given.shape != (self.n_episodes, 2):
+                raise InvalidAction(f"actions has shape {given.shape}; expected {(self.n_episodes, 2)}")
+            self.step(given[:, 0], given[:, 1])
+        elif self.phase == "select":
+            self.select(actions)
+        else:
+            self.place(actions)
 
-        For policies that choose op and device at once; takes about as many times longer than `select` as ops are ready.
-        """
-        b, n, d = self.n_episodes, self.n_ops, self.compiled.problem.n_devices
-        if self._pairs is None:
-            self._pairs = np.zeros((b * n, d, N_FEATURES), np.float32), np.zeros((b * n, d), np.bool_)
-        features, mask = self._pairs
-        _describe_pairs(self._fixed, self._batch, self._ready, features, mask)
-        return features.reshape(b, n, d, N_FEATURES), mask.reshape(b, n, d)
+    @property
+    def pair_features(self) -> NDArray[np.float32]:
+        """float32 [B, n_ops, n_devices, N_FEATURES], see the class."""
+        return self._pair_features.reshape(-1, self.n_ops, *self._pair_features.shape[1:])
+
+    @property
+    def pair_mask(self) -> BoolArray:
+        """Bool [B, n_ops, n_devices], see the class."""
+        return self._pair_mask.reshape(-1, self.n_ops, self._pair_mask.shape[1])
 
     def makespans_s(self, *, n_threads: int | None = None) -> FloatArray:
         """float64 [B]: the simulator's word on the complete placements, on `n_threads` (default: all cores)."""
         return self.compiled.makespans_s(self.op_device, self.priority if self.by_selection else None, n_threads)
+
+    def _turn(self, position: int) -> None:
+        """The next op's turn. When all are placed, masks and features of the last one stay."""
+        self.position = position
+        self.phase = "place" if self.done else "select"
+        if len(self.product_mask) and not self.done:
+            _describe_pairs(
+                self._fixed, self._batch, self._ready, self._pair_features, self._pair_mask, self.product_mask
+            )
 
     def _expect(self, phase: Phase) -> None:
         if self.done:

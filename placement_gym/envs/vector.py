@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from placement_gym.envs.assign import Order, assignment_order
 from placement_gym.envs.episodes import AssignEpisodes
 from placement_gym.envs.observation import Observation, Sizes, observation_space, static_observation
-from placement_gym.envs.reward import Reward, check_reward, last_rewards, reference_s, step_rewards
+from placement_gym.envs.reward import Reward, check_reward, reference_s, settle
 from placement_gym.errors import InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
@@ -97,17 +97,8 @@ class AssignVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
             return self._observation(), np.zeros(self.num_envs), never, never.copy(), {}
         before = episodes.reached_s.copy()
         episodes.step(actions)
-        if not episodes.done:
-            rewards = step_rewards(self.reward, before, episodes.reached_s, episodes.reference_s)
-            return self._observation(), rewards, never, never.copy(), {}
-        makespans = episodes.makespans_s()
-        rewards = last_rewards(self.reward, before, makespans, episodes.overfull, episodes.reference_s)
-        info = {
-            "makespan_s": makespans,
-            "op_device": episodes.op_device.copy(),
-            "overfull": episodes.overfull.copy(),
-        }
-        return self._observation(), rewards, ~never, never, info
+        rewards, info = settle(self.reward, before, episodes)
+        return self._observation(), rewards, ~never if episodes.done else never, never.copy(), info
 
     def _observation(self) -> Observation:
         episodes = self.episodes
