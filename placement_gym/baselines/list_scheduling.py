@@ -56,7 +56,8 @@ def schedule_list(
 ) -> np.ndarray:
     """int32 [n_ops]: device of each op, -1 from the first op on that fits nowhere.
 
-    Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties between equal ranks, largest first.
+    Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties
+    between equal ranks, largest first.
     """
     n, d = c.op_time.shape
     op_device: IntArray = s.op_device[0]

@@ -113,7 +113,7 @@ class Batch(NamedTuple):
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def allow(f: Fixed, s: Batch, b: int, op: int, row: int, mask: np.ndarray) -> None:
-    """Writes mask[row, :n_devices]: support, colocation and room; all that can run the unit if there is room nowhere."""
+    """Writes mask[row, :n_devices]: support, colocation, room; all that can run the unit where none has room."""
     u = f.op_unit[op]
     home = s.unit_device[b, u]
     any_fits = home >= 0

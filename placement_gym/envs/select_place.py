@@ -5,10 +5,10 @@ from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
+from placement_gym.envs.allowed import AllowedDiscrete, AllowedMultiDiscrete
 from placement_gym.envs.assign import check_sizes, schedule_so_far
 from placement_gym.envs.observation import (
     DYNAMIC_JOINT,
@@ -57,12 +57,6 @@ def judging_rule(rule: str | Rule, priority: Priority) -> Rule:
     return resolved
 
 
-def action_space_of(action: Action, sizes: Sizes) -> "spaces.Space[Any]":
-    """See `SelectPlaceEnv`."""
-    n, d = sizes.n_ops, sizes.n_devices
-    return spaces.MultiDiscrete([n, d]) if action == "joint" else spaces.Discrete(max(n, d))
-
-
 class SelectPlaceEnv(gym.Env[Observation, Any]):
     """Chooses an op whose inputs are all placed, then a device for it, until all ops are placed.
 
@@ -73,6 +67,7 @@ class SelectPlaceEnv(gym.Env[Observation, Any]):
 
     `action="phased"`: `Discrete(max(max_ops, max_devices))`, in turn an op (`phase` 0) and a device for it (`phase`
     1), so an episode has two steps per op. `action="joint"`: `MultiDiscrete([max_ops, max_devices])`, one step per op.
+    `sample()` draws from `action_mask`.
 
     ## Observation Space
 
@@ -91,11 +86,11 @@ class SelectPlaceEnv(gym.Env[Observation, Any]):
     it: its devices are those of the first ready op, its ops those that may go to all of these.
 
     Times ahead are by the clock of `simulator.clock`, which takes ops and transfers in the order of selection and
-    counts communication, waiting and the contention of the rule. Without contention (and multicast) it is what the
-    simulator says of the placed ops if every device takes them strictly in that order. The simulator never idles
-    beside ready work: where an op chosen later is ready before one chosen earlier on its device, it may go first, and
-    what follows may be earlier or later than on the clock. Where this does not happen (no device idles on the clock
-    while an op placed there is ready), both agree under `priority="selection"`, but for events of one instant.
+    counts communication, waiting and the contention of the rule. Without contention (multicast apart) it is exactly
+    what the simulator says of the ops placed so far if every device takes them in that order and waits for the next
+    one. The simulator never waits beside ready work: where an op selected later is ready before one selected earlier
+    on its device, it goes first, and what follows may be earlier or later than on the clock. For every placement there
+    are orders of selection for which both agree under `priority="selection"`: ops in the order in which they start.
 
     ## Rewards
 
@@ -149,7 +144,12 @@ class SelectPlaceEnv(gym.Env[Observation, Any]):
         self.action, self.priority = action, priority
         self.sizes = sizes or Sizes(problem.n_ops, problem.graph.n_edges, problem.n_devices)
         self.observation_space = observation_space(self.sizes, DYNAMIC_JOINT if action == "joint" else DYNAMIC_PHASED)
-        self.action_space = action_space_of(action, self.sizes)
+        n, d = self.sizes.n_ops, self.sizes.n_devices
+        self.action_space = (
+            AllowedMultiDiscrete([n, d], self.action_masks)
+            if action == "joint"
+            else AllowedDiscrete(max(n, d), self.action_masks)
+        )
         self._set_problem(problem)
 
     def _set_problem(self, problem: Problem) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from placement_gym.envs.observation import (
     static_observation,
 )
 from placement_gym.envs.reward import Reward, check_reward, reference_s, settle
-from placement_gym.envs.select_place import Action, Priority, action_space_of, check_action, judging_rule
+from placement_gym.envs.select_place import Action, Priority, check_action, judging_rule
 from placement_gym.envs.select_place_episodes import SelectPlaceEpisodes
 from placement_gym.errors import InvalidOption
 from placement_gym.problem import Problem
@@ -68,7 +69,8 @@ class SelectPlaceVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any
         self.action, self.priority, self.render_mode, self.problem = action, priority, render_mode, problem
         sizes = Sizes(problem.n_ops, problem.graph.n_edges, problem.n_devices)
         self.single_observation_space = observation_space(sizes, DYNAMIC_JOINT if action == "joint" else DYNAMIC_PHASED)
-        self.single_action_space = action_space_of(action, sizes)
+        n, d = problem.n_ops, problem.n_devices
+        self.single_action_space = spaces.MultiDiscrete([n, d]) if action == "joint" else spaces.Discrete(max(n, d))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.episodes = SelectPlaceEpisodes(
