@@ -32,6 +32,8 @@ class Episodes:
 
     Attributes:
         compiled: The problem and the rule that judges.
+        n_episodes: How many.
+        n_ops: Ops of the problem, as many as an episode places.
         reference_s: What features' times are measured by.
         position: How many ops are placed.
         features: float32 [B, n_devices, N_FEATURES], of the op that is placed next, see `observation.DEVICE_FEATURES`.
@@ -39,7 +41,7 @@ class Episodes:
 
     def __init__(self, compiled: CompiledProblem, n_episodes: int, reference_s: float, *, mask_width: int = 0) -> None:
         self.compiled, self.reference_s, self.n_episodes = compiled, reference_s, n_episodes
-        d = compiled.problem.n_devices
+        self.n_ops, d = compiled.problem.n_ops, compiled.problem.n_devices
         self._fixed = Fixed.of(compiled, reference_s)
         self._batch = Batch.fresh(self._fixed, n_episodes)
         self._devices = np.zeros(n_episodes, np.int64)
@@ -74,11 +76,6 @@ class Episodes:
     def overfull(self) -> BoolArray:
         """Bool [B], whether a device holds more than its memory."""
         return self._batch.overfull
-
-    @property
-    def n_ops(self) -> int:
-        """Ops of the problem, as many as an episode places."""
-        return self.compiled.problem.n_ops
 
     @property
     def done(self) -> bool:

@@ -129,15 +129,14 @@ class SelectPlaceEpisodes(Episodes):
     * `order`: int32 [B, n_ops], `order[b, k]` is the k-th op that was placed, -1 where none is yet.
     * `finish_s`: float64 [B, n_ops], `reached_s`: float64 [B], by the clock of `simulator.clock`.
     * Only with `pairs=True`, for policies that choose op and device at once, and much slower: `pair_features` float32
-      [B, n_ops, n_devices, N_FEATURES], `pair_mask` bool [B, n_ops, n_devices], `product_mask`: of all ready ops, 0
-      for the others.
+      [B, n_ops, n_devices, N_FEATURES] and `pair_mask` bool [B, n_ops, n_devices], of all ready ops, 0 for the others;
+      `product_mask` bool [B, n_ops + n_devices], of which every op and every device make a pair in `pair_mask`: the
+      devices of the first ready op, and the ops that may go to all of these. Without it they are empty.
 
     Attributes:
         phase: "select" or "place", what comes next, the same for all episodes; what came last once they are done.
         by_selection: Whether the simulator takes ops that wait for a device in the order in which they were selected;
             the rule's queue is then "priority".
-        product_mask: bool [B, n_ops + n_devices], see `pairs`: every op and every device in it make a pair in
-            `pair_mask`. Its devices are those of the first ready op, its ops those that may go to all of these.
     """
 
     def __init__(
@@ -274,12 +273,12 @@ class SelectPlaceEpisodes(Episodes):
     @property
     def pair_features(self) -> NDArray[np.float32]:
         """float32 [B, n_ops, n_devices, N_FEATURES], see the class."""
-        return self._pair_features.reshape(-1, self.n_ops, *self._pair_features.shape[1:])
+        return self._pair_features.reshape(len(self.product_mask), self.n_ops, *self._pair_features.shape[1:])
 
     @property
     def pair_mask(self) -> BoolArray:
         """Bool [B, n_ops, n_devices], see the class."""
-        return self._pair_mask.reshape(-1, self.n_ops, self._pair_mask.shape[1])
+        return self._pair_mask.reshape(len(self.product_mask), self.n_ops, self._pair_mask.shape[1])
 
     def makespans_s(self, *, n_threads: int | None = None) -> FloatArray:
         """float64 [B]: the simulator's word on the complete placements, on `n_threads` (default: all cores)."""
