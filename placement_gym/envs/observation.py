@@ -110,7 +110,7 @@ def observation_space(sizes: Sizes, dynamic: tuple[str, ...] = DYNAMIC) -> "spac
 
     Args:
         sizes: What it is padded to.
-        dynamic: Its DYNAMIC keys.
+        dynamic: DYNAMIC, DYNAMIC_PHASED or DYNAMIC_JOINT.
     """
 
     def reals(length: int) -> spaces.Box:

@@ -28,7 +28,7 @@ PUBLISHED = {
     "graph": "pipedream/vgg16.json",
 }
 # Agents that choose devices alone.
-FOR_ASSIGN = ("ppo", "reinforce")
+FOR_ASSIGN = ("ppo", "random", "reinforce")
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
 
 
