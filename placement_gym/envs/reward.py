@@ -49,5 +49,6 @@ def settle(reward: Reward, before_s: FloatArray, episodes: Episodes) -> tuple[Fl
 
 
 def of_one(rewards: FloatArray, info: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-    """What `settle` says of a single episode."""
-    return float(rewards[0]), {name: values[0] for name, values in info.items()}
+    """What `settle` says of a single episode, in plain numbers and rows."""
+    one = {name: values[0] if values.ndim > 1 else values[0].item() for name, values in info.items()}
+    return float(rewards[0]), one

@@ -74,6 +74,7 @@ def test_return_is_the_simulated_makespan(rule: str, action: str) -> None:
     for reward in ("terminal", "dense"):
         _, rewards, info = rollout(make(problem, rule=rule, reward=reward, action=action), 1)
         assert info["makespan_s"] == pg.simulate(problem, info["op_device"], rule=rule).makespan_s
+        assert (type(info["makespan_s"]), type(info["overfull"])) == (float, bool)
         assert sum(rewards) == pytest.approx(-info["makespan_s"] / reference_s(problem))
         assert len(rewards) == problem.n_ops * (2 if action == "phased" else 1)
         if reward == "terminal":
