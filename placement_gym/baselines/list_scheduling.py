@@ -9,7 +9,7 @@ from numba import njit
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.simulator import CompiledProblem
-from placement_gym.simulator.clock import ClockProblem, inputs_ready, move_inputs
+from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
 from placement_gym.units import Units
 
 BY_RANK, EARLIEST = 0, 1
@@ -44,6 +44,7 @@ def schedule_list(
     rank: np.ndarray,
     jitter: np.ndarray,
     c: ClockProblem,
+    s: ClockState,
     slots: np.ndarray,
     out_start: np.ndarray,
     out_edges: np.ndarray,
@@ -55,11 +56,11 @@ def schedule_list(
 ) -> np.ndarray:
     """int32 [n_ops]: device of each op, -1 from the first op on that fits nowhere.
 
-    Args as in `place_by_list`; `jitter` float64 [n_ops] breaks ties between equal ranks, largest first.
+    Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties
+    between equal ranks, largest first.
     """
     n, d = c.op_time.shape
-    op_device = np.full(n, -1, np.int32)
-    finish = np.zeros(n)
+    op_device: IntArray = s.op_device[0]
     missing = np.zeros(n, np.int32)
     for i in range(n):
         missing[i] = c.in_start[i + 1] - c.in_start[i]
@@ -67,9 +68,6 @@ def schedule_list(
     starts = np.zeros((d, slots.max(), width))
     ends = np.zeros((d, slots.max(), width))
     n_busy = np.zeros((d, slots.max()), np.int32)
-    copied = np.full((0 if c.per_edge else c.tensor.size, d), -1.0)
-    sending = np.zeros(d)
-    receiving = np.zeros(d)
     free = memory.copy()
     unit_device = np.full(unit_memory.size, -1, np.int32)
     ready = np.empty(n, np.int32)
@@ -100,7 +98,7 @@ def schedule_list(
                         continue
                 elif free[device] < unit_memory[u]:
                     continue
-                there = inputs_ready(c, v, device, op_device, finish, copied, sending, receiving)
+                there = inputs_ready(c, s, 0, v, device)
                 length = c.op_time[v, device]
                 for slot in range(slots[device]):
                     if insertion:
@@ -129,8 +127,8 @@ def schedule_list(
         if unit_device[u] < 0:
             unit_device[u] = best_device
             free[best_device] -= unit_memory[u]
-        move_inputs(c, v, best_device, op_device, finish, copied, sending, receiving)
-        finish[v] = best_finish
+        move_inputs(c, s, 0, v, best_device)
+        s.finish[0, v] = best_finish
         if insertion:
             busy = n_busy[best_device, best_slot]
             _insert(ends[best_device, best_slot], starts[best_device, best_slot], busy, best_start, best_finish)
@@ -172,12 +170,14 @@ def place_by_list(
         InfeasiblePlacement: An op fits on no device any more; the message names it.
     """
     problem, graph = compiled.problem, compiled.problem.graph
+    clock = ClockProblem.of(compiled)
     op_device: IntArray = schedule_list(
         EARLIEST if earliest_first else BY_RANK,
         insertion,
         np.ascontiguousarray(rank),
         np.ascontiguousarray(jitter),
-        ClockProblem.of(compiled),
+        clock,
+        ClockState.fresh(clock, 1),
         problem.device_slots,
         graph.out_start,
         graph.out_edges,

@@ -7,10 +7,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from placement_gym.arrays import IntArray
-from placement_gym.envs.episodes import Episodes
+from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.envs.episodes import AssignEpisodes
 from placement_gym.envs.observation import Observation, Sizes, observation_space, static_observation
-from placement_gym.envs.reward import Reward, check_reward, last_rewards, reference_s, step_rewards
+from placement_gym.envs.reward import Reward, check_reward, of_one, reference_s, settle
 from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
@@ -49,6 +49,12 @@ def check_sizes(problem: Problem, sizes: Sizes) -> None:
     ):
         if got > most:
             raise InvalidOption(f"{problem.name!r} has {got} {what}; this environment is padded to {most}")
+
+
+def schedule_so_far(problem: Problem, op_device: IntArray, rule: Rule, priority: FloatArray | None = None) -> Schedule:
+    """The schedule of int32 [n_ops], where -1 stands for the first device that can run the op."""
+    fallback = np.argmax(np.isfinite(problem.op_time_s), axis=1)
+    return simulate(problem, np.where(op_device >= 0, op_device, fallback), rule=rule, priority=priority)
 
 
 class AssignEnv(gym.Env[Observation, np.int64]):
@@ -130,7 +136,7 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         check_sizes(problem, self.sizes)
         self.problem = problem
         self._static = static_observation(problem, self.sizes)
-        self.episodes = Episodes(
+        self.episodes = AssignEpisodes(
             compile_problem(problem, self.rule), assignment_order(problem, self.order), 1, reference_s(problem)
         )
 
@@ -150,28 +156,13 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         Raises:
             InvalidAction: The device is not in the action mask, or the episode is over; nothing changes.
         """
-        episodes, graph = self.episodes, self.problem.graph
-        if episodes.position == episodes.n_steps:
+        episodes = self.episodes
+        if episodes.done:
             raise InvalidAction("the episode is over; call reset()")
-        device, name = int(action), graph.op_names[episodes.op]
-        if not (0 <= device < self.problem.n_devices and episodes.mask[0, device]):
-            allowed = np.flatnonzero(episodes.mask[0]).tolist()
-            raise InvalidAction(f"op {name!r} may not go to device {device}; the action mask allows {allowed}")
         before = episodes.reached_s.copy()
-        episodes.step(np.array([device], dtype=np.int32))
-        done = episodes.position == episodes.n_steps
-        info: dict[str, Any] = {}
-        if done:
-            makespan = episodes.makespans_s()
-            reward = last_rewards(self.reward, before, makespan, episodes.overfull, episodes.reference_s)
-            info = {
-                "makespan_s": float(makespan[0]),
-                "op_device": episodes.op_device[0].copy(),
-                "overfull": bool(episodes.overfull[0]),
-            }
-        else:
-            reward = step_rewards(self.reward, before, episodes.reached_s, episodes.reference_s)
-        return self._observation(), float(reward[0]), done, False, info
+        episodes.step([int(action)])
+        reward, info = of_one(*settle(self.reward, before, episodes))
+        return self._observation(), reward, episodes.done, False, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Bool [max_devices], under the name that sb3-contrib looks for."""
@@ -181,9 +172,7 @@ class AssignEnv(gym.Env[Observation, np.int64]):
 
     def schedule(self) -> Schedule:
         """The schedule of the placement so far; ops not placed yet run on the first device that can run them."""
-        fallback = np.argmax(np.isfinite(self.problem.op_time_s), axis=1)
-        placed = self.episodes.op_device[0]
-        return simulate(self.problem, np.where(placed >= 0, placed, fallback), rule=self.rule)
+        return schedule_so_far(self.problem, self.episodes.op_device[0], self.rule)
 
     def render(self) -> NDArray[np.uint8] | None:
         """uint8 [height, width, 3]: Gantt chart of `schedule()`; None without a render mode."""
@@ -197,11 +186,11 @@ class AssignEnv(gym.Env[Observation, np.int64]):
         episodes, n, d = self.episodes, self.problem.n_ops, self.problem.n_devices
         features = np.zeros((self.sizes.n_devices, episodes.features.shape[2]), np.float32)
         features[:d] = episodes.features[0]
-        op_device = np.full(self.sizes.n_ops, -1, np.int64)
+        op_device = np.full(self.sizes.n_ops, -1, np.int32)
         op_device[:n] = episodes.op_device[0]
         return {
             **{name: value.copy() for name, value in self._static.items()},
-            "op": np.array([episodes.op]),
+            "op": np.array([episodes.op], np.int32),
             "device_features": features.ravel(),
             "op_device": op_device,
             "action_mask": self.action_masks().astype(np.int8),

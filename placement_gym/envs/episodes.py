@@ -1,216 +1,149 @@
-"""Episodes: B placements of one problem built in lockstep, one op a step; the state behind every environment."""
-
-from typing import NamedTuple
+"""Episodes: B placements of one problem built in lockstep; the state behind every environment."""
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.envs.observation import BOUND, DEVICE_FEATURES
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.envs.batch import N_FEATURES, Batch, Fixed, describe, put
+from placement_gym.errors import InvalidAction
 from placement_gym.simulator import CompiledProblem
-from placement_gym.simulator.clock import ClockProblem, inputs_ready, move_inputs
-from placement_gym.units import Units
-
-N_FEATURES = len(DEVICE_FEATURES)
 
 
-class State(NamedTuple):
-    """What changes from step to step; axis 0 is the episode."""
+def write_actions(what: str, actions: ArrayLike, into: NDArray[np.int64]) -> None:
+    """Copies whole numbers [B] into the array that kernels take.
 
-    op_device: np.ndarray
-    unit_device: np.ndarray
-    finish: np.ndarray
-    copied: np.ndarray
-    sending: np.ndarray
-    receiving: np.ndarray
-    slot_free: np.ndarray
-    load: np.ndarray
-    memory_used: np.ndarray
-    reached: np.ndarray
-    overfull: np.ndarray
-
-
-@njit(cache=True, nogil=True)
-def observe(
-    c: ClockProblem,
-    s: State,
-    op: int,
-    reference_s: float,
-    memory: np.ndarray,
-    op_unit: np.ndarray,
-    unit_memory: np.ndarray,
-    allowed: np.ndarray,
-    features: np.ndarray,
-    mask: np.ndarray,
-) -> None:
-    """Writes features [B, n_devices, N_FEATURES] and mask [B, n_devices] for the placement of `op`."""
-    n_devices = c.op_time.shape[1]
-    u = op_unit[op]
-    for b in range(s.op_device.shape[0]):
-        any_fits = False
-        for d in range(n_devices):
-            if s.unit_device[b, u] >= 0:
-                fits = s.unit_device[b, u] == d
-            else:
-                fits = allowed[u, d] and s.memory_used[b, d] + unit_memory[u] <= memory[d]
-            mask[b, d] = fits
-            any_fits = any_fits or fits
-        if not any_fits:
-            for d in range(n_devices):
-                mask[b, d] = allowed[u, d]
-        first_start, first_finish = np.inf, np.inf
-        for d in range(n_devices):
-            time = c.op_time[op, d]
-            runs = np.isfinite(time)
-            free = s.slot_free[b, d].min()
-            start = inputs_ready(c, op, d, s.op_device[b], s.finish[b], s.copied[b], s.sending[b], s.receiving[b])
-            start = max(start, free)
-            input_load = 0.0
-            for k in range(c.in_start[op], c.in_start[op + 1]):
-                a = c.src[c.in_edges[k]]
-                if s.op_device[b, a] == d:
-                    input_load += c.op_time[a, d]
-            if mask[b, d]:
-                first_start = min(first_start, start)
-                first_finish = min(first_finish, start + time)
-            features[b, d, 0] = time / reference_s if runs else 0.0
-            features[b, d, 1] = start / reference_s
-            features[b, d, 2] = (start + time) / reference_s if runs else 0.0
-            features[b, d, 5] = s.load[b, d] / reference_s
-            features[b, d, 6] = input_load / reference_s
-            features[b, d, 7] = free / reference_s
-            features[b, d, 8] = 1.0 - s.memory_used[b, d] / memory[d]
-            features[b, d, 9] = mask[b, d]
-        for d in range(n_devices):
-            runs = np.isfinite(c.op_time[op, d])
-            features[b, d, 3] = features[b, d, 1] - first_start / reference_s
-            features[b, d, 4] = features[b, d, 2] - first_finish / reference_s if runs else 0.0
-
-
-@njit(cache=True, nogil=True)
-def advance(
-    c: ClockProblem,
-    s: State,
-    op: int,
-    devices: np.ndarray,
-    memory: np.ndarray,
-    op_unit: np.ndarray,
-    unit_memory: np.ndarray,
-) -> None:
-    """Puts `op` on devices[b] in each episode b."""
-    u = op_unit[op]
-    for b in range(s.op_device.shape[0]):
-        d = devices[b]
-        if s.unit_device[b, u] < 0:
-            s.unit_device[b, u] = d
-            s.memory_used[b, d] += unit_memory[u]
-            if s.memory_used[b, d] > memory[d]:
-                s.overfull[b] = True
-        ready = move_inputs(c, op, d, s.op_device[b], s.finish[b], s.copied[b], s.sending[b], s.receiving[b])
-        slot = s.slot_free[b, d].argmin()
-        s.op_device[b, op] = d
-        s.finish[b, op] = max(ready, s.slot_free[b, d, slot]) + c.op_time[op, d]
-        s.slot_free[b, d, slot] = s.finish[b, op]
-        s.load[b, d] += c.op_time[op, d]
-        s.reached[b] = max(s.reached[b], s.finish[b, op])
+    Raises:
+        InvalidAction: Another shape, or no whole numbers.
+    """
+    given = np.asarray(actions)
+    if given.shape != into.shape:
+        raise InvalidAction(f"{what} has shape {given.shape}; expected {into.shape}")
+    if given.dtype.kind not in "iu":
+        raise InvalidAction(f"{what} has dtype {given.dtype}; expected whole numbers")
+    into[:] = given
 
 
 class Episodes:
-    """`n_episodes` placements of one problem, built op by op in a given order; checks nothing.
+    """`n_episodes` placements of one problem under construction.
+
+    All arrays have the episode as axis 0, are allocated once, and are handed out as they are: the next step
+    overwrites them. Copy what you keep.
 
     Attributes:
-        features: float32 [B, n_devices, N_FEATURES] for the op that is next.
-        mask: bool [B, n_devices]: support, colocation and room; where a unit has room nowhere, all devices that
-            can run it (the episode is then `overfull`).
+        compiled: The problem and the rule that judges.
+        n_episodes: How many.
+        n_ops: Ops of the problem, as many as an episode places.
+        reference_s: What features' times are measured by.
         position: How many ops are placed.
-        overfull: bool [B], whether a device holds more than its memory.
+        features: float32 [B, n_devices, N_FEATURES], of the op that is placed next, see `observation.DEVICE_FEATURES`.
     """
 
-    def __init__(self, compiled: CompiledProblem, order: IntArray, n_episodes: int, reference_s: float) -> None:
-        self.compiled, self.order, self.reference_s = compiled, order, reference_s
-        self._clock, self._units = ClockProblem.of(compiled), Units.of(compiled.problem)
-        problem, b = compiled.problem, n_episodes
-        n, d = problem.n_ops, problem.n_devices
-        n_tensors = 0 if self._clock.per_edge else problem.graph.n_edges
-        self._memory = np.array(problem.device_memory_bytes)
-        self._state = State(
-            op_device=np.empty((b, n), np.int32),
-            unit_device=np.empty((b, self._units.n_units), np.int32),
-            finish=np.empty((b, n)),
-            copied=np.empty((b, n_tensors, d)),
-            sending=np.empty((b, d)),
-            receiving=np.empty((b, d)),
-            slot_free=np.empty((b, d, int(problem.device_slots.max()))),
-            load=np.empty((b, d)),
-            memory_used=np.empty((b, d)),
-            reached=np.empty(b),
-            overfull=np.empty(b, np.bool_),
-        )
-        self.features = np.zeros((b, d, N_FEATURES), np.float32)
-        self.mask = np.zeros((b, d), np.bool_)
+    def __init__(self, compiled: CompiledProblem, n_episodes: int, reference_s: float, *, mask_width: int = 0) -> None:
+        self.compiled, self.reference_s, self.n_episodes = compiled, reference_s, n_episodes
+        self.n_ops, d = compiled.problem.n_ops, compiled.problem.n_devices
+        self._fixed = Fixed.of(compiled, reference_s)
+        self._batch = Batch.fresh(self._fixed, n_episodes)
+        self._devices = np.zeros(n_episodes, np.int64)
+        self._mask = np.zeros((n_episodes, max(d, mask_width)), np.bool_)
+        self.features = np.zeros((n_episodes, d, N_FEATURES), np.float32)
         self.position = 0
-        self.reset()
 
     @property
-    def n_steps(self) -> int:
-        """Steps of an episode: one per op."""
-        return len(self.order)
+    def mask(self) -> BoolArray:
+        """Bool [B, n_devices], of the op that is placed next: support, colocation and room.
 
-    @property
-    def op(self) -> int:
-        """The op that is placed next (the last one when all are placed)."""
-        return int(self.order[min(self.position, self.n_steps - 1)])
+        Where a unit has room nowhere: all devices that can run it (the episode is then `overfull`).
+        """
+        return self._mask[:, : self.compiled.problem.n_devices]
 
     @property
     def op_device(self) -> IntArray:
         """int32 [B, n_ops], -1 where not placed yet."""
-        return self._state.op_device
+        return self._batch.clock.op_device
+
+    @property
+    def finish_s(self) -> FloatArray:
+        """float64 [B, n_ops], finish on the clock of `simulator.clock`; 0 where not placed yet."""
+        return self._batch.clock.finish
 
     @property
     def reached_s(self) -> FloatArray:
         """float64 [B], latest finish on the clock so far."""
-        return self._state.reached
+        return self._batch.reached
 
     @property
-    def overfull(self) -> NDArray[np.bool_]:
-        """Bool [B], see the class."""
-        return self._state.overfull
+    def overfull(self) -> BoolArray:
+        """Bool [B], whether a device holds more than its memory."""
+        return self._batch.overfull
+
+    @property
+    def done(self) -> bool:
+        """Whether all ops are placed."""
+        return self.position == self.n_ops
+
+    def makespans_s(self, *, n_threads: int | None = None) -> FloatArray:
+        """float64 [B]: the simulator's word on the complete placements, on `n_threads` (default: all cores)."""
+        return self.compiled.makespans_s(self.op_device, n_threads=n_threads)
+
+    def _refuse_device(self, episode: int, op: int) -> InvalidAction:
+        name, allowed = self.compiled.problem.graph.op_names[op], np.flatnonzero(self.mask[episode]).tolist()
+        return InvalidAction(
+            f"episode {episode}: op {name!r} may not go to device {self._devices[episode]}; "
+            f"the action mask allows {allowed}"
+        )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _place_all(
+    f: Fixed, s: Batch, op: int, next_op: int, devices: np.ndarray, features: np.ndarray, mask: np.ndarray
+) -> int:
+    """Puts `op` on devices[b] everywhere and describes next_op (-1: none is left)."""
+    for b in range(devices.size):
+        if not 0 <= devices[b] < f.slots.size or not mask[b, devices[b]]:
+            return b
+    for b in range(devices.size):
+        put(f, s, b, op, devices[b])
+        if next_op >= 0:
+            describe(f, s, b, next_op, b, features, mask)
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _describe_all(f: Fixed, s: Batch, op: int, features: np.ndarray, mask: np.ndarray) -> None:
+    for b in range(mask.shape[0]):
+        describe(f, s, b, op, b, features, mask)
+
+
+class AssignEpisodes(Episodes):
+    """Episodes that place ops in one given order, int32 [n_ops]: `step(devices)` until `done`."""
+
+    def __init__(self, compiled: CompiledProblem, order: IntArray, n_episodes: int, reference_s: float) -> None:
+        super().__init__(compiled, n_episodes, reference_s)
+        self.order = order
+        self.reset()
+
+    @property
+    def op(self) -> int:
+        """The op that is placed next (the last one when all are placed)."""
+        return int(self.order[min(self.position, self.n_ops - 1)])
 
     def reset(self) -> None:
         """Takes everything off the devices."""
-        for name, array in self._state._asdict().items():
-            array.fill(-1 if name in ("op_device", "unit_device", "copied") else 0)
-        # Slots that a device does not have are never free.
-        for d, slots in enumerate(self.compiled.problem.device_slots):
-            self._state.slot_free[:, d, slots:] = np.inf
+        self._batch.clear(self._fixed)
         self.position = 0
-        self._observe()
+        _describe_all(self._fixed, self._batch, self.op, self.features, self._mask)
 
-    def step(self, devices: IntArray) -> None:
-        """Puts the next op on devices[b], int32 [B]."""
-        units = self._units
-        advance(self._clock, self._state, self.op, devices, self._memory, units.op_unit, units.memory_bytes)
+    def step(self, devices: ArrayLike) -> None:
+        """Puts the next op on devices[b], whole numbers [B].
+
+        Raises:
+            InvalidAction: A device outside its episode's mask (the first one is named); nothing changes.
+        """
+        write_actions("devices", devices, self._devices)
+        op, last = self.op, self.position == self.n_ops - 1
+        next_op = -1 if last else int(self.order[self.position + 1])
+        wrong = _place_all(self._fixed, self._batch, op, next_op, self._devices, self.features, self._mask)
+        if wrong >= 0:
+            raise self._refuse_device(wrong, op)
         self.position += 1
-        if self.position < self.n_steps:
-            self._observe()
-
-    def makespans_s(self) -> FloatArray:
-        """float64 [B]: the simulator's word on the complete placements."""
-        return self.compiled.makespans_s(np.ascontiguousarray(self.op_device))
-
-    def _observe(self) -> None:
-        units = self._units
-        observe(
-            self._clock,
-            self._state,
-            self.op,
-            self.reference_s,
-            self._memory,
-            units.op_unit,
-            units.memory_bytes,
-            units.allowed,
-            self.features,
-            self.mask,
-        )
-        np.clip(self.features, -BOUND, BOUND, out=self.features)

@@ -18,10 +18,21 @@ from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_l
 Observation = dict[str, NDArray[Any]]
 
 STATIC = ("op_features", "edge_index", "edge_features", "n_ops", "n_edges")
+# Of Assign-v0; of SelectPlace-v0 with phased and with joint actions.
 DYNAMIC = ("op", "device_features", "op_device", "action_mask")
+DYNAMIC_PHASED = ("phase", "ready", *DYNAMIC)
+DYNAMIC_JOINT = ("ready", "pair_features", "pair_mask", "op_device", "action_mask")
+# Values of `phase`.
+SELECT, PLACE = 0, 1
 
 # Features are cut off here, far beyond what they are, because a Box wants bounds.
 BOUND = 1e6
+# DOPPLER's X_V (arXiv 2505.23131) is time, b_level, t_level, in_time, out_time, and its X_D is load, input_load,
+# input_start, input_finish, start. Nothing is z-scored here: over which rows is the learner's business.
+#
+# They say what the critical-path teacher would do: it selects, among `ready` ops, those with the largest b_level, and
+# places where finish_behind (or start_behind) is 0 and the mask allows it. Allow both 1e-6: these are float32.
+
 # Columns of `op_features`; times over the mean op time unless said otherwise.
 OP_FEATURES = (
     "log_time",  # log(1 + mean time over devices)
@@ -33,7 +44,8 @@ OP_FEATURES = (
     "memory",  # claim over the mean capacity (0 without a limit)
     "is_backward",
 )
-# Columns of `device_features`, for the op that is placed next; times over the reference.
+# Columns of `device_features`, for the op that is placed next; times over the reference. What lies ahead is by the
+# clock of `simulator.clock`.
 DEVICE_FEATURES = (
     "time",  # of the op on this device
     "start",  # earliest start, communication and waiting counted
@@ -42,6 +54,8 @@ DEVICE_FEATURES = (
     "finish_behind",  # finish minus the earliest finish on any allowed device
     "load",  # work placed on the device
     "input_load",  # work of the op's inputs there
+    "input_start",  # earliest start of the op's inputs there (0 for none)
+    "input_finish",  # latest finish of the op's inputs there (0 for none)
     "free",  # when the device is free
     "memory_left",  # share of capacity (1 without a limit)
     "allowed",  # the action mask
@@ -73,7 +87,8 @@ def table(key: str, flat: Flat) -> Flat:
     """Rows and columns of a flat key; leading axes (batches) stay.
 
     `op_features` [..., max_ops, len(OP_FEATURES)], `edge_index` [..., 2, max_edges], `edge_features`
-    [..., max_edges, 1], `device_features` [..., max_devices, len(DEVICE_FEATURES)].
+    [..., max_edges, 1], `device_features` [..., max_devices, len(DEVICE_FEATURES)], `pair_features`
+    [..., max_ops * max_devices, len(DEVICE_FEATURES)], row op * max_devices + device.
 
     Args:
         key: The key.
@@ -84,33 +99,45 @@ def table(key: str, flat: Flat) -> Flat:
         "edge_index": (2, -1),
         "edge_features": (-1, 1),
         "device_features": (-1, len(DEVICE_FEATURES)),
+        "pair_features": (-1, len(DEVICE_FEATURES)),
     }[key]
     shaped: Flat = flat.reshape((*flat.shape[:-1], rows, columns))
     return shaped
 
 
-def observation_space(sizes: Sizes) -> "spaces.Space[Observation]":
-    """The Dict of Boxes of one environment."""
+def observation_space(sizes: Sizes, dynamic: tuple[str, ...] = DYNAMIC) -> "spaces.Space[Observation]":
+    """The Dict of Boxes of one environment.
+
+    Args:
+        sizes: What it is padded to.
+        dynamic: DYNAMIC, DYNAMIC_PHASED or DYNAMIC_JOINT.
+    """
 
     def reals(length: int) -> spaces.Box:
         return spaces.Box(-BOUND, BOUND, (length,), np.float32)
 
-    def whole(low: int, high: int, length: int) -> spaces.Box:
-        return spaces.Box(low, high, (length,), np.int64)
+    def whole(low: int, high: int, length: int, dtype: type = np.int64) -> spaces.Box:
+        return spaces.Box(low, high, (length,), dtype)
 
     n, m, d = sizes.n_ops, max(1, sizes.n_edges), sizes.n_devices
+    n_actions = {DYNAMIC: d, DYNAMIC_PHASED: max(n, d), DYNAMIC_JOINT: n + d}[dynamic]
+    boxes = {
+        "op_features": reals(n * len(OP_FEATURES)),
+        "edge_index": whole(0, n - 1, 2 * m),
+        "edge_features": reals(m),
+        "n_ops": whole(0, n, 1),
+        "n_edges": whole(0, m, 1),
+        "phase": whole(SELECT, PLACE, 1, np.int8),
+        "ready": whole(0, 1, n, np.int8),
+        "op": whole(-1 if dynamic == DYNAMIC_PHASED else 0, n - 1, 1, np.int32),
+        "device_features": reals(d * len(DEVICE_FEATURES)),
+        "pair_features": reals(n * d * len(DEVICE_FEATURES)),
+        "pair_mask": whole(0, 1, n * d, np.int8),
+        "op_device": whole(-1, d - 1, n, np.int32),
+        "action_mask": whole(0, 1, n_actions, np.int8),
+    }
     space: spaces.Space[Observation] = spaces.Dict(  # type: ignore[assignment]
-        {
-            "op_features": reals(n * len(OP_FEATURES)),
-            "edge_index": whole(0, n - 1, 2 * m),
-            "edge_features": reals(m),
-            "n_ops": whole(0, n, 1),
-            "n_edges": whole(0, m, 1),
-            "op": whole(0, n - 1, 1),
-            "device_features": reals(d * len(DEVICE_FEATURES)),
-            "op_device": whole(-1, d - 1, n),
-            "action_mask": spaces.Box(0, 1, (d,), np.int8),
-        }
+        {key: boxes[key] for key in (*STATIC, *dynamic)}
     )
     return space
 

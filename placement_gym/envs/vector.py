@@ -9,10 +9,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from placement_gym.envs.assign import Order, assignment_order
-from placement_gym.envs.episodes import Episodes
+from placement_gym.envs.episodes import AssignEpisodes
 from placement_gym.envs.observation import Observation, Sizes, observation_space, static_observation
-from placement_gym.envs.reward import Reward, check_reward, last_rewards, reference_s, step_rewards
-from placement_gym.errors import InvalidAction, InvalidOption
+from placement_gym.envs.reward import Reward, check_reward, reference_s, settle
+from placement_gym.errors import InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.simulator import compile_problem
@@ -63,9 +63,10 @@ class AssignVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self.single_action_space = spaces.Discrete(problem.n_devices)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.episodes = Episodes(
+        self.episodes = AssignEpisodes(
             compile_problem(problem, self.rule), assignment_order(problem, order), num_envs, reference_s(problem)
         )
+        self._op = np.zeros((num_envs, 1), np.int32)
         self._static = {
             name: np.broadcast_to(value, (num_envs, *value.shape))
             for name, value in static_observation(problem, sizes).items()
@@ -89,41 +90,23 @@ class AssignVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         Raises:
             InvalidAction: A device outside its episode's action mask (the first one is named); nothing changes.
         """
-        episodes, b = self.episodes, self.num_envs
-        never = np.zeros(b, dtype=np.bool_)
-        if episodes.position == episodes.n_steps:
+        episodes = self.episodes
+        never = np.zeros(self.num_envs, dtype=np.bool_)
+        if episodes.done:
             episodes.reset()
-            return self._observation(), np.zeros(b), never, never.copy(), {}
-        devices = np.asarray(actions).astype(np.int32).reshape(-1)
-        if devices.shape != (b,):
-            raise InvalidAction(f"actions has shape {np.shape(actions)}; expected ({b},)")
-        inside = (devices >= 0) & (devices < self.problem.n_devices)
-        wrong = np.flatnonzero(~inside | ~episodes.mask[np.arange(b), np.where(inside, devices, 0)])
-        if wrong.size:
-            i = int(wrong[0])
-            name, allowed = self.problem.graph.op_names[episodes.op], np.flatnonzero(episodes.mask[i]).tolist()
-            raise InvalidAction(
-                f"episode {i}: op {name!r} may not go to device {devices[i]}; the action mask allows {allowed}"
-            )
+            return self._observation(), np.zeros(self.num_envs), never, never.copy(), {}
         before = episodes.reached_s.copy()
-        episodes.step(devices)
-        if episodes.position < episodes.n_steps:
-            rewards = step_rewards(self.reward, before, episodes.reached_s, episodes.reference_s)
-            return self._observation(), rewards, never, never.copy(), {}
-        makespans = episodes.makespans_s()
-        rewards = last_rewards(self.reward, before, makespans, episodes.overfull, episodes.reference_s)
-        info = {
-            "makespan_s": makespans,
-            "op_device": episodes.op_device.copy(),
-            "overfull": episodes.overfull.copy(),
-        }
-        return self._observation(), rewards, ~never, never, info
+        episodes.step(actions)
+        rewards, info = settle(self.reward, before, episodes)
+        return self._observation(), rewards, ~never if episodes.done else never, never.copy(), info
 
     def _observation(self) -> Observation:
+        episodes = self.episodes
+        self._op.fill(episodes.op)
         return {
             **self._static,
-            "op": np.full((self.num_envs, 1), self.episodes.op),
-            "device_features": self.episodes.features.reshape(self.num_envs, -1),
-            "op_device": self.episodes.op_device.astype(np.int64),
-            "action_mask": self.episodes.mask.astype(np.int8),
+            "op": self._op,
+            "device_features": episodes.features.reshape(self.num_envs, -1),
+            "op_device": episodes.op_device,
+            "action_mask": episodes.mask.view(np.int8),
         }

@@ -1,8 +1,10 @@
 """The estimate that sequential placers go by: when could an op start on a device, given the ops placed before it?
 
-Ops are taken in the order in which they are placed. A tensor is copied once to a device (each edge on its own under
-rule `edge`); with contention at the devices a transfer waits for its sender and its receiver. The simulator, which
-sees the whole placement, has the last word.
+Ops are taken in the order in which they are placed, and so are transfers: a tensor is copied once to a device (each
+edge on its own under rule `edge`), and a transfer waits for the channels that the rule makes it share with those
+before it. Without contention this is what the simulator says of the placed ops when each device takes them in that
+order (a multicast apart, whose other receivers are not known yet). The simulator, which sees the whole placement and
+never idles beside ready work, has the last word.
 """
 
 from typing import NamedTuple
@@ -14,109 +16,136 @@ from placement_gym.simulator.compiled import CompiledProblem
 
 
 class ClockProblem(NamedTuple):
-    """What the clock reads."""
+    """What the clock reads.
+
+    Edges are in the order in which they enter ops: those into op v are `in_start[v]` to `in_start[v + 1]`.
+
+    Attributes:
+        op_time: float64 [n_ops, n_devices], seconds.
+        in_start: int32 [n_ops + 1].
+        src: int32 [n_edges], op that the edge leaves.
+        size: float64 [n_edges], bytes.
+        tensor: int32 [n_edges].
+        delay: float64 [n_devices, n_devices], seconds from start to arrival beside bytes / bandwidth; 0 at home.
+        bytes_per_s: float64 [n_devices, n_devices]; inf at home.
+        hold: float64 [n_devices, n_devices], seconds that the channels stay taken after arrival.
+        channels: int32 [n_devices, n_devices, 2], the channels that a transfer takes.
+        contended: Whether transfers share channels.
+        copies: Whether copies are remembered: a tensor goes to a device once, and when depends on channels.
+        device_hold: Seconds that a slot stays taken after an op.
+    """
 
     op_time: np.ndarray
     in_start: np.ndarray
-    in_edges: np.ndarray
     src: np.ndarray
     size: np.ndarray
     tensor: np.ndarray
-    latency: np.ndarray
+    delay: np.ndarray
     bytes_per_s: np.ndarray
+    hold: np.ndarray
+    channels: np.ndarray
     contended: bool
-    per_edge: bool
+    copies: bool
+    device_hold: float
 
     @classmethod
     def of(cls, compiled: CompiledProblem) -> "ClockProblem":
         """The clock's arrays, in seconds and bytes."""
         problem, graph, rule = compiled.problem, compiled.problem.graph, compiled.rule
+        d = problem.n_devices
+        home = np.eye(d, dtype=bool)
+        latency, free = np.where(home, 0.0, problem.link_latency_s), np.zeros((d, d))
+        sender, receiver = np.mgrid[:d, :d]
+        channels = {
+            "none": (sender, receiver),
+            "link": (sender * d + receiver, sender * d + receiver),
+            "egress": (sender, sender),
+            "port": (sender, d + receiver),
+            "half_duplex": (sender, receiver),
+        }[rule.contention]
+        contended = rule.contention != "none"
         return cls(
             np.array(problem.op_time_s),
             np.array(graph.in_start),
-            np.array(graph.in_edges),
-            np.array(graph.edge_src),
-            np.array(graph.edge_bytes),
-            np.array(graph.edge_tensor),
-            np.array(problem.link_latency_s),
-            np.array(problem.link_bytes_per_s),
-            rule.contention in ("port", "half_duplex"),
-            rule.transfers == "edge",
+            graph.edge_src[graph.in_edges],
+            graph.edge_bytes[graph.in_edges],
+            graph.edge_tensor[graph.in_edges],
+            latency if rule.latency == "delays" else free,
+            np.where(home, np.inf, problem.link_bytes_per_s),
+            latency if rule.latency == "holds" else free,
+            np.stack(channels, axis=-1).astype(np.int32),
+            contended,
+            contended and rule.transfers != "edge",
+            rule.device_hold_s,
         )
 
 
-@njit(cache=True)
-def arrival(
-    c: ClockProblem, e: int, home: int, device: int, done: float, sending: np.ndarray, receiving: np.ndarray
-) -> float:
-    """When the tensor of edge e, done on device `home`, can be on `device` by a transfer of its own."""
-    if c.contended:
-        done = max(done, max(sending[home], receiving[device]))
-    return float(done + c.latency[home, device] + c.size[e] / c.bytes_per_s[home, device])
+class ClockState(NamedTuple):
+    """Where a batch of episodes stands; axis 0 is the episode.
 
-
-@njit(cache=True)
-def inputs_ready(
-    c: ClockProblem,
-    op: int,
-    device: int,
-    op_device: np.ndarray,
-    finish: np.ndarray,
-    copied: np.ndarray,
-    sending: np.ndarray,
-    receiving: np.ndarray,
-) -> float:
-    """When all inputs of `op` could be on `device`.
-
-    Args:
-        c: The problem.
-        op: Op whose inputs are all placed.
-        device: Where it might go.
-        op_device: int32 [n_ops].
-        finish: float64 [n_ops], of placed ops.
-        copied: float64 [n_tensors, n_devices], arrival of copies made, -1 for none.
-        sending: float64 [n_devices], when each sender is free.
-        receiving: float64 [n_devices], when each receiver is free.
+    Attributes:
+        op_device: int32 [B, n_ops], -1 for an op not placed.
+        finish: float64 [B, n_ops], seconds, of placed ops.
+        copied: float64 [B, n_tensors, n_devices], arrival of copies made, -1 for none; empty where not needed.
+        channel_free: float64 [B, n_channels], seconds, when each channel is free.
     """
+
+    op_device: np.ndarray
+    finish: np.ndarray
+    copied: np.ndarray
+    channel_free: np.ndarray
+
+    @classmethod
+    def fresh(cls, c: ClockProblem, n_episodes: int) -> "ClockState":
+        """Nothing placed."""
+        n, d = c.op_time.shape
+        n_tensors = int(c.tensor.max(initial=-1)) + 1 if c.copies else 0
+        return cls(
+            np.full((n_episodes, n), -1, np.int32),
+            np.zeros((n_episodes, n)),
+            np.full((n_episodes, n_tensors, d), -1.0),
+            np.zeros((n_episodes, int(c.channels.max()) + 1)),
+        )
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def inputs_ready(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -> float:
+    """When all inputs of `op`, which are placed, could be on `device` in episode b."""
     ready = 0.0
     for k in range(c.in_start[op], c.in_start[op + 1]):
-        e = c.in_edges[k]
-        a = c.src[e]
-        if op_device[a] == device:
-            ready = max(ready, finish[a])
-        elif not c.per_edge and copied[c.tensor[e], device] >= 0.0:
-            ready = max(ready, copied[c.tensor[e], device])
+        a = c.src[k]
+        home = s.op_device[b, a]
+        there = s.finish[b, a]
+        if c.copies and home != device and s.copied[b, c.tensor[k], device] >= 0.0:
+            there = s.copied[b, c.tensor[k], device]
         else:
-            ready = max(ready, arrival(c, e, op_device[a], device, finish[a], sending, receiving))
+            if c.contended and home != device:
+                there = max(there, s.channel_free[b, c.channels[home, device, 0]])
+                there = max(there, s.channel_free[b, c.channels[home, device, 1]])
+            there += c.delay[home, device] + c.size[k] / c.bytes_per_s[home, device]
+        ready = max(ready, there)
     return ready
 
 
-@njit(cache=True)
-def move_inputs(
-    c: ClockProblem,
-    op: int,
-    device: int,
-    op_device: np.ndarray,
-    finish: np.ndarray,
-    copied: np.ndarray,
-    sending: np.ndarray,
-    receiving: np.ndarray,
-) -> float:
-    """Moves the inputs of `op` to `device`, one after the other; returns when the last is there. Args as above."""
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def move_inputs(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -> float:
+    """Moves the inputs of `op` to `device`, one after the other; returns when the last is there."""
     ready = 0.0
     for k in range(c.in_start[op], c.in_start[op + 1]):
-        e = c.in_edges[k]
-        home = op_device[c.src[e]]
-        if home == device:
-            there = finish[c.src[e]]
-        elif not c.per_edge and copied[c.tensor[e], device] >= 0.0:
-            there = copied[c.tensor[e], device]
+        a = c.src[k]
+        home = s.op_device[b, a]
+        there = s.finish[b, a]
+        if c.copies and home != device and s.copied[b, c.tensor[k], device] >= 0.0:
+            there = s.copied[b, c.tensor[k], device]
         else:
-            there = arrival(c, e, home, device, finish[c.src[e]], sending, receiving)
-            if c.contended:
-                sending[home] = there
-                receiving[device] = there
-            if not c.per_edge:
-                copied[c.tensor[e], device] = there
+            if c.contended and home != device:
+                there = max(there, s.channel_free[b, c.channels[home, device, 0]])
+                there = max(there, s.channel_free[b, c.channels[home, device, 1]])
+            there += c.delay[home, device] + c.size[k] / c.bytes_per_s[home, device]
+            if c.contended and home != device:
+                s.channel_free[b, c.channels[home, device, 0]] = there + c.hold[home, device]
+                s.channel_free[b, c.channels[home, device, 1]] = there + c.hold[home, device]
+            if c.copies and home != device:
+                s.copied[b, c.tensor[k], device] = there
         ready = max(ready, there)
     return ready

@@ -15,6 +15,7 @@ from agents.reinforce import ReinforceConfig
 from experiments import build
 from experiments.command import CONF
 from placement_gym.baselines import BASELINES
+from placement_gym.errors import InvalidOption
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
 from placement_gym.workloads import layered
@@ -26,6 +27,8 @@ PUBLISHED = {
     "dapple": "dapple/vgg-19-pbs-32.txt",
     "graph": "pipedream/vgg16.json",
 }
+# Agents that choose devices alone.
+FOR_ASSIGN = ("ppo", "random", "reinforce")
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
 
 
@@ -86,12 +89,27 @@ def test_every_baseline_has_a_file_and_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("env", _names("env"))
+def test_every_environment_builds_and_steps(env: str) -> None:
+    """A batch as large as the file says; the first allowed actions are taken."""
+    config = _compose("train", f"env={env}", "workload=layered", "workload.n_ops=6")
+    vec_env = build.build_vector_env(config, build.build_problem(config), build.build_rule(config))
+    observation, _ = vec_env.reset()
+    observation, rewards, *_ = vec_env.step(observation["action_mask"].argmax(axis=1))
+    assert rewards.shape == (config.env.num_envs,)
+    assert observation["action_mask"].any(axis=1).all()
+
+
+@pytest.mark.parametrize("env", _names("env"))
 @pytest.mark.parametrize("agent", _names("agent"))
 def test_every_agent_builds_on_every_environment(agent: str, env: str) -> None:
-    """The agent places as many ops as the problem has."""
+    """The agent places as many ops as the problem has, or says which environment it was made for."""
     config = _compose("train", f"agent={agent}", f"env={env}", "workload=layered", "workload.n_ops=6")
     problem = build.build_problem(config)
     vec_env = build.build_vector_env(config, problem, build.build_rule(config))
+    if agent in FOR_ASSIGN and env != "assign":
+        with pytest.raises(InvalidOption, match="expected the native AssignVectorEnv"):
+            build.build_agent(config, vec_env)
+        return
     assert build.build_agent(config, vec_env).act_greedy().shape == (6,)
     vec_env.close()
 
