@@ -27,11 +27,11 @@ Progress = Callable[[Profile, int, int], None]
 # A kernel goes through several sets of operands that do not all fit into a cache.
 ROTATED_BYTES = 32 << 20
 MOST_SETS = 8
-COPIED_BYTES = tuple(4096 << 2 * i for i in range(8))  # 4 KiB to 64 MiB
+COPIED_BYTES = tuple(4096 << 2 * i for i in range(7))  # 4 KiB to 16 MiB
 ROW = 1024  # elements of a copied region's row
 # Sizes of the matrix product and of the vector that give a model's peaks.
 PEAK_SIZE = {"cpu": 512, "cuda": 4096}
-STREAM_SIZE = {"cpu": 1 << 22, "cuda": 1 << 26}
+STREAM_SIZE = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
 @dataclass(frozen=True, slots=True)

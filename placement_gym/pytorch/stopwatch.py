@@ -4,7 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Barrier, BrokenBarrierError, Event
@@ -42,6 +42,10 @@ def known_torch_devices() -> list[str]:
 class Worker:
     """A thread that computes on one torch device: pinned to its core, or on a CUDA stream of its own.
 
+    Attributes:
+        torch_device: What torch calls it.
+        pool: The thread.
+
     Args:
         torch_device: As in `known_torch_devices`, or "cpu" for a thread that runs on any core.
 
@@ -56,7 +60,7 @@ class Worker:
         kind, _, number = torch_device.partition(":")
         self.torch_device = torch.device("cpu") if kind == "cpu" else torch.device(torch_device)
         self._core = sorted(os.sched_getaffinity(0))[int(number)] if kind == "cpu" and number else None
-        self._pool = ThreadPoolExecutor(max_workers=1, initializer=self._start)
+        self.pool = ThreadPoolExecutor(max_workers=1, initializer=self._start)
 
     def _start(self) -> None:
         torch.set_grad_enabled(False)
@@ -68,14 +72,14 @@ class Worker:
 
     def close(self) -> None:
         """Ends the thread after its current call."""
-        self._pool.shutdown(wait=True)
+        self.pool.shutdown(wait=True)
 
     def hand_over_s(self, n_calls: int = 200) -> FloatArray:
         """float64 [n_calls]: seconds from asking for an empty call to knowing that it is done."""
         seconds = np.zeros(n_calls)
         for i in range(n_calls):
             begin = time.perf_counter()
-            self._pool.submit(lambda: None).result()
+            self.pool.submit(lambda: None).result()
             seconds[i] = time.perf_counter() - begin
         return seconds
 
@@ -148,8 +152,10 @@ def repeated_s(actors: Sequence[Actor], seconds: float) -> FloatArray:
             raise
         return found
 
-    futures = [actor.worker._pool.submit(repeat, i) for i, actor in enumerate(actors)]
+    futures: list[Future[list[float]]] = []
     try:
+        for i, actor in enumerate(actors):
+            futures.append(actor.worker.pool.submit(repeat, i))
         wait(futures)
     finally:
         # An interrupt ends the others' calls too.
