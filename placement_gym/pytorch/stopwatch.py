@@ -16,10 +16,13 @@ from placement_gym.arrays import FloatArray
 from placement_gym.errors import InvalidOption, unknown_name
 
 Call = Callable[[], object]
-WARM_UP_CALLS = 2
 FEWEST_CALLS = 5
 # Outputs live on for a while, as where their readers are still to come, so that memory is not always the same.
-KEPT_OUTPUTS = 4
+KEPT_OUTPUTS = 2
+# The C library takes large blocks from the system at first, page by page, and keeps them only once the first of them
+# was freed: as many outputs as are alive at once, twice. Calls that are long beside that need less.
+WARM_UP_CALLS = 2 * (KEPT_OUTPUTS + 1)
+FEWEST_WARM_UP_CALLS = 2
 
 
 @contextmanager
@@ -131,8 +134,13 @@ def repeated_s(actors: Sequence[Actor], seconds: float) -> FloatArray:
         kept: deque[object] = deque(maxlen=KEPT_OUTPUTS)
         try:
             call = actor.prepare()
-            for _ in range(WARM_UP_CALLS):
-                kept.append(actor.worker.timed(call)[1])
+            spent = 0.0
+            for done in range(WARM_UP_CALLS):
+                if done >= FEWEST_WARM_UP_CALLS and spent >= seconds:
+                    break
+                took, made = actor.worker.timed(call)
+                kept.append(made)
+                spent += took
             meeting.wait()
             spent = 0.0
             while not stop.is_set():
