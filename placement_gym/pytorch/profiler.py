@@ -81,7 +81,7 @@ def profile(
         raise InvalidOption(f"seconds_per_kernel is {seconds_per_kernel}; expected > 0")
     jobs = _jobs(graphs)
     devices = describe(torch_devices)
-    base = Profile(_cpu_model(), torch.__version__, devices, {}, {}, {})
+    base = Profile(_cpu_model(), str(torch.__version__), devices, {}, {}, {})
     found = base if known is None else known.merged(base)
     with one_intra_op_thread(), ExitStack() as stack:
         workers = []
@@ -248,8 +248,13 @@ class _Bench:
                     pairs.setdefault((a.model, b.model), (source, target))
         return pairs
 
-    def _timing(self, actors: Sequence[Actor]) -> Timing:
-        return Timing.of(repeated_s(actors, self.seconds))
+    def _timing(self, what: str, actors: Sequence[Actor]) -> Timing:
+        try:
+            return Timing.of(repeated_s(actors, self.seconds))
+        except Exception as error:
+            raise ExecutionError(
+                f"{what} failed on {actors[0].worker.torch_device}: {type(error).__name__}: {error}"
+            ) from error
 
     def _actor(self, worker: Worker, job: _Job, *, is_timed: bool = True) -> Actor:
         return Actor(worker, partial(_kernel_call, job, worker.torch_device), is_timed)
@@ -257,10 +262,11 @@ class _Bench:
     def _model(self, model: str, worker: Worker, dtypes: Sequence[str]) -> Profile:
         kind = worker.torch_device.type
         size, stream = PEAK_SIZE[kind], _relu(STREAM_SIZE[kind])
-        flops = {
-            dtype: 2 * size**3 / self._timing([self._actor(worker, _einsum(size, dtype))]).median_s for dtype in dtypes
-        }
-        stream_s = self._timing([self._actor(worker, stream)]).median_s
+        flops = {}
+        for dtype in dtypes:
+            product = self._timing(f"a {dtype} matrix product", [self._actor(worker, _einsum(size, dtype))])
+            flops[dtype] = 2 * size**3 / product.median_s
+        stream_s = self._timing("an elementwise op", [self._actor(worker, stream)]).median_s
         overhead_s = Timing.of(worker.hand_over_s()).median_s
         stream_bytes = 2.0 * stream.kernel.operands[0].n_bytes
         entry = DeviceModel(
@@ -270,14 +276,9 @@ class _Bench:
 
     def _kernel(self, model: str, workers: Sequence[Worker], job: _Job) -> Profile:
         actors = [self._actor(worker, job) for worker in workers]
-        try:
-            alone = self._timing(actors[:1])
-            loaded = self._timing(actors) if len(actors) > 1 else alone
-        except Exception as error:
-            raise ExecutionError(
-                f"op {job.op_name!r}: kernel {job.kernel.signature} failed on {workers[0].torch_device}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        what = f"op {job.op_name!r}: kernel {job.kernel.signature}"
+        alone = self._timing(what, actors[:1])
+        loaded = self._timing(what, actors) if len(actors) > 1 else alone
         return replace(self.base, kernel_times={model: {job.kernel.signature: KernelTime(alone, loaded, _now())}})
 
     def _copies(self, pair: tuple[str, str], source: Worker, target: Worker) -> Profile:
@@ -293,7 +294,8 @@ class _Bench:
             points = []
             for n_bytes in COPIED_BYTES:
                 actor = Actor(copier, partial(_copy_call, *ends, n_bytes), rests=True)
-                points.append(CopyPoint(n_bytes, self._timing([actor]), self._timing([actor, *busy])))
+                what = f"a copy of {n_bytes} bytes from {ends[0]} to {ends[1]}"
+                points.append(CopyPoint(n_bytes, self._timing(what, [actor]), self._timing(what, [actor, *busy])))
         finally:
             copier.close()
         return replace(self.base, copies={pair: CopyTimes(tuple(points), _now())})
