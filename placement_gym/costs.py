@@ -1,6 +1,6 @@
 """CostModel: seconds of every op on every device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,9 @@ from placement_gym.arrays import FloatArray
 from placement_gym.cluster import Cluster
 from placement_gym.errors import InvalidProblem
 from placement_gym.graph import OpGraph
+from placement_gym.kernel import Kernels
+from placement_gym.profile import COMMAND, Profile, default_path
+from placement_gym.timing import Load
 
 
 class CostModel(Protocol):
@@ -79,3 +82,61 @@ class TableCost:
             for d, device in enumerate(cluster.devices):
                 time[i, d] = self.seconds[name].get(device.name, np.inf)
         return time
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledCost:
+    """Seconds of the ops' kernels as measured on this machine (`placement_gym.profile`).
+
+    time = the kernel's median + overhead. It holds for graphs whose ops have kernels, on devices of the profile.
+
+    Attributes:
+        profile: What was measured.
+        load: Kernels as fast as with the other workers idle ("alone"), as with all of them running the same kernel
+            ("loaded"), or halfway ("mean").
+        overhead_s: Seconds that an engine adds to every op; the profile's own estimate where None.
+
+    Raises:
+        InvalidProblem: (from `op_time_s`) a graph without kernels, a kernel that was not measured, or a device that
+            the profile does not hold.
+    """
+
+    profile: Profile
+    load: Load = "loaded"
+    overhead_s: float | None = None
+
+    @classmethod
+    def of_file(
+        cls, path: str | None = None, *, load: Load = "loaded", overhead_s: float | None = None
+    ) -> "ProfiledCost":
+        """The costs of a saved profile: that at `path`, or this machine's (`profile.default_path`).
+
+        Raises:
+            InvalidFile: As `Profile.load`.
+        """
+        return cls(Profile.load(path or default_path()), load, overhead_s)
+
+    def op_time_s(self, graph: OpGraph, cluster: Cluster) -> FloatArray:
+        """See `CostModel.op_time_s`."""
+        if graph.kernels is None:
+            raise InvalidProblem(
+                "the graph has no kernels, so its ops cannot be measured; profiled costs are for workloads that can be "
+                "run, such as a split program or a captured module"
+            )
+        devices = [self.profile.device(device.name) for device in cluster.devices]
+        model_seconds = {}
+        for device in devices:
+            if device.model not in model_seconds:
+                overhead = self.profile.model(device).overhead_s if self.overhead_s is None else self.overhead_s
+                model_seconds[device.model] = self._kernels_s(graph.op_names, graph.kernels, device.model) + overhead
+        return np.stack([model_seconds[device.model] for device in devices], axis=1)
+
+    def _kernels_s(self, op_names: Sequence[str], kernels: Kernels, model: str) -> FloatArray:
+        times = self.profile.kernel_times.get(model, {})
+        for name, kernel in zip(op_names, kernels.op_kernels, strict=True):
+            if kernel.signature not in times:
+                raise InvalidProblem(
+                    f"op {name!r}: its kernel {kernel.signature} was not measured on {model!r}; "
+                    f"measure it with `{COMMAND}`"
+                )
+        return np.array([times[kernel.signature].seconds(self.load) for kernel in kernels.op_kernels])

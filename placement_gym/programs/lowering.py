@@ -36,7 +36,7 @@ def shard(
     n: int = 4,
     *,
     plan: Plan | None = None,
-    estimate: Estimate = "aligned",
+    estimate: Estimate = "scattered",
     costs: Costs = "physical",
 ) -> OpGraph:
     """The op graph of a program whose ops are cut into n kernel calls each; where they run is left to a placement.

@@ -30,7 +30,7 @@ class Plan:
 
     program: TensorProgram
     op_split: tuple[Split, ...]
-    estimate: Estimate = "aligned"
+    estimate: Estimate = "scattered"
     optimal: bool = False
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Plan:
         given: Mapping[str, Mapping[str, int]] | None = None,
         *,
         n: int = 4,
-        estimate: Estimate = "aligned",
+        estimate: Estimate = "scattered",
     ) -> "Plan":
         """The plan that moves the fewest bytes, every op being cut into n blocks or into as many as it can be.
 

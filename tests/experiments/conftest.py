@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from executable import chain, made_up_profile
 
 
 @pytest.fixture
@@ -12,3 +13,12 @@ def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     return tmp_path
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made-up profile of two CPU workers and the kernels of `executable.chain`, where the workbench looks for one."""
+    path = tmp_path / "profile.json"
+    made_up_profile(chain()).save(path)
+    monkeypatch.setenv("PLACEMENT_GYM_PROFILE", str(path))
+    return path

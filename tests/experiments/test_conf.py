@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from executable import chain
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -15,7 +16,11 @@ from agents.reinforce import ReinforceConfig
 from experiments import build
 from experiments.command import CONF
 from placement_gym.baselines import BASELINES
+<<<<<<< HEAD
 from placement_gym.errors import InvalidOption
+=======
+from placement_gym.costs import ProfiledCost, RooflineCost
+>>>>>>> profile
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
 from placement_gym.workloads import layered
@@ -64,6 +69,7 @@ def test_every_published_workload_builds(name: str, shared_data: Path) -> None:
     assert build.build_problem(_compose("solve", f"workload={name}", f"workload.path='{file}'")).n_ops > 1
 
 
+@pytest.mark.usefixtures("profile_file")
 @pytest.mark.parametrize("name", _names("cluster"))
 def test_every_cluster_and_the_costs_make_a_problem(name: str) -> None:
     """Of any graph."""
@@ -72,6 +78,17 @@ def test_every_cluster_and_the_costs_make_a_problem(name: str) -> None:
     problem = Problem.build(graph, instantiate(config.cluster), costs=instantiate(config.costs))
     assert problem.n_devices > 1
     assert problem.op_time_s[0].min() > 0
+
+
+@pytest.mark.usefixtures("profile_file")
+@pytest.mark.parametrize("name", _names("costs"))
+def test_every_cost_model_builds_as_it_is_by_default(name: str) -> None:
+    """It gives times to ops that can be run, and the file shows every option with its default."""
+    config = _compose("solve", "cluster=profiled", f"costs={name}")
+    costs = instantiate(config.costs)
+    problem = Problem.build(chain(), instantiate(config.cluster), costs=costs)
+    assert problem.op_time_s.min() > 0
+    assert costs == (ProfiledCost.of_file() if name == "profiled" else RooflineCost())
 
 
 def test_every_baseline_has_a_file_and_runs(tmp_path: Path) -> None:
