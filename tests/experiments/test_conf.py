@@ -16,11 +16,8 @@ from agents.reinforce import ReinforceConfig
 from experiments import build
 from experiments.command import CONF
 from placement_gym.baselines import BASELINES
-<<<<<<< HEAD
-from placement_gym.errors import InvalidOption
-=======
 from placement_gym.costs import ProfiledCost, RooflineCost
->>>>>>> profile
+from placement_gym.errors import InvalidOption
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
 from placement_gym.workloads import layered
