@@ -10,6 +10,7 @@ interrupted run goes on where it was. A picture is drawn beside it.
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hydra.utils import instantiate
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
@@ -111,8 +113,8 @@ def draw(profile: Profile, graph: OpGraph, title: str) -> Figure:
     return figure
 
 
-def run(config: DictConfig) -> int:
-    """Measures what the profile lacks; writes the profile, a table and a picture.
+def measured(graphs: Sequence[OpGraph], config: DictConfig, console: Console) -> Profile:
+    """The profile at `config.path`, after what it lacks of these graphs was measured and added.
 
     Raises:
         InvalidFile: The profile cannot be read or written.
@@ -120,8 +122,7 @@ def run(config: DictConfig) -> int:
     """
     from placement_gym.pytorch.profiler import profile as measure
 
-    console, path = wide_console(), Path(config.path or default_path())
-    graph = build_graph(config)
+    path = profile_path(config)
     known = Profile.load(path) if path.exists() else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def run(config: DictConfig) -> int:
             bar.update(task, completed=done, total=total)
 
         found = measure(
-            [graph],
+            graphs,
             list(config.torch_devices),
             seconds_per_kernel=config.seconds_per_kernel,
             known=known,
@@ -144,6 +145,23 @@ def run(config: DictConfig) -> int:
             progress=keep,
         )
     found.save(path)
+    return found
+
+
+def profile_path(config: DictConfig) -> Path:
+    """The file of `config.path`, or this machine's."""
+    return Path(config.path or default_path())
+
+
+def run(config: DictConfig) -> int:
+    """Measures what the profile lacks; writes the profile, a table and a picture.
+
+    Raises:
+        PlacementGymError: As `measured`.
+    """
+    console, path = wide_console(), profile_path(config)
+    graph = build_graph(config)
+    found = measured([graph], config, console)
     lines = kernel_lines(found, graph)
     # A signature's brackets are no markup.
     shown = [tuple(escape(cell) for cell in line) for line in lines[: config.rows]]

@@ -120,4 +120,4 @@ def plans(draw: st.DrawFn, program: TensorProgram) -> Plan:
             for label in draw(st.permutations(splittable(op)))[:3]
         ]
         splits.append(Split(tuple(label_blocks)))
-    return Plan(program, tuple(splits))
+    return Plan(program, tuple(splits), "aligned")

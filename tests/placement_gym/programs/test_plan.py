@@ -53,9 +53,9 @@ def moved_by_elements(plan: Plan) -> float:
 def test_moved_bytes_of_two_matmuls_by_hand() -> None:
     """Columns, then rows: each of two devices lacks a quarter of the 8 x 8 matrix between them."""
     program = matmuls(8, 8, 8, 8)
-    plan = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2)
+    plan = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2, estimate="aligned")
     assert plan.moved_bytes == 2 * 16 * 4
-    joined = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"j": 2}}, n=2)
+    joined = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"j": 2}}, n=2, estimate="aligned")
     assert joined.moved_bytes == 64 * 4
     # Scattered: x twice and w0 once, the matrix between twice (by halves), w1 twice; halves put together once each.
     scattered = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2, estimate="scattered")
@@ -67,7 +67,7 @@ def test_column_then_row_parallel_is_found() -> None:
     b = ProgramBuilder("mlp")
     h = b.op("einsum", "bd,dh->bh", b.input("x", (1, 16)), b.parameter("w1", (16, 64)), name="up")
     y = b.op("einsum", "bh,ho->bo", b.op("relu", "bh->bh", h), b.parameter("w2", (64, 16)), name="down")
-    plan = Plan.of(b.build(y), n=4)
+    plan = Plan.of(b.build(y), n=4, estimate="aligned")
     assert [split.label_blocks for split in plan.op_split if split.label_blocks] == [(("h", 4),)] * 3
     assert plan.optimal
     assert plan.moved_bytes == 3 * 16 * 4
@@ -163,10 +163,10 @@ def test_a_tensor_read_twice_by_the_same_labels_moves_once() -> None:
 def test_given_splits_are_kept_and_the_others_fit_them() -> None:
     """Rows are given to the second matmul, so the first is cut by rows too, and nothing moves."""
     program = matmuls(8, 8, 8, 8)
-    plan = Plan.of(program, {"mm1": {"i": 4}}, n=4)
+    plan = Plan.of(program, {"mm1": {"i": 4}}, n=4, estimate="aligned")
     assert plan.op_split[2] == plan.op_split[4] == Split((("i", 4),))
     assert plan.moved_bytes == 0
-    whole = Plan.of(program, {"mm0": {}}, n=4)
+    whole = Plan.of(program, {"mm0": {}}, n=4, estimate="aligned")
     assert whole.op_split[2] == Split()
     assert whole.moved_bytes > 0
 
