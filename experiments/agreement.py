@@ -9,24 +9,29 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from placement_gym.arrays import FloatArray
+from placement_gym.calibration import Run
 
 MARKERS = {"baseline": "o", "adversarial": "^", "random": "."}
-HEADINGS = ("program", "placements", "ops", "measured (ms)", "MAPE", "bias", "worst", "Pearson", "Spearman", "spread")
+HEADINGS = (
+    *("program", "costs", "placements", "ops", "mean op (ms)", "measured (ms)"),
+    *("MAPE", "bias", "worst", "Pearson", "Spearman", "spread"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """One placement, simulated and run.
+    """One placement, run on real devices.
 
     Attributes:
         program: What was placed.
         graph: Fingerprint of its op graph.
         placement: The placement's name.
-        kind: "baseline", "adversarial" or "random".
+        kind: "baseline", "adversarial", "random" or "calibration".
         op_device: Device of each op.
-        simulated_s: Makespan in the simulator.
-        measured_s: Makespans of the real runs.
-        overhead_s: Median over ops of the time that the engine took beside the kernel, in the median run.
+        makespans_s: Of the runs that count.
+        overheads_s: Of each run, the median over ops of the time that the engine took beside the kernel.
+        op_s: Of each run of a calibration, seconds of every op; else empty.
+        edge_s: Of each run of a calibration, seconds of the transfer at every edge, None where none is; else empty.
     """
 
     program: str
@@ -34,14 +39,27 @@ class Execution:
     placement: str
     kind: str
     op_device: list[int]
-    simulated_s: float
-    measured_s: list[float]
-    overhead_s: float
+    makespans_s: list[float]
+    overheads_s: list[float]
+    op_s: list[list[float]]
+    edge_s: list[list[float | None]]
 
     @property
     def median_s(self) -> float:
-        """The median of the real runs."""
-        return float(np.median(self.measured_s))
+        """The median of the runs."""
+        return float(np.median(self.makespans_s))
+
+    def is_of(self, program: str, graph: str, op_device: list[int]) -> bool:
+        """Whether it is of this placement."""
+        return (self.program, self.graph, self.op_device) == (program, graph, op_device)
+
+    def runs(self) -> list[Run]:
+        """What its runs took, for a calibration."""
+        op_device = np.array(self.op_device, dtype=np.int32)
+        return [
+            Run(op_device, np.array(op_s), np.array(edge_s, dtype=np.float64))
+            for op_s, edge_s in zip(self.op_s, self.edge_s, strict=True)
+        ]
 
     def row(self) -> dict[str, object]:
         """As a JSON row."""
@@ -69,12 +87,12 @@ class Agreement:
     spread: float
 
     @classmethod
-    def of(cls, executions: Sequence[Execution]) -> "Agreement":
-        """Over at least two executions; a correlation without variance is NaN."""
-        simulated = np.array([e.simulated_s for e in executions])
+    def of(cls, simulated_s: Sequence[float], executions: Sequence[Execution]) -> "Agreement":
+        """Over at least two executions, in the same order; a correlation without variance is NaN."""
+        simulated = np.array(simulated_s)
         measured = np.array([e.median_s for e in executions])
         error = (simulated - measured) / measured
-        spreads = [(max(e.measured_s) - min(e.measured_s)) / e.median_s for e in executions]
+        spreads = [(max(e.makespans_s) - min(e.makespans_s)) / e.median_s for e in executions]
         return cls(
             mape=float(np.abs(error).mean()),
             bias=float(error.mean()),
@@ -100,49 +118,67 @@ def ranks(x: FloatArray) -> FloatArray:
     return shared
 
 
-def line(program: str, n_ops: int, executions: Sequence[Execution]) -> tuple[str, ...]:
-    """The line of a program in the table."""
-    a = Agreement.of(executions)
-    measured = [e.median_s * 1e3 for e in executions]
-    return (
-        program,
-        str(len(executions)),
-        str(n_ops),
-        f"{min(measured):.1f}-{max(measured):.1f}",
-        f"{100 * a.mape:.1f} %",
-        f"{100 * a.bias:+.1f} %",
-        f"{100 * a.worst:.1f} %",
-        f"{a.pearson:.3f}",
-        f"{a.spearman:.3f}",
-        f"{100 * a.spread:.1f} %",
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Placements of one program, run and simulated.
+
+    Attributes:
+        program: Its name.
+        op_s: Seconds of its ops, as calibrated on the first device.
+        executions: The runs.
+        simulated_s: Per way of costing ("profiled", "calibrated"), the makespans, in the same order.
+    """
+
+    program: str
+    op_s: FloatArray
+    executions: list[Execution]
+    simulated_s: Mapping[str, list[float]]
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """The lines of the table, one per way of costing."""
+        measured = [e.median_s * 1e3 for e in self.executions]
+        lines: list[tuple[str, ...]] = []
+        for costs, simulated_s in self.simulated_s.items():
+            a = Agreement.of(simulated_s, self.executions)
+            size = str(len(self.executions)), str(len(self.op_s)), f"{self.op_s.mean() * 1e3:.2f}"
+            about = *size, f"{min(measured):.0f}-{max(measured):.0f}"
+            errors = f"{100 * a.mape:.1f} %", f"{100 * a.bias:+.1f} %", f"{100 * a.worst:.1f} %"
+            correlations = f"{a.pearson:.3f}", f"{a.spearman:.3f}"
+            lines.append((self.program, costs, *about, *errors, *correlations, f"{100 * a.spread:.1f} %"))
+        return lines
 
 
-def draw(programs: Mapping[str, Sequence[Execution]]) -> Figure:
-    """Simulated against measured makespans, one panel per program; the line is equality, the band 10 %."""
-    columns = min(3, len(programs))
-    rows = math.ceil(len(programs) / columns)
+def draw(comparisons: Sequence[Comparison], costs: str) -> Figure:
+    """Simulated against measured makespans, one panel per program; the line is equality, the band 10 %.
+
+    Args:
+        comparisons: One per program.
+        costs: Which way of costing is drawn.
+    """
+    columns = min(3, len(comparisons))
+    rows = math.ceil(len(comparisons) / columns)
     figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(programs) :]:
+    for axis in axes.flat[len(comparisons) :]:
         axis.axis("off")
-    for axis, (name, executions) in zip(axes.flat, programs.items(), strict=False):
+    for axis, one in zip(axes.flat, comparisons, strict=False):
+        pairs = list(zip(one.executions, one.simulated_s[costs], strict=True))
         for kind, marker in MARKERS.items():
-            of_kind = [e for e in executions if e.kind == kind]
-            x, y = [e.median_s * 1e3 for e in of_kind], [e.simulated_s * 1e3 for e in of_kind]
+            of_kind = [(e, s) for e, s in pairs if e.kind == kind]
+            x, y = [e.median_s * 1e3 for e, _ in of_kind], [s * 1e3 for _, s in of_kind]
             ends = [
-                [(e.median_s - min(e.measured_s)) * 1e3 for e in of_kind],
-                [(max(e.measured_s) - e.median_s) * 1e3 for e in of_kind],
+                [(e.median_s - min(e.makespans_s)) * 1e3 for e, _ in of_kind],
+                [(max(e.makespans_s) - e.median_s) * 1e3 for e, _ in of_kind],
             ]
             axis.errorbar(x, y, xerr=ends, fmt=marker, label=kind, markersize=5, elinewidth=0.5, alpha=0.8)
-        values = [v * 1e3 for e in executions for v in (e.median_s, e.simulated_s)]
+        values = [v * 1e3 for e, s in pairs for v in (e.median_s, s)]
         low, high = min(values) * 0.95, max(values) * 1.05
         edges = np.array([low, high])
         axis.plot(edges, edges, color="black", linewidth=0.8)
         axis.fill_between(edges, 0.9 * edges, 1.1 * edges, color="black", alpha=0.08)
-        a = Agreement.of(executions)
-        axis.set_title(f"{name}: MAPE {100 * a.mape:.1f} %, Spearman {a.spearman:.3f}", fontsize=9)
+        a = Agreement.of(one.simulated_s[costs], one.executions)
+        axis.set_title(f"{one.program}: MAPE {100 * a.mape:.1f} %, Spearman {a.spearman:.3f}", fontsize=9)
         axis.set_xlim(low, high)
         axis.set_ylim(low, high)
         axis.set_xlabel("measured makespan (ms)")

@@ -7,6 +7,7 @@ python -m experiments.execute experiment=sim_vs_real
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from experiments import build
-from experiments.agreement import HEADINGS, Execution, draw, line
+from experiments.agreement import HEADINGS, Comparison, Execution, draw
 from experiments.command import command
 from experiments.curves import save_png
 from experiments.folder import RunFolder
-from experiments.placements import NamedPlacement, all_kinds
+from experiments.placements import NamedPlacement, all_kinds, random
 from experiments.profile import measured
 from experiments.table import markdown, terminal, wide_console
+from placement_gym.calibration import calibrated
 from placement_gym.costs import ProfiledCost
 from placement_gym.errors import InvalidFile, InvalidProblem
 from placement_gym.files import write_text
@@ -33,7 +35,7 @@ from placement_gym.rule import Rule
 from placement_gym.simulator import simulate
 
 if TYPE_CHECKING:
-    from placement_gym.pytorch.measured import MeasuredSchedule
+    from torch import Tensor
 
 
 def graphs_of(config: DictConfig) -> dict[str, OpGraph]:
@@ -77,62 +79,122 @@ def read_executions(path: Path) -> list[Execution]:
     return found
 
 
-class Comparison:
-    """Runs what was not run yet, and simulates it.
+class Campaign:
+    """Runs every placement once in each of several passes, so that a slow minute of the machine is no placement's own.
 
-    Attributes:
-        executions: Per program, in the order of the placements.
+    The first pass does not count. What was run before is not run again.
     """
 
     def __init__(self, config: DictConfig, path: Path, console: Console) -> None:
         self._config, self._path, self._console = config, path, console
-        self._rows = [execution.row() for execution in read_executions(path)]
-        self.executions: dict[str, list[Execution]] = {}
+        self.executions = read_executions(path)
 
     def run(self, problems: Mapping[str, Problem], placements: Mapping[str, list[NamedPlacement]], rule: Rule) -> None:
-        """Every placement of every program."""
+        """All passes over all placements of all programs."""
+        todo = [
+            (problem, self._execution(name, fingerprint(problem.graph), placement))
+            for name, problem in problems.items()
+            for placement in placements[name]
+        ]
+        passes, before = self._config.repeats, {id(e): len(e.makespans_s) for _, e in todo}
+        values = {name: self._values(problem) for name, problem in problems.items()}
         columns = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True) as progress:
-            bar = progress.add_task("", total=sum(len(found) for found in placements.values()))
-            for name, problem in problems.items():
-                graph = fingerprint(problem.graph)
-                for placement in placements[name]:
-                    progress.update(bar, description=f"{name}: {placement.name}")
-                    self._one(name, graph, problem, placement, rule)
+            bar = progress.add_task("", total=(passes + 1) * len(todo))
+            for number in range(-1, passes):
+                for problem, execution in todo:
+                    progress.update(bar, description=f"{execution.program}: {execution.placement}")
+                    if number >= before[id(execution)] or (number < 0 and before[id(execution)] < passes):
+                        self._one(problem, execution, rule, values[execution.program], counts=number >= 0)
                     progress.advance(bar)
+                self._save()
 
-    def _one(self, name: str, graph: str, problem: Problem, placement: NamedPlacement, rule: Rule) -> None:
-        simulated = simulate(problem, placement.op_device, rule=rule)
-        key = {"program": name, "graph": graph, "op_device": placement.op_device.tolist()}
-        row = next((row for row in self._rows if key.items() <= row.items()), None)
-        if row is None:
-            schedule = self._executed(problem, placement, rule)
-            row = {
-                **key,
-                "placement": placement.name,
-                "kind": placement.kind,
-                "simulated_s": simulated.makespan_s,
-                "measured_s": schedule.makespans_s.tolist(),
-                "overhead_s": float(np.median(schedule.op_overhead_s)),
-            }
-            self._rows.append(row)
-            write_text(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
-        # The costs may have been measured again since.
-        self.executions.setdefault(name, []).append(Execution(**{**row, "simulated_s": simulated.makespan_s}))
+    def _execution(self, name: str, graph: str, placement: NamedPlacement) -> Execution:
+        """That of the placement, from the file or empty."""
+        op_device = placement.op_device.tolist()
+        for known in self.executions:
+            if known.is_of(name, graph, op_device):
+                return known
+        made = Execution(
+            program=name,
+            graph=graph,
+            placement=placement.name,
+            kind=placement.kind,
+            op_device=op_device,
+            makespans_s=[],
+            overheads_s=[],
+            op_s=[],
+            edge_s=[],
+        )
+        self.executions.append(made)
+        return made
 
-    def _executed(self, problem: Problem, placement: NamedPlacement, rule: Rule) -> "MeasuredSchedule":
+    def _values(self, problem: Problem) -> "dict[str, Tensor]":
+        from placement_gym.pytorch.programs import random_sources
+
+        assert problem.graph.kernels is not None
+        return random_sources(problem.graph.kernels.sources, self._config.seed)
+
+    def _one(
+        self, problem: Problem, execution: Execution, rule: Rule, values: "dict[str, Tensor]", *, counts: bool
+    ) -> None:
         from placement_gym.pytorch import RunOptions, execute
 
         schedule = execute(
             problem,
-            placement.op_device,
+            execution.op_device,
             torch_devices=list(self._config.torch_devices),
-            repeats=self._config.repeats,
+            repeats=1,
             rule=rule,
-            options=RunOptions(seed=self._config.seed, timeout_s=self._config.timeout_s),
+            options=RunOptions(values=values, warmup=0, timeout_s=self._config.timeout_s),
         )
         schedule.check()
-        return schedule
+        if not counts:
+            return
+        execution.makespans_s.append(schedule.makespan_s)
+        execution.overheads_s.append(float(np.median(schedule.op_overhead_s)))
+        if execution.kind == "calibration":
+            trace = schedule.trace
+            edge_s = trace.transfer_arrival_s - trace.transfer_start_s
+            execution.op_s.append((trace.op_finish_s - trace.op_start_s).tolist())
+            execution.edge_s.append([None if np.isnan(x) else x for x in edge_s.tolist()])
+
+    def _save(self) -> None:
+        write_text(self._path, "".join(json.dumps(execution.row()) + "\n" for execution in self.executions))
+
+
+def compared(
+    campaign: Campaign, problems: Mapping[str, Problem], placements: Mapping[str, list[NamedPlacement]], rule: Rule
+) -> list[Comparison]:
+    """What was run beside what is simulated, with profiled and with calibrated costs.
+
+    Calibrated costs come from runs of placements that are not compared.
+    """
+    found = []
+    for name, problem in problems.items():
+        graph = fingerprint(problem.graph)
+        kept = [placement.op_device.tolist() for placement in placements[name]]
+        own = [e for e in campaign.executions if e.graph == graph and e.program == name and e.op_device in kept]
+        judged = [e for e in own if e.kind != "calibration"]
+        runs = [run for e in own if e.kind == "calibration" for run in e.runs()]
+        ways = {"profiled": problem, **({"calibrated": calibrated(problem, runs)} if runs else {})}
+        simulated_s = {
+            costs: [simulate(way, e.op_device, rule=rule).makespan_s for e in judged] for costs, way in ways.items()
+        }
+        op_s = list(ways.values())[-1].op_time_s[:, 0]
+        found.append(Comparison(program=name, op_s=op_s, executions=judged, simulated_s=simulated_s))
+    return found
+
+
+def placements_of(
+    problem: Problem, rule: Rule, baselines: Mapping[str, build.Baseline], config: DictConfig
+) -> list[NamedPlacement]:
+    """Placements to be compared, and `config.n_calibration` random ones, drawn apart, to calibrate costs with."""
+    judged = all_kinds(problem, rule, baselines, n_random=config.n_random, seed=config.seed)
+    taken = {placement.op_device.tobytes() for placement in judged}
+    drawn = random(problem, config.n_calibration, np.random.default_rng([config.seed, 1]))
+    apart = [replace(placement, kind="calibration") for placement in drawn]
+    return [*judged, *(p for p in apart if p.op_device.tobytes() not in taken)]
 
 
 def run(config: DictConfig) -> int:
@@ -152,23 +214,22 @@ def run(config: DictConfig) -> int:
     cluster = profile.cluster([device.name for device in describe(list(config.torch_devices))], load=config.load)
     costs = ProfiledCost(profile, load=config.load, overhead_s=config.overhead_s)
     problems = {name: Problem.build(graph, cluster, costs=costs, name=name) for name, graph in graphs.items()}
-    placements = {
-        name: all_kinds(problem, rule, baselines, n_random=config.n_random, seed=config.seed)
-        for name, problem in problems.items()
-    }
-    comparison = Comparison(config, folder.path / "executions.jsonl", console)
+    placements = {name: placements_of(problem, rule, baselines, config) for name, problem in problems.items()}
+    campaign = Campaign(config, folder.path / "executions.jsonl", console)
     try:
-        comparison.run(problems, placements, rule)
+        campaign.run(problems, placements, rule)
     except KeyboardInterrupt:
         console.print("interrupted; the same command, with the same hydra.run.dir, goes on", highlight=False)
         raise
-    lines = [line(name, problems[name].n_ops, found) for name, found in comparison.executions.items()]
+    comparisons = compared(campaign, problems, placements, rule)
+    lines = [line for one in comparisons for line in one.lines()]
     console.print(terminal("simulated against measured makespans", HEADINGS, lines))
-    overhead_s = np.median([e.overhead_s for found in comparison.executions.values() for e in found])
+    overhead_s = np.median([x for one in comparisons for e in one.executions for x in e.overheads_s])
     console.print(f"the engine's own time: {overhead_s * 1e6:.0f} µs per op (median)", highlight=False)
     write_text(folder.table, markdown(HEADINGS, lines))
-    save_png(draw(comparison.executions), folder.path / "scatter.png")
-    console.print(f"wrote {folder.path}/: executions.jsonl, {folder.table.name}, scatter.png", highlight=False)
+    written = [save_png(draw(comparisons, costs), folder.path / f"{costs}.png") for costs in comparisons[0].simulated_s]
+    names = ", ".join(["executions.jsonl", folder.table.name, *(path.name for path in written)])
+    console.print(f"wrote {folder.path}/: {names}", highlight=False)
     return 0
 
 

@@ -16,6 +16,7 @@ from placement_gym.errors import ExecutionError, InvalidOption, InvalidRule
 from placement_gym.graph import OpGraph
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
+from placement_gym.pytorch.allocator import kept_memory
 from placement_gym.pytorch.engine import Engine
 from placement_gym.pytorch.executable import Executable, kernels_of
 from placement_gym.pytorch.measured import MeasuredSchedule
@@ -68,7 +69,7 @@ def execute(
 
     Each device has a worker of its own: a thread pinned to its core with one intra-op thread ("cpu:0" is the first core
     that this process may use), or a stream of a GPU ("cuda:0", which may be named several times). Transfers are
-    copies into new buffers, made beside the computing (between cores, by a thread on the sender's core). Sources lie
+    copies into new buffers, made beside the computing (between cores, by a thread on the receiver's core). Sources lie
     on their devices before the clock starts, and memory is freed when its last reader is done. Linux only.
 
     Args:
@@ -105,7 +106,7 @@ def execute(
     for memory in memories:
         if memory.type == "cuda":
             torch.cuda.synchronize(memory)
-    with _quiet_interpreter():
+    with kept_memory(), _quiet_interpreter():
         return _measured(executable, devices, repeats, options)
 
 

@@ -18,6 +18,7 @@ from placement_gym.errors import ExecutionError, InvalidOption, InvalidProblem, 
 from placement_gym.graph import OpGraph
 from placement_gym.kernel import Kernel, Operand, Source
 from placement_gym.profile import DeviceModel, Profile, ProfiledDevice
+from placement_gym.pytorch.allocator import kept_memory
 from placement_gym.pytorch.functions import code_of, dtype_of, source_value
 from placement_gym.pytorch.stopwatch import Actor, Call, Worker, known_torch_devices, one_intra_op_thread, repeated_s
 from placement_gym.timing import CopyPoint, CopyTimes, KernelTime, Timing
@@ -25,8 +26,8 @@ from placement_gym.timing import CopyPoint, CopyTimes, KernelTime, Timing
 Progress = Callable[[Profile, int, int], None]
 
 # A kernel goes through several sets of operands that do not all fit into a cache.
-ROTATED_BYTES = 32 << 20
-MOST_SETS = 8
+ROTATED_BYTES = 128 << 20
+MOST_SETS = 16
 COPIED_BYTES = tuple(4096 << 2 * i for i in range(7))  # 4 KiB to 16 MiB
 ROW = 1024  # elements of a copied region's row
 # Sizes of the matrix product and of the vector that give a model's peaks.
@@ -83,7 +84,7 @@ def profile(
     devices = describe(torch_devices)
     base = Profile(_cpu_model(), str(torch.__version__), devices, {}, {}, {})
     found = base if known is None else known.merged(base)
-    with one_intra_op_thread(), ExitStack() as stack:
+    with kept_memory(), one_intra_op_thread(), ExitStack() as stack:
         workers = []
         for device in devices:
             workers.append(Worker(device.torch_device))
@@ -193,6 +194,19 @@ def _copy_call(source: torch.device, target: torch.device, n_bytes: int) -> Call
     return lambda: next(tensors).to(target, non_blocking=True, copy=True)
 
 
+def _asked_copy(copier: Worker, source: torch.device, target: torch.device, n_bytes: int) -> Call:
+    """A copy made by another thread, complete on return: the time of both hand-overs is part of it."""
+    call = _copy_call(source, target, n_bytes)
+
+    def complete() -> object:
+        made = call()
+        if copier.torch_device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        return made
+
+    return lambda: copier.pool.submit(complete).result()
+
+
 def _einsum(size: int, dtype: str) -> _Job:
     source = Source("input", (size, size), dtype)
     operands = tuple(Operand(-1, (size, size), dtype, name) for name in "ab")
@@ -289,14 +303,16 @@ class _Bench:
             for worker in self.workers
             if worker.torch_device.type == "cpu"
         ]
-        copier = Worker(str(on_gpu[0]) if on_gpu else "cpu")
+        # As in a run: whoever ends an op asks the copier, which works on the receiving core or on the GPU.
+        asker, copier = Worker("cpu"), Worker(str(on_gpu[0]) if on_gpu else target.name)
         try:
             points = []
             for n_bytes in COPIED_BYTES:
-                actor = Actor(copier, partial(_copy_call, *ends, n_bytes), rests=True)
+                actor = Actor(asker, partial(_asked_copy, copier, *ends, n_bytes), rests=True)
                 what = f"a copy of {n_bytes} bytes from {ends[0]} to {ends[1]}"
                 points.append(CopyPoint(n_bytes, self._timing(what, [actor]), self._timing(what, [actor, *busy])))
         finally:
+            asker.close()
             copier.close()
         return replace(self.base, copies={pair: CopyTimes(tuple(points), _now())})
 

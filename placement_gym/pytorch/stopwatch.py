@@ -46,6 +46,7 @@ class Worker:
     """A thread that computes on one torch device: pinned to its core, or on a CUDA stream of its own.
 
     Attributes:
+        name: As given.
         torch_device: What torch calls it.
         pool: The thread.
 
@@ -60,6 +61,7 @@ class Worker:
         known = ["cpu", *known_torch_devices()]
         if torch_device not in known:
             raise InvalidOption(unknown_name("torch device", torch_device, known))
+        self.name = torch_device
         kind, _, number = torch_device.partition(":")
         self.torch_device = torch.device("cpu") if kind == "cpu" else torch.device(torch_device)
         self._core = sorted(os.sched_getaffinity(0))[int(number)] if kind == "cpu" and number else None

@@ -105,8 +105,8 @@ class Crew:
         for (a, b), jobs in self.transfers.items():
             name = f"transfers from device {a} ({devices[a].name}) to device {b} ({devices[b].name})"
             gpus = [devices[d].memory for d in (a, b) if devices[d].memory.type == "cuda"]
-            # A core sends by itself: its cache has the tensor, and no core that computes something else is disturbed.
-            self.workers.append(Worker(name, jobs, gpus[0] if gpus else None, devices[a].core))
+            # A core fetches by itself: mostly it waits for what it fetches, and no core that computes is disturbed.
+            self.workers.append(Worker(name, jobs, gpus[0] if gpus else None, devices[b].core))
 
     def start(self) -> None:
         """Starts all threads and waits until they are ready.

@@ -19,8 +19,8 @@ pytest.importorskip("ortools")
 pytest.importorskip("highspy", exc_type=ModuleNotFoundError)
 SOLVER_NAMES = ("cp_sat", "highs")
 BOTH = [Solver(name=name, time_limit_s=20.0, workers=1) for name in ("cp_sat", "highs")]  # type: ignore[arg-type]
-# Beside the longest seconds of a programme, CP-SAT's units, HiGHS's tolerances and what its bounds are taken down by are
-# smaller than this.
+# Beside the longest seconds of a programme, CP-SAT's units, HiGHS's tolerances and what its bounds are taken down
+# by are smaller than this.
 PRECISION = 5e-7
 
 
