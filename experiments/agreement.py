@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,7 +15,7 @@ from placement_gym.calibration import Run
 MARKERS = {"baseline": "o", "adversarial": "^", "random": "."}
 HEADINGS = (
     *("program", "costs", "placements", "ops", "mean op (ms)", "measured (ms)"),
-    *("MAPE", "bias", "worst", "Pearson", "Spearman", "spread"),
+    *("MAPE", "bias", "worst", "Pearson", "Spearman", "ceiling", "spread"),
 )
 
 
@@ -76,6 +77,9 @@ class Agreement:
         worst: The largest |simulated - measured| / measured.
         pearson: Linear correlation.
         spearman: Correlation of ranks (ties share their mean rank).
+        ceiling: Spearman's correlation that a perfect simulator would have with these runs in the mean, since the
+            machine does not repeat itself: the root of the reliability of their medians, which is the correlation of
+            ranks between two halves of the runs, stepped up to all of them (Spearman and Brown, 1910); NaN for one run.
         spread: Mean over placements of the runs' (largest - smallest) / median: what the machine itself varies by.
     """
 
@@ -84,6 +88,7 @@ class Agreement:
     worst: float
     pearson: float
     spearman: float
+    ceiling: float
     spread: float
 
     @classmethod
@@ -99,6 +104,7 @@ class Agreement:
             worst=float(np.abs(error).max()),
             pearson=correlation(simulated, measured),
             spearman=correlation(ranks(simulated), ranks(measured)),
+            ceiling=ceiling([e.makespans_s for e in executions]),
             spread=float(np.mean(spreads)),
         )
 
@@ -108,6 +114,26 @@ def correlation(x: FloatArray, y: FloatArray) -> float:
     dx, dy = x - x.mean(), y - y.mean()
     norm = math.sqrt(float(dx @ dx) * float(dy @ dy))
     return float(dx @ dy) / norm if norm > 0 else math.nan
+
+
+def ceiling(makespans_s: Sequence[Sequence[float]]) -> float:
+    """See `Agreement`; the mean over all ways to part the runs into two halves (of an odd number, one is left out).
+
+    Args:
+        makespans_s: [n_placements][n_runs].
+    """
+    runs = np.array(makespans_s)
+    half = runs.shape[1] // 2
+    if half == 0:
+        return math.nan
+    everyone = range(2 * half)
+    found = []
+    for one in combinations(everyone, half):
+        other = [k for k in everyone if k not in one]
+        halves = (np.median(runs[:, part], axis=1) for part in (list(one), other))
+        found.append(correlation(*(ranks(x) for x in halves)))
+    reliability = max(0.0, float(np.mean(found)))
+    return math.sqrt(2 * reliability / (1 + reliability))
 
 
 def ranks(x: FloatArray) -> FloatArray:
@@ -134,6 +160,14 @@ class Comparison:
     executions: list[Execution]
     simulated_s: Mapping[str, list[float]]
 
+    def rows(self) -> list[dict[str, object]]:
+        """As JSON rows, one per way of costing."""
+        about = {"program": self.program, "placements": len(self.executions), "n_ops": len(self.op_s)}
+        return [
+            {**about, "mean_op_s": float(self.op_s.mean()), "costs": costs, **asdict(Agreement.of(s, self.executions))}
+            for costs, s in self.simulated_s.items()
+        ]
+
     def lines(self) -> list[tuple[str, ...]]:
         """The lines of the table, one per way of costing."""
         measured = [e.median_s * 1e3 for e in self.executions]
@@ -143,7 +177,7 @@ class Comparison:
             size = str(len(self.executions)), str(len(self.op_s)), f"{self.op_s.mean() * 1e3:.2f}"
             about = *size, f"{min(measured):.0f}-{max(measured):.0f}"
             errors = f"{100 * a.mape:.1f} %", f"{100 * a.bias:+.1f} %", f"{100 * a.worst:.1f} %"
-            correlations = f"{a.pearson:.3f}", f"{a.spearman:.3f}"
+            correlations = f"{a.pearson:.3f}", f"{a.spearman:.3f}", f"{a.ceiling:.3f}"
             lines.append((self.program, costs, *about, *errors, *correlations, f"{100 * a.spread:.1f} %"))
         return lines
 

@@ -49,9 +49,10 @@ def graphs_of(config: DictConfig) -> dict[str, OpGraph]:
     for name, section in sections.items():
         graph = instantiate(section, _convert_="all")
         if not isinstance(graph, OpGraph) or graph.kernels is None:
+            got = "an op graph without kernels" if isinstance(graph, OpGraph) else type(graph).__name__
             raise InvalidProblem(
-                f"{name}: a {type(graph).__name__} without kernels cannot be run; expected a split program "
-                "(placement_gym.programs.shard) or a captured module"
+                f"{name}: {got} cannot be run; expected a split program (placement_gym.programs.shard) or a captured "
+                "module"
             )
         graphs[name] = graph
     return graphs
@@ -227,8 +228,10 @@ def run(config: DictConfig) -> int:
     overhead_s = np.median([x for one in comparisons for e in one.executions for x in e.overheads_s])
     console.print(f"the engine's own time: {overhead_s * 1e6:.0f} µs per op (median)", highlight=False)
     write_text(folder.table, markdown(HEADINGS, lines))
+    rows = [json.dumps(row) + "\n" for one in comparisons for row in one.rows()]
+    write_text(folder.path / "agreement.jsonl", "".join(rows))
     written = [save_png(draw(comparisons, costs), folder.path / f"{costs}.png") for costs in comparisons[0].simulated_s]
-    names = ", ".join(["executions.jsonl", folder.table.name, *(path.name for path in written)])
+    names = ", ".join(["executions.jsonl", "agreement.jsonl", folder.table.name, *(path.name for path in written)])
     console.print(f"wrote {folder.path}/: {names}", highlight=False)
     return 0
 
