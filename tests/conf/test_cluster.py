@@ -33,8 +33,8 @@ def test_presets(name: str, n_devices: int) -> None:
 
 
 def test_every_file_is_tested() -> None:
-    """No preset lies about untested."""
-    assert len(list(FOLDER.glob("*.yaml"))) == 7
+    """No preset lies about untested; the measured cluster has tests of its own."""
+    assert len([path for path in FOLDER.glob("*.yaml") if path.stem != "profiled"]) == 7
 
 
 def test_nvlink_mesh() -> None:

@@ -16,7 +16,7 @@ from placement_gym.errors import ExecutionError, InvalidOption, InvalidProblem
 from placement_gym.graph import OpGraph
 from placement_gym.kernel import Kernel, Kernels, Operand, Source
 from placement_gym.profile import Profile
-from placement_gym.pytorch.profiler import COPIED_BYTES, describe, operand_value, profile
+from placement_gym.pytorch.profiler import COPIED_BYTES, MOST_SETS, describe, operand_value, profile
 from placement_gym.pytorch.stopwatch import (
     FEWEST_CALLS,
     FEWEST_WARM_UP_CALLS,
@@ -135,7 +135,7 @@ def test_workers_go_on_until_all_have_been_timed() -> None:
 
 
 def test_operands_and_outputs_change_from_call_to_call(machine: Profile) -> None:
-    """So that neither is always in the cache: 4 KiB operands come in eight sets, and an output lives for a while."""
+    """So that neither is always in the cache: 4 KiB operands come in many sets, and an output lives for a while."""
     operand, pointers = Operand(-1, (1024,), source="x"), []
 
     def look(x: torch.Tensor) -> torch.Tensor:
@@ -146,8 +146,8 @@ def test_operands_and_outputs_change_from_call_to_call(machine: Profile) -> None
         (Kernel("look", (operand,), ((1024,),), ("float32",), call=look),), {"x": Source("input", (1024,))}, {}
     )
     profile([OpGraph.build(["op"], [], kernels=kernels)], CPUS[:1], seconds_per_kernel=0.01, known=machine)
-    assert len(set(pointers)) == 8
-    assert pointers[:8] == pointers[8:16]
+    assert len(set(pointers)) == MOST_SETS
+    assert pointers[:MOST_SETS] == pointers[MOST_SETS : 2 * MOST_SETS]
 
 
 def test_ids_are_in_range() -> None:
