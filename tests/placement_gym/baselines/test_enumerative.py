@@ -36,7 +36,7 @@ def test_groups_hold_every_op_once_and_follow_their_inputs(seed: int) -> None:
 
 
 def test_shards_of_an_op_are_one_group() -> None:
-    """In a sharded program the blocks of an op, its joins and its repartitions are a group each, whatever their depth."""
+    """In a sharded program the blocks of an op, its joins and its repartitions are a group each, at any depth."""
     graph = shard(pg.workloads.ffnn(batch=64, width=32, hidden=64), 4)
     problem = pg.Problem.from_times(graph, np.ones((graph.n_ops, 4)))
     groups = [[graph.op_names[op] for op in ops] for ops in meta_ops(problem)]
@@ -68,7 +68,7 @@ def test_arrangements_of_a_grid_and_their_number() -> None:
     """A 4 x 4 grid lies on four devices in tiles; the number of ways grows slowly with ops and devices."""
     tiles = (0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3)
     assert tiles in {tuple(way) for way in arrangements(16, 4).tolist()}
-    for few, many in pairwise((arrangements(n, 8) for n in (64, 512))):
+    for few, many in pairwise(arrangements(n, 8) for n in (64, 512)):
         assert len(many) < 5 * len(few)
 
 
