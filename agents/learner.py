@@ -86,6 +86,12 @@ def advantages(returns: NDArray[np.float64], centre: float | None = None) -> NDA
     return normalised.clip(-5, 5)
 
 
+def normalised(op_features: Tensor) -> Tensor:
+    """Columns of [n_ops, n_features] with mean 0 and deviation 1 over the ops, cut off at 5 deviations."""
+    deviation = op_features.std(dim=0, correction=0)
+    return ((op_features - op_features.mean(dim=0)) / (deviation + 1e-6)).clamp(-5, 5)
+
+
 class Learner(ABC, Generic[Config]):
     """Base of the learners: `_make_policy`, `_scorer` and `_update` are theirs.
 
