@@ -170,7 +170,7 @@ class Gdp(Learner[GdpConfig]):
                 loss = loss - self.config.entropy * (1 - spent) * entropy
                 loss = loss + self.config.elite_weight * self._elite_loss(logits)
             self.optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             norm = self._descend()
         return self._metrics(rollout, loss=float(loss.detach()), entropy=float(entropy.detach()), gradient_norm=norm)
 

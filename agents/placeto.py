@@ -128,7 +128,7 @@ class Placeto(Learner[PlacetoConfig]):
             else:
                 taken = log_p.gather(-1, actions[t].unsqueeze(-1)).squeeze(-1)
                 loss = -(taken * weight).sum() - self.config.entropy * (1 - spent) * entropy
-            (loss / len(steps)).backward()
+            torch.autograd.backward(loss / len(steps))
             total_loss, total_entropy = total_loss + float(loss.detach()), total_entropy + float(entropy.detach())
         norm = self._descend()
         return self._metrics(

@@ -100,7 +100,7 @@ class Reinforce(Learner[ReinforceConfig]):
             loss = -(taken[:, 1:] * advantage[1:]).mean() - config.entropy * (1 - spent) * entropy
             loss = loss + config.elite_weight * self._elite_loss(embedding)
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = self._descend()
         return self._metrics(rollout, loss=float(loss.detach()), entropy=float(entropy.detach()), gradient_norm=norm)
 

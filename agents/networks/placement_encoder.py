@@ -45,6 +45,11 @@ class PlacementEncoder(nn.Module):
         n_rounds: Rounds of messages.
     """
 
+    op_features: Tensor
+    from_inputs: Tensor
+    from_readers: Tensor
+    reach: Tensor
+
     def __init__(self, op_features: Tensor, edge_index: Tensor, n_devices: int, *, width: int, n_rounds: int) -> None:
         super().__init__()
         n, n_features = op_features.shape
