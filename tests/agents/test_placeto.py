@@ -9,6 +9,7 @@ from torch import Tensor
 import placement_gym as pg
 from agents.networks.placement_encoder import PlacementEncoder, reachable
 from agents.placeto import Placeto, PlacetoConfig
+from placement_gym.envs.observation import DEVICE_FEATURES
 
 GRAPH = pg.workloads.layered(n_ops=20, n_devices=3, seed=1, ccr=1.0)
 
@@ -60,8 +61,8 @@ def test_placement_so_far_is_seen() -> None:
 def agreement(agent: Placeto) -> float:
     """Share of greedy steps at which the device is one of earliest finish."""
     rollout = agent._roll_out(greedy=True)
-    taken = rollout.device_features.gather(2, rollout.actions[:, :, None, None].expand(-1, -1, 1, 12))[:, 0, 0]
-    return float((taken[:, 4] <= 1e-6).float().mean())
+    behind = rollout.device_features[:, 0, :, DEVICE_FEATURES.index("finish_behind")]
+    return float((behind.gather(1, rollout.actions[:, :1]) <= 1e-6).float().mean())
 
 
 def test_imitation_raises_agreement_with_the_teacher() -> None:
