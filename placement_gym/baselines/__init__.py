@@ -3,6 +3,7 @@
 from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
 from placement_gym.baselines.brute_force import brute_force
 from placement_gym.baselines.catalogue import BASELINES
+from placement_gym.baselines.enumerative import enumerative
 from placement_gym.baselines.exact_ilp import exact_ilp
 from placement_gym.baselines.expert import expert, read_split
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
@@ -21,6 +22,7 @@ __all__ = [
     "brute_force",
     "critical_path",
     "critical_path_bound_s",
+    "enumerative",
     "exact_dp",
     "exact_ilp",
     "expert",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from placement_gym.baselines.brute_force import brute_force
+from placement_gym.baselines.enumerative import enumerative
 from placement_gym.baselines.exact_ilp import exact_ilp
 from placement_gym.baselines.expert import expert
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
@@ -20,6 +21,7 @@ BASELINES: dict[str, Callable[..., Result]] = {
         critical_path,
         heft,
         m_etf,
+        enumerative,
         local_search,
         simulated_annealing,
         brute_force,

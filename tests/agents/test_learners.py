@@ -11,6 +11,9 @@ import torch
 
 import placement_gym as pg
 from agents.agent import Agent, Update
+from agents.gdp import Gdp, GdpConfig
+from agents.learner import Learner
+from agents.placeto import Placeto, PlacetoConfig
 from agents.ppo import Ppo, PpoConfig
 from agents.reinforce import Reinforce, ReinforceConfig
 from agents.scripted import Random
@@ -18,6 +21,8 @@ from placement_gym.errors import CheckpointMismatch, InvalidFile, InvalidOption
 
 Make = Callable[..., Agent]
 SMALL = ReinforceConfig(width=16, n_layers=1, imitation_updates=2)
+SMALL_PLACETO = PlacetoConfig(width=8, n_rounds=1, imitation_updates=2, steps_per_update=8)
+SMALL_GDP = GdpConfig(width=16, n_layers=1, n_heads=2, segment=6, imitation_updates=2, learning_rate=1e-2)
 SMALL_PPO = PpoConfig(n_envs=4, episodes=2, width=16, n_layers=1, batch_size=64)
 
 
@@ -33,6 +38,10 @@ def make(name: str, problem: pg.Problem, seed: int = 0) -> Agent:
     if name == "reinforce_greedy_rollout":
         config = ReinforceConfig(width=16, n_layers=1, control_variate="greedy_rollout")
         return Reinforce(vec(problem), config, seed=seed, torch_device="cpu")
+    if name == "placeto":
+        return Placeto(vec(problem), SMALL_PLACETO, seed=seed, torch_device="cpu")
+    if name == "gdp":
+        return Gdp(vec(problem), SMALL_GDP, seed=seed, torch_device="cpu")
     if name == "ppo":
         return Ppo(vec(problem), SMALL_PPO, seed=seed, torch_device="cpu")
     return Random(vec(problem), seed=seed)
@@ -40,7 +49,7 @@ def make(name: str, problem: pg.Problem, seed: int = 0) -> Agent:
 
 def weights(agent: Agent) -> list[torch.Tensor]:
     """All weights of the policy."""
-    policy = agent.policy if isinstance(agent, Reinforce) else agent.model.policy  # type: ignore[attr-defined]
+    policy = agent.policy if isinstance(agent, Learner) else agent.model.policy  # type: ignore[attr-defined]
     return [p.detach().clone() for p in policy.parameters()]
 
 
@@ -50,7 +59,7 @@ def last(agent: Agent, simulator_calls: int) -> Update:
     return update
 
 
-LEARNERS = ["reinforce", "reinforce_greedy_rollout", "ppo"]
+LEARNERS = ["reinforce", "reinforce_greedy_rollout", "placeto", "gdp", "ppo"]
 GRAPH = pg.workloads.layered(n_ops=16, n_devices=3, seed=1, ccr=1.0)
 
 
@@ -154,8 +163,12 @@ def test_wrong_options_are_named() -> None:
     """Hyper-parameters outside their range and missing budgets say what was got and expected."""
     with pytest.raises(InvalidOption, match="unknown control_variate 'critic'; known: greedy_rollout, mean"):
         ReinforceConfig(control_variate="critic")  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match="learning_rate is 0"):
+    with pytest.raises(InvalidOption, match=r"ReinforceConfig.learning_rate is 0"):
         ReinforceConfig(learning_rate=0.0)
+    with pytest.raises(InvalidOption, match=r"PlacetoConfig.steps_per_update is 0; expected >= 1"):
+        PlacetoConfig(steps_per_update=0)
+    with pytest.raises(InvalidOption, match=r"GdpConfig.width is 10; expected a multiple of n_heads, 4"):
+        GdpConfig(width=10)
     with pytest.raises(InvalidOption, match="n_epochs is 0"):
         PpoConfig(n_epochs=0)
     for name in [*LEARNERS, "random"]:

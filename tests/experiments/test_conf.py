@@ -11,6 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from agents.gdp import GdpConfig
+from agents.learner import LearnerConfig
+from agents.placeto import PlacetoConfig
 from agents.ppo import PpoConfig
 from agents.reinforce import ReinforceConfig
 from experiments import build
@@ -30,7 +33,7 @@ PUBLISHED = {
     "graph": "pipedream/vgg16.json",
 }
 # Agents that choose devices alone.
-FOR_ASSIGN = ("ppo", "random", "reinforce")
+FOR_ASSIGN = ("gdp", "placeto", "ppo", "random", "reinforce")
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
 
 
@@ -145,9 +148,11 @@ def test_every_folder_of_conf_is_known_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agent", "defaults"), [("reinforce", ReinforceConfig()), ("ppo", PpoConfig())], ids=["reinforce", "ppo"]
+    ("agent", "defaults"),
+    [("reinforce", ReinforceConfig()), ("placeto", PlacetoConfig()), ("gdp", GdpConfig()), ("ppo", PpoConfig())],
+    ids=["reinforce", "placeto", "gdp", "ppo"],
 )
-def test_agents_are_configured_as_they_are_by_default(agent: str, defaults: ReinforceConfig | PpoConfig) -> None:
+def test_agents_are_configured_as_they_are_by_default(agent: str, defaults: LearnerConfig | PpoConfig) -> None:
     """The file shows every hyper-parameter, with the value that the class has without the file."""
     shown = OmegaConf.load(Path(__file__).parents[2] / "conf" / "agent" / f"{agent}.yaml")
     values = {name: value for name, value in shown.config.items() if name != "_target_"}
