@@ -1,0 +1,234 @@
+"""DualPlayer: plays batches of episodes that select and place with one policy."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.dual_rollout import DualRollout, content_of
+from agents.guides import EACH, MIRROR, MOVES, SWAP, TOGETHER, Plan
+from agents.networks.dual import DualPolicy, Encoded, Graph
+from placement_gym.arrays import BoolArray
+from placement_gym.envs import SelectPlaceEpisodes
+from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
+
+MODE = np.array([how for _, how in MOVES])
+
+
+class _Followers:
+    """Where episodes that follow a guide put their ops; see `guides.MOVES`."""
+
+    def __init__(self, plan: Plan) -> None:
+        b = len(plan.guide)
+        self.plan, self.rows = plan, np.arange(b)
+        self.mode = np.where(plan.guide >= 0, MODE[plan.move], EACH)
+        self.begun, self.swapped = np.zeros(b, np.bool_), np.zeros(b, np.bool_)
+        self.left, self.to = np.full(b, -1), np.full(b, -1)
+
+    def device(self, op: NDArray[np.int64], mask: BoolArray) -> tuple[NDArray[np.int64], BoolArray]:
+        """(int64 [B], bool [B, D]): the device, -1 where the policy chooses, and the devices to choose among."""
+        guide = self.plan.op_device[self.rows, op].astype(np.int64)
+        member, wanted = self.plan.members[self.rows, op], guide.copy()
+        first = member & ~self.begun
+        wanted[first | (member & (self.mode == EACH))] = -1
+        later = member & self.begun
+        wanted = np.where(later & (self.mode == TOGETHER), self.to, wanted)
+        mirror, swap = later & (self.mode == MIRROR), later & (self.mode == SWAP) & ~self.swapped & (guide == self.to)
+        wanted = np.where(swap | (mirror & (guide == self.to)), self.left, wanted)
+        wanted = np.where(mirror & (guide == self.left), self.to, wanted)
+        self.swapped |= swap
+        wanted[(wanted >= 0) & ~mask[self.rows, wanted]] = -1
+        # The first member leaves its guide's device if it may.
+        restricted = mask.copy()
+        restricted[self.rows[first], guide[first]] = False
+        none = ~restricted.any(axis=1)
+        restricted[none] = mask[none]
+        self.left[first] = guide[first]
+        self._first = first
+        return wanted, restricted
+
+    def chose(self, devices: NDArray[np.int64]) -> None:
+        """What became of the op asked for last."""
+        self.to[self._first] = devices[self._first]
+        self.begun |= self._first
+
+
+class DualPlayer:
+    """Plays batches of episodes with one policy.
+
+    Args:
+        episodes: The episodes; with `pairs` for a joint policy.
+        policy: The policy.
+        graph: The problem.
+        kind: "dual", "select_only" (devices of earliest finish), "place_only" (ops of largest b-level) or "joint".
+        every_step: Whether messages are passed at every step instead of once.
+    """
+
+    def __init__(
+        self, episodes: SelectPlaceEpisodes, policy: DualPolicy, graph: Graph, *, kind: str, every_step: bool
+    ) -> None:
+        self.episodes, self.policy, self.graph = episodes, policy, graph
+        self.kind, self.every_step = kind, every_step
+        self.static = graph.op_features.cpu().numpy()
+
+    def play(self, plan: Plan, generator: torch.Generator, *, n_greedy: int = 1) -> DualRollout:
+        """One batch to the end, not simulated; the first `n_greedy` episodes take what is most likely."""
+        with torch.no_grad():
+            return _Batch(self, plan, generator, n_greedy).play()
+
+
+class _Batch:
+    """One batch of episodes under way."""
+
+    def __init__(self, player: DualPlayer, plan: Plan, generator: torch.Generator, n_greedy: int) -> None:
+        self.player, self.plan, self.generator, self.n_greedy = player, plan, generator, n_greedy
+        self.episodes, self.policy, self.followers = player.episodes, player.policy, _Followers(plan)
+        b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
+        self.rows, self.free = np.arange(b), plan.guide < 0
+        self.ops, self.devices = np.zeros((n, b), np.int64), np.zeros((n, b), np.int64)
+        self.sampled = np.zeros((n, b), np.bool_)
+        self.torch_device = player.graph.op_features.device
+        self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+        self.place_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], BoolArray]] = []
+        self.encoded = None if player.every_step else self.policy.encode(player.graph)
+        width = self.policy.place_hidden.in_features
+        self.content = torch.zeros(b, d, width, device=self.torch_device)
+        self.count = torch.zeros(b, d, 1, device=self.torch_device)
+
+    def play(self) -> DualRollout:
+        """All steps."""
+        episodes = self.episodes
+        episodes.reset()
+        for t in range(episodes.n_ops):
+            encoded = self.encoded or self._encode()
+            if self.player.kind == "joint":
+                self.ops[t] = self._pair(encoded, t)
+                episodes.step(self.ops[t], self.devices[t])
+            else:
+                self.ops[t] = self._select(encoded, t)
+                episodes.select(self.ops[t])
+                self._place(encoded, t)
+                episodes.place(self.devices[t])
+            if self.encoded is not None:
+                op, device = torch.from_numpy(self.ops[t]), torch.from_numpy(self.devices[t])
+                self.content[self.rows, device] += encoded.content[op]
+                self.count[self.rows, device] += 1
+        return self._rollout()
+
+    def _rollout(self) -> DualRollout:
+        episodes, plan_free = self.episodes, self.free & (self.player.kind in ("dual", "select_only"))
+        n = 2 * len(OP_FEATURES)
+        log = self.select_log or [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, n), np.float32))]
+        sampled_op = np.tile(plan_free, (episodes.n_ops, 1))
+        arrays = [self.ops, self.devices, sampled_op, self.sampled]
+        arrays += [np.concatenate(part) for part in zip(*log, strict=True)]
+        arrays += [np.concatenate(part) for part in zip(*self.place_log, strict=True)]
+        arrays.append((episodes.finish_s / episodes.reference_s).astype(np.float32))
+        return DualRollout(
+            *(torch.from_numpy(array) for array in arrays),
+            episodes.op_device.copy(),
+            episodes.order.copy(),
+            episodes.overfull.copy(),
+        )
+
+    def _encode(self) -> Encoded:
+        """Messages passed over the placement so far; what is on each device is renewed too."""
+        episodes = self.episodes
+        b, n = episodes.op_device.shape
+        placed = (episodes.op_device >= 0).astype(np.float32)
+        finish = (episodes.finish_s / episodes.reference_s).astype(np.float32)
+        progress = torch.from_numpy(np.stack([placed, placed * finish], axis=-1)).to(self.torch_device)
+        encoded = self.policy.encode(self.player.graph, progress)
+        here = (episodes.op_device[:, :, None] == np.arange(self.content.shape[1])).astype(np.float32)
+        parts = [part.reshape(b, n, -1) for part in (encoded.select, encoded.place, encoded.content)]
+        self.content = content_of(parts[2], torch.from_numpy(here).to(self.torch_device))
+        self.count = torch.ones_like(self.count)
+        return Encoded(*parts)
+
+    def _select(self, encoded: Encoded, t: int) -> NDArray[np.int64]:
+        """int64 [B]: the guide's op where there is a guide, else SEL's, or that of largest b-level."""
+        op, ready, static = self.plan.order[:, t].copy(), self.episodes.ready[self.free], self.player.static
+        if not len(ready):
+            return op
+        if self.player.kind == "place_only":
+            level = static[:, OP_FEATURES.index("b_level")]
+            op[self.free] = np.where(ready, level, -1.0).argmax(axis=1)
+            return op
+        numbers = self.rows[self.free]
+        row, candidate = np.nonzero(ready)
+        count = ready.sum(axis=1, keepdims=True)
+        mean = (ready @ static) / count
+        spread = np.sqrt(np.maximum((ready @ static**2) / count - mean**2, 0))
+        own = static[candidate]
+        close = np.clip((own - mean[row]) / (spread[row] + 1e-3), -5, 5)
+        seen = np.concatenate([own, close], axis=1).astype(np.float32)
+        self.select_log.append((numbers[row] + t * len(self.rows), candidate, seen))
+        embedded = _at(encoded.select, numbers[row], candidate)
+        scores = torch.full(ready.shape, -torch.inf)
+        scores[row, candidate] = self.policy.select_scores(embedded, torch.from_numpy(seen).to(self.torch_device)).cpu()
+        op[self.free] = self._draw(scores, numbers)
+        return op
+
+    def _place(self, encoded: Encoded, t: int) -> None:
+        """Writes devices[t] and sampled[t] for the ops selected."""
+        op = self.ops[t]
+        wanted, mask = self.followers.device(op, self.episodes.mask)
+        seen = np.concatenate([self.episodes.features, self.plan.features[self.plan.guide, op]], axis=-1)
+        self.place_log.append((self.rows + t * len(self.rows), op, seen, mask))
+        if self.player.kind == "select_only":
+            finish = seen[..., DEVICE_FEATURES.index("finish_behind")]
+            self.devices[t] = np.where(mask, finish, np.inf).argmin(axis=1)
+            return
+        drawn = self._draw(self._device_scores(encoded, self.rows, op, seen, mask), self.rows)
+        self.devices[t], self.sampled[t] = np.where(wanted >= 0, wanted, drawn), wanted < 0
+        self.followers.chose(self.devices[t])
+
+    def _pair(self, encoded: Encoded, t: int) -> NDArray[np.int64]:
+        """int64 [B]: the ops of the pairs chosen; writes devices[t] and sampled[t]."""
+        episodes, plan, n = self.episodes, self.plan, self.episodes.n_ops
+        open_ops = episodes.ready & self.free[:, None]
+        guided = self.rows[~self.free]
+        open_ops[guided, plan.order[guided, t]] = True
+        row, candidate = np.nonzero(open_ops)
+        mask = episodes.pair_mask[row, candidate]
+        guide_op = plan.order[:, t] if t < n else plan.order[:, -1]
+        wanted, allowed = self.followers.device(guide_op, episodes.pair_mask[self.rows, guide_op])
+        mask = np.where(self.free[row, None], mask, allowed[row])
+        seen = np.concatenate(
+            [episodes.pair_features[row, candidate], plan.features[plan.guide[row], candidate]], axis=-1
+        )
+        self.place_log.append((row + t * len(self.rows), candidate, seen, mask))
+        scores = torch.full((len(self.rows), n, mask.shape[1]), -torch.inf)
+        scores[row, candidate] = self._device_scores(encoded, row, candidate, seen, mask)
+        drawn = self._draw(scores.flatten(1), self.rows)
+        op, device = drawn // mask.shape[1], drawn % mask.shape[1]
+        free = self.free | (wanted < 0)
+        self.devices[t], self.sampled[t] = np.where(free, device, wanted), free
+        self.followers.chose(self.devices[t])
+        return op
+
+    def _device_scores(
+        self,
+        encoded: Encoded,
+        row: NDArray[np.int64],
+        op: NDArray[np.int64],
+        seen: NDArray[np.float32],
+        mask: BoolArray,
+    ) -> Tensor:
+        """float32 [M, n_devices] of ops `op` in episodes `row`."""
+        content = (self.content / self.count.clamp(min=1))[row]
+        features, allowed = torch.from_numpy(seen).to(self.torch_device), torch.from_numpy(mask).to(self.torch_device)
+        return self.policy.place_scores(_at(encoded.place, row, op), content, features, allowed).cpu()
+
+    def _draw(self, scores: Tensor, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [rows]: most likely column for greedy episodes, else drawn from the softmax (Gumbel-max trick)."""
+        noise = torch.rand(scores.shape, generator=self.generator).clamp(1e-9, 1 - 1e-7)
+        noise[torch.from_numpy(numbers) < self.n_greedy] = 0.5
+        drawn: NDArray[np.int64] = (scores - (-noise.log()).log()).argmax(dim=-1).numpy()
+        return drawn
+
+
+def _at(embedded: Tensor, row: NDArray[np.int64], op: NDArray[np.int64]) -> Tensor:
+    """Rows of [n_ops, width], or of [B, n_ops, width] where messages are passed at every step."""
+    ops = torch.from_numpy(op)
+    return embedded[ops] if embedded.dim() == 2 else embedded[torch.from_numpy(row), ops]
