@@ -1,13 +1,15 @@
 """DualPlayer: plays batches of episodes that select and place with one policy."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from agents.dual_rollout import DualRollout, content_of
+from agents.dual_rollout import DualRollout
 from agents.guides import EACH, MIRROR, MOVES, SWAP, TOGETHER, Plan
 from agents.networks.dual import DualPolicy, Encoded, Graph
+from agents.networks.dual_kernel import Heads, place_scores, select_scores
 from placement_gym.arrays import BoolArray
 from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
@@ -71,17 +73,17 @@ class DualPlayer:
         self.kind, self.every_step = kind, every_step
         self.static = graph.op_features.cpu().numpy()
 
-    def play(self, plan: Plan, generator: torch.Generator, *, n_greedy: int = 1) -> DualRollout:
+    def play(self, plan: Plan, rng: np.random.Generator, *, n_greedy: int = 1) -> DualRollout:
         """One batch to the end, not simulated; the first `n_greedy` episodes take what is most likely."""
         with torch.no_grad():
-            return _Batch(self, plan, generator, n_greedy).play()
+            return _Batch(self, plan, rng, n_greedy).play()
 
 
 class _Batch:
     """One batch of episodes under way."""
 
-    def __init__(self, player: DualPlayer, plan: Plan, generator: torch.Generator, n_greedy: int) -> None:
-        self.player, self.plan, self.generator, self.n_greedy = player, plan, generator, n_greedy
+    def __init__(self, player: DualPlayer, plan: Plan, rng: np.random.Generator, n_greedy: int) -> None:
+        self.player, self.plan, self.rng, self.n_greedy = player, plan, rng, n_greedy
         self.episodes, self.policy, self.followers = player.episodes, player.policy, _Followers(plan)
         b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
         self.rows, self.free = np.arange(b), plan.guide < 0
@@ -90,10 +92,10 @@ class _Batch:
         self.torch_device = player.graph.op_features.device
         self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
         self.place_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], BoolArray]] = []
-        self.encoded = None if player.every_step else self.policy.encode(player.graph)
+        self.encoded = None if player.every_step else _Arrays.of(self.policy.encode(player.graph), 1)
         width = self.policy.place_hidden.in_features
-        self.content = torch.zeros(b, d, width, device=self.torch_device)
-        self.count = torch.zeros(b, d, 1, device=self.torch_device)
+        self.content, self.count = np.zeros((b, d, width), np.float32), np.zeros((b, d), np.float32)
+        self.heads = Heads.of(self.policy)
 
     def play(self) -> DualRollout:
         """All steps."""
@@ -110,9 +112,8 @@ class _Batch:
                 self._place(encoded, t)
                 episodes.place(self.devices[t])
             if self.encoded is not None:
-                op, device = torch.from_numpy(self.ops[t]), torch.from_numpy(self.devices[t])
-                self.content[self.rows, device] += encoded.content[op]
-                self.count[self.rows, device] += 1
+                self.content[self.rows, self.devices[t]] += encoded.content[0, self.ops[t]]
+                self.count[self.rows, self.devices[t]] += 1
         return self._rollout()
 
     def _rollout(self) -> DualRollout:
@@ -131,21 +132,20 @@ class _Batch:
             episodes.overfull.copy(),
         )
 
-    def _encode(self) -> Encoded:
+    def _encode(self) -> "_Arrays":
         """Messages passed over the placement so far; what is on each device is renewed too."""
         episodes = self.episodes
-        b, n = episodes.op_device.shape
+        b = episodes.n_episodes
         placed = (episodes.op_device >= 0).astype(np.float32)
         finish = (episodes.finish_s / episodes.reference_s).astype(np.float32)
         progress = torch.from_numpy(np.stack([placed, placed * finish], axis=-1)).to(self.torch_device)
         encoded = self.policy.encode(self.player.graph, progress)
-        here = (episodes.op_device[:, :, None] == np.arange(self.content.shape[1])).astype(np.float32)
-        parts = [part.reshape(b, n, -1) for part in (encoded.select, encoded.place, encoded.content)]
-        self.content = content_of(parts[2], torch.from_numpy(here).to(self.torch_device))
-        self.count = torch.ones_like(self.count)
-        return Encoded(*parts)
+        arrays = _Arrays.of(encoded, b)
+        here = (episodes.op_device[:, :, None] == np.arange(episodes.features.shape[1])).astype(np.float32)
+        self.content, self.count = here.transpose(0, 2, 1) @ arrays.content, here.sum(axis=1)
+        return arrays
 
-    def _select(self, encoded: Encoded, t: int) -> NDArray[np.int64]:
+    def _select(self, encoded: "_Arrays", t: int) -> NDArray[np.int64]:
         """int64 [B]: the guide's op where there is a guide, else SEL's, or that of largest b-level."""
         op, ready, static = self.plan.order[:, t].copy(), self.episodes.ready[self.free], self.player.static
         if not len(ready):
@@ -155,21 +155,12 @@ class _Batch:
             op[self.free] = np.where(ready, level, -1.0).argmax(axis=1)
             return op
         numbers = self.rows[self.free]
-        row, candidate = np.nonzero(ready)
-        count = ready.sum(axis=1, keepdims=True)
-        mean = (ready @ static) / count
-        spread = np.sqrt(np.maximum((ready @ static**2) / count - mean**2, 0))
-        own = static[candidate]
-        close = np.clip((own - mean[row]) / (spread[row] + 1e-3), -5, 5)
-        seen = np.concatenate([own, close], axis=1).astype(np.float32)
+        scores, row, candidate, seen = select_scores(self.heads, encoded.select, static, numbers, ready)
         self.select_log.append((numbers[row] + t * len(self.rows), candidate, seen))
-        embedded = _at(encoded.select, numbers[row], candidate)
-        scores = torch.full(ready.shape, -torch.inf)
-        scores[row, candidate] = self.policy.select_scores(embedded, torch.from_numpy(seen).to(self.torch_device)).cpu()
         op[self.free] = self._draw(scores, numbers)
         return op
 
-    def _place(self, encoded: Encoded, t: int) -> None:
+    def _place(self, encoded: "_Arrays", t: int) -> None:
         """Writes devices[t] and sampled[t] for the ops selected."""
         op = self.ops[t]
         wanted, mask = self.followers.device(op, self.episodes.mask)
@@ -179,11 +170,14 @@ class _Batch:
             finish = seen[..., DEVICE_FEATURES.index("finish_behind")]
             self.devices[t] = np.where(mask, finish, np.inf).argmin(axis=1)
             return
-        drawn = self._draw(self._device_scores(encoded, self.rows, op, seen, mask), self.rows)
-        self.devices[t], self.sampled[t] = np.where(wanted >= 0, wanted, drawn), wanted < 0
+        self.devices[t], self.sampled[t] = wanted, wanted < 0
+        rows = np.flatnonzero(wanted < 0)
+        if len(rows):
+            scores = self._device_scores(encoded, rows, op[rows], seen[rows], mask[rows])
+            self.devices[t, rows] = self._draw(scores, rows)
         self.followers.chose(self.devices[t])
 
-    def _pair(self, encoded: Encoded, t: int) -> NDArray[np.int64]:
+    def _pair(self, encoded: "_Arrays", t: int) -> NDArray[np.int64]:
         """int64 [B]: the ops of the pairs chosen; writes devices[t] and sampled[t]."""
         episodes, plan, n = self.episodes, self.plan, self.episodes.n_ops
         open_ops = episodes.ready & self.free[:, None]
@@ -198,9 +192,9 @@ class _Batch:
             [episodes.pair_features[row, candidate], plan.features[plan.guide[row], candidate]], axis=-1
         )
         self.place_log.append((row + t * len(self.rows), candidate, seen, mask))
-        scores = torch.full((len(self.rows), n, mask.shape[1]), -torch.inf)
+        scores = np.full((len(self.rows), n, mask.shape[1]), -np.inf, np.float32)
         scores[row, candidate] = self._device_scores(encoded, row, candidate, seen, mask)
-        drawn = self._draw(scores.flatten(1), self.rows)
+        drawn = self._draw(scores.reshape(len(self.rows), -1), self.rows)
         op, device = drawn // mask.shape[1], drawn % mask.shape[1]
         free = self.free | (wanted < 0)
         self.devices[t], self.sampled[t] = np.where(free, device, wanted), free
@@ -209,26 +203,35 @@ class _Batch:
 
     def _device_scores(
         self,
-        encoded: Encoded,
+        encoded: "_Arrays",
         row: NDArray[np.int64],
         op: NDArray[np.int64],
         seen: NDArray[np.float32],
         mask: BoolArray,
-    ) -> Tensor:
+    ) -> NDArray[np.float32]:
         """float32 [M, n_devices] of ops `op` in episodes `row`."""
-        content = (self.content / self.count.clamp(min=1))[row]
-        features, allowed = torch.from_numpy(seen).to(self.torch_device), torch.from_numpy(mask).to(self.torch_device)
-        return self.policy.place_scores(_at(encoded.place, row, op), content, features, allowed).cpu()
+        scores: NDArray[np.float32] = place_scores(
+            self.heads, encoded.place, self.content, self.count, row, op, seen, mask
+        )
+        return scores
 
-    def _draw(self, scores: Tensor, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _draw(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [rows]: most likely column for greedy episodes, else drawn from the softmax (Gumbel-max trick)."""
-        noise = torch.rand(scores.shape, generator=self.generator).clamp(1e-9, 1 - 1e-7)
-        noise[torch.from_numpy(numbers) < self.n_greedy] = 0.5
-        drawn: NDArray[np.int64] = (scores - (-noise.log()).log()).argmax(dim=-1).numpy()
-        return drawn
+        noise = -np.log(self.rng.standard_exponential(scores.shape))
+        noise[numbers < self.n_greedy] = 0.0
+        return (scores + noise).argmax(axis=1)
 
 
-def _at(embedded: Tensor, row: NDArray[np.int64], op: NDArray[np.int64]) -> Tensor:
-    """Rows of [n_ops, width], or of [B, n_ops, width] where messages are passed at every step."""
-    ops = torch.from_numpy(op)
-    return embedded[ops] if embedded.dim() == 2 else embedded[torch.from_numpy(row), ops]
+class _Arrays(NamedTuple):
+    """`Encoded` as float32 [B or 1, n_ops, width]."""
+
+    select: NDArray[np.float32]
+    place: NDArray[np.float32]
+    content: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, encoded: Encoded, b: int) -> "_Arrays":
+        """On the CPU, where episodes are."""
+        n = encoded.select.shape[-2]
+        parts = (encoded.select, encoded.place, encoded.content)
+        return cls(*(np.ascontiguousarray(part.cpu().numpy()).reshape(b, n, -1) for part in parts))

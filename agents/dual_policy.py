@@ -143,7 +143,7 @@ class DualPolicyAgent:
         self.config = config or DualPolicyConfig()
         self.env, self.device = _native_env(vec_env, self.config.policy), resolve_torch_device(torch_device)
         self.episodes, problem = self.env.episodes, self.env.problem
-        self.generator, self.rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self.graph = _graph(self.env, self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -214,24 +214,24 @@ class DualPolicyAgent:
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: the placement of the most likely ops and devices."""
-        placement: NDArray[np.int32] = self._play_free(torch.Generator(), self.env.num_envs).op_device[0]
+        placement: NDArray[np.int32] = self._play_free(np.random.default_rng(0), self.env.num_envs).op_device[0]
         return placement
 
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
         """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
-        generator, b = torch.Generator().manual_seed(seed), self.env.num_envs
-        return np.concatenate([self._play_free(generator, 0).op_device for _ in range(-(-placements // b))])[:placements]
+        rng, b = np.random.default_rng(seed), self.env.num_envs
+        return np.concatenate([self._play_free(rng, 0).op_device for _ in range(-(-placements // b))])[:placements]
 
-    def _play_free(self, generator: torch.Generator, n_greedy: int) -> DualRollout:
+    def _play_free(self, rng: np.random.Generator, n_greedy: int) -> DualRollout:
         plan = Plan.free(self.env.num_envs, self.env.problem.n_ops, self.env.problem.n_devices)
-        return self.player.play(plan, generator, n_greedy=n_greedy)
+        return self.player.play(plan, rng, n_greedy=n_greedy)
 
     def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
         return self.episodes.compiled.makespans_s(op_device, priority)
 
     def _imitate(self) -> dict[str, float]:
         """One update of stage I."""
-        rollout = self._play_free(self.generator, 0)
+        rollout = self._play_free(self.rng, 0)
         judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
         b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
         loss, metrics = imitation_loss(rollout, judged, b_level, self.teacher_op_device)
@@ -242,7 +242,7 @@ class DualPolicyAgent:
         config, b = self.config, self.env.num_envs
         guided = 0.0 if config.policy == "select_only" else config.guided_share
         plan = self.guides.plan(b, max(1, round(b * (1 - guided))), self.rng)
-        rollout = self.player.play(plan, self.generator)
+        rollout = self.player.play(plan, self.rng)
         makespans_s, fresh = self._makespans_s(rollout, left)
         told = np.isfinite(makespans_s) & ~rollout.overfull
         self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
@@ -336,11 +336,11 @@ class DualPolicyAgent:
 
     def _elite_loss(self) -> Tensor:
         """Minus the mean log-probability of what the elite did."""
-        losses = []
-        for _, rollout in self.elite:
-            judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step)
-            losses.append(-judged.taken(rollout).mean())
-        return torch.stack(losses).mean() if losses else torch.zeros((), device=self.device)
+        if not self.elite or not self.config.elite_weight:
+            return torch.zeros((), device=self.device)
+        rollout = DualRollout.joined([one for _, one in self.elite])
+        judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step)
+        return -judged.taken(rollout).mean()
 
     def _descend(self, loss: Tensor, learning_rate: float) -> dict[str, float]:
         """One step of the optimiser."""
@@ -353,13 +353,12 @@ class DualPolicyAgent:
         return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": learning_rate}
 
     def save(self, path: Path) -> None:
-        """Writes weights, optimiser, guides, elite, what was simulated, counters and the generators' states."""
+        """Writes weights, optimiser, guides, elite, what was simulated, counters and the generator's state."""
         state: dict[str, Any] = {
             "config": asdict(self.config),
             "num_envs": self.env.num_envs,
             "policy": self.policy.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "generator": self.generator.get_state(),
             "rng": self.rng.bit_generator.state,
             "counters": (self.updates, self.n_episodes, self._calls, self._stale, self.seconds, self.first_makespan_s),
             "best_makespan_s": self.best_makespan_s,
@@ -388,7 +387,6 @@ class DualPolicyAgent:
             raise CheckpointMismatch(f"{path} was trained with {state['num_envs']} episodes; got {agent.env.num_envs}")
         agent.policy.load_state_dict(state["policy"])
         agent.optimiser.load_state_dict(state["optimiser"])
-        agent.generator.set_state(state["generator"])
         agent.rng.bit_generator.state = state["rng"]
         agent.updates, agent.n_episodes, agent._calls, agent._stale, agent.seconds, agent.first_makespan_s = state[
             "counters"

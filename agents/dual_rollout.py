@@ -1,7 +1,10 @@
 """DualRollout: a batch of episodes that select and place, and the log-probabilities of what they did."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +73,24 @@ class DualRollout:
             self.order[b : b + 1].copy(),
             self.overfull[b : b + 1].copy(),
         )
+
+    @classmethod
+    def joined(cls, single: Sequence["DualRollout"]) -> "DualRollout":
+        """Rollouts of one episode each as one rollout."""
+        k = len(single)
+        parts: dict[str, Any] = {}
+        for kind in ("select", "place"):
+            group = torch.cat([getattr(one, f"{kind}_group") * k + i for i, one in enumerate(single)])
+            by_group = group.argsort(stable=True)
+            parts[f"{kind}_group"] = group[by_group]
+            for name in (f"{kind}_ops", *(("candidates",) if kind == "select" else ("features", "masks"))):
+                parts[name] = torch.cat([getattr(one, name) for one in single])[by_group]
+        for name in ("ops", "devices", "sampled_op", "sampled_device"):
+            parts[name] = torch.cat([getattr(one, name) for one in single], dim=1)
+        parts["finish"] = torch.cat([one.finish for one in single])
+        for name in ("op_device", "order", "overfull"):
+            parts[name] = np.concatenate([getattr(one, name) for one in single])
+        return cls(**parts)
 
     def state(self) -> dict[str, Tensor]:
         """For checkpoints."""
@@ -149,14 +170,24 @@ def judge(policy: DualPolicy, graph: Graph, rollout: DualRollout, *, every_step:
 def _once(policy: DualPolicy, graph: Graph, rollout: DualRollout, place_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of embeddings for SEL and PLC, and the content of devices, where messages are passed once."""
     encoded = policy.encode(graph)
-    device, d = graph.op_features.device, rollout.masks.shape[1]
-    here = torch.nn.functional.one_hot(rollout.devices, d).to(device, torch.float32)
-    added = encoded.content[rollout.ops.to(device)].unsqueeze(2) * here.unsqueeze(3)
-    count = (here.cumsum(0) - here).clamp(min=1).unsqueeze(3)
-    content = ((added.cumsum(0) - added) / count).flatten(0, 1)
+    device, (n_steps, b), d = graph.op_features.device, rollout.ops.shape, rollout.masks.shape[1]
     group = rollout.place_group[place_rows].to(device)
+    if len(place_rows) * n_steps < n_steps * b * encoded.content.shape[1]:
+        # Few rows: what is on each device is added up for them alone.
+        step = torch.empty(b, n_steps, dtype=torch.int64).scatter_(
+            1, rollout.ops.T, torch.arange(n_steps).expand(b, -1)
+        )
+        placed = step.to(device)[group % b] < (group // b).unsqueeze(1)
+        op_device = torch.from_numpy(rollout.op_device).to(device)[group % b]
+        here = (placed.unsqueeze(1) & (op_device.unsqueeze(1) == torch.arange(d, device=device)[:, None])).float()
+        content = here @ encoded.content / here.sum(dim=2, keepdim=True).clamp(min=1)
+    else:
+        on = torch.nn.functional.one_hot(rollout.devices, d).to(device, torch.float32)
+        added = encoded.content[rollout.ops.to(device)].unsqueeze(2) * on.unsqueeze(3)
+        count = (on.cumsum(0) - on).clamp(min=1).unsqueeze(3)
+        content = ((added.cumsum(0) - added) / count).flatten(0, 1)[group]
     select = encoded.select[rollout.select_ops.to(device)]
-    return select, encoded.place[rollout.place_ops[place_rows].to(device)], content[group]
+    return select, encoded.place[rollout.place_ops[place_rows].to(device)], content
 
 
 def _every_step(
