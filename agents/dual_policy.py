@@ -222,8 +222,11 @@ class DualPolicyAgent:
         rng, b = np.random.default_rng(seed), self.env.num_envs
         return np.concatenate([self._play_free(rng, 0).op_device for _ in range(-(-placements // b))])[:placements]
 
-    def _play_free(self, rng: np.random.Generator, n_greedy: int) -> DualRollout:
+    def _play_free(self, rng: np.random.Generator, n_greedy: int, op_device: IntArray | None = None) -> DualRollout:
+        """A batch that follows no guide; all devices are those of `op_device` where it is given."""
         plan = Plan.free(self.env.num_envs, self.env.problem.n_ops, self.env.problem.n_devices)
+        if op_device is not None:
+            plan.op_device[:] = op_device
         return self.player.play(plan, rng, n_greedy=n_greedy)
 
     def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
@@ -231,10 +234,12 @@ class DualPolicyAgent:
 
     def _imitate(self) -> dict[str, float]:
         """One update of stage I."""
-        rollout = self._play_free(self.rng, 0)
+        rollout = self._play_free(self.rng, 0, self.teacher_op_device)
         judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
         b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
-        loss, metrics = imitation_loss(rollout, judged, b_level, self.teacher_op_device)
+        loss, metrics = imitation_loss(
+            rollout, judged, b_level, self.teacher_op_device, interchangeable=self.simulated.interchangeable
+        )
         return {**metrics, **self._descend(loss, self.config.learning_rate)}
 
     def _reinforce(self, spent: float, left: int) -> dict[str, float]:

@@ -12,7 +12,12 @@ TIE = 1e-6
 
 
 def labels(
-    rollout: DualRollout, judged: Judged, b_level: Tensor, op_device: IntArray | None = None
+    rollout: DualRollout,
+    judged: Judged,
+    b_level: Tensor,
+    op_device: IntArray | None = None,
+    *,
+    interchangeable: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(bool [rows of candidates], bool [rows of devices, n_devices]): what the teacher would do.
 
@@ -23,7 +28,9 @@ def labels(
         rollout: What the learner met.
         judged: Which rows are asked for.
         b_level: float32 [n_ops].
-        op_device: int32 [n_ops], the placement that teaches; None for the critical path.
+        op_device: int32 [n_ops], the placement that teaches; None for the critical path. The rollout must have
+            followed it, because the names of its devices mean nothing in another state.
+        interchangeable: Whether one empty device is as good as another.
     """
     n_groups = rollout.ops.numel()
 
@@ -38,8 +45,12 @@ def labels(
     if op_device is None:
         place = mask & (rollout.features[rows][..., DEVICE_FEATURES.index("finish_behind")] <= TIE)
     else:
-        taught = torch.from_numpy(op_device).long()[rollout.place_ops[rows]]
-        place = mask & torch.nn.functional.one_hot(taught, mask.shape[1]).bool()
+        taught = torch.tensor(op_device, dtype=torch.int64)[rollout.place_ops[rows]]
+        place = torch.nn.functional.one_hot(taught, mask.shape[1]).bool()
+        if interchangeable:
+            empty = rollout.features[rows][..., DEVICE_FEATURES.index("load")] == 0
+            place |= empty & (place & empty).any(dim=1, keepdim=True)
+        place &= mask
     # Of a joint policy's pairs, those whose op is right too; there is one op per group otherwise.
     level = b_level[rollout.place_ops[rows]]
     place &= (level >= most(level, rollout.place_group[rows]) - TIE).unsqueeze(1)
@@ -47,14 +58,20 @@ def labels(
 
 
 def imitation_loss(
-    rollout: DualRollout, judged: Judged, b_level: Tensor, op_device: IntArray | None = None
+    rollout: DualRollout,
+    judged: Judged,
+    b_level: Tensor,
+    op_device: IntArray | None = None,
+    *,
+    interchangeable: bool = False,
 ) -> tuple[Tensor, dict[str, float]]:
     """Minus the mean log-probability of doing what the teacher would do, and its mean probability as metrics.
 
     Arguments as for `labels`.
     """
     device = judged.place_log_p.device
-    select, place = (part.to(device) for part in labels(rollout, judged, b_level, op_device))
+    told = labels(rollout, judged, b_level, op_device, interchangeable=interchangeable)
+    select, place = (part.to(device) for part in told)
     place_group = rollout.place_group.to(device)[judged.place_rows]
     n_groups = rollout.ops.numel()
     loss = torch.zeros((), device=device)
