@@ -1,6 +1,6 @@
 """DualPlayer: plays batches of episodes that select and place with one policy."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -125,12 +125,9 @@ class _Batch:
         arrays += [np.concatenate(part) for part in zip(*log, strict=True)]
         arrays += [np.concatenate(part) for part in zip(*self.place_log, strict=True)]
         arrays.append((episodes.finish_s / episodes.reference_s).astype(np.float32))
-        return DualRollout(
-            *(torch.from_numpy(array) for array in arrays),
-            episodes.op_device.copy(),
-            episodes.order.copy(),
-            episodes.overfull.copy(),
-        )
+        rows: list[Any] = [torch.from_numpy(array) for array in arrays]
+        rows += [episodes.op_device.copy(), episodes.order.copy(), episodes.overfull.copy()]
+        return DualRollout(*rows)
 
     def _encode(self) -> "_Arrays":
         """Messages passed over the placement so far; what is on each device is renewed too."""
@@ -195,7 +192,8 @@ class _Batch:
         scores = np.full((len(self.rows), n, mask.shape[1]), -np.inf, np.float32)
         scores[row, candidate] = self._device_scores(encoded, row, candidate, seen, mask)
         drawn = self._draw(scores.reshape(len(self.rows), -1), self.rows)
-        op, device = drawn // mask.shape[1], drawn % mask.shape[1]
+        op: NDArray[np.int64] = drawn // mask.shape[1]
+        device = drawn % mask.shape[1]
         free = self.free | (wanted < 0)
         self.devices[t], self.sampled[t] = np.where(free, device, wanted), free
         self.followers.chose(self.devices[t])
@@ -219,7 +217,8 @@ class _Batch:
         """int64 [rows]: most likely column for greedy episodes, else drawn from the softmax (Gumbel-max trick)."""
         noise = -np.log(self.rng.standard_exponential(scores.shape))
         noise[numbers < self.n_greedy] = 0.0
-        return (scores + noise).argmax(axis=1)
+        drawn: NDArray[np.int64] = (scores + noise).argmax(axis=1)
+        return drawn
 
 
 class _Arrays(NamedTuple):

@@ -21,9 +21,9 @@ a judge that measures (`judge`). Departures from the released recipe; each has a
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,84 +33,22 @@ from torch import Tensor, nn
 
 from agents.agent import Update, resolve_torch_device
 from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer
+from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, judge
 from agents.guides import Guide, Guides, Plan, Simulated
 from agents.imitation import imitation_loss
-from agents.networks.dual import DualPolicy, Graph
-from agents.networks.paths import jump_table, next_on_path
+from agents.networks.dual import DualPolicy
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
-from placement_gym.envs.observation import OP_FEATURES, table
-from placement_gym.errors import CheckpointMismatch, InvalidOption, unknown_name
+from placement_gym.envs.observation import OP_FEATURES
+from placement_gym.errors import CheckpointMismatch, InvalidOption
 
-Kind = Literal["dual", "select_only", "place_only", "joint"]
-MessagePassing = Literal["episode", "step"]
 # (op_device int32 [B, n_ops], priority float64 [B, n_ops] or None) -> makespans, float64 [B], seconds
 Judge = Callable[[IntArray, FloatArray | None], FloatArray]
 # Training ends after so many batches without a placement that was not simulated before.
 PATIENCE = 30
-
-
-@dataclass(frozen=True, slots=True)
-class DualPolicyConfig:
-    """Hyper-parameters; numbers refer to the list above.
-
-    Attributes:
-        policy: "dual"; "select_only", devices of earliest finish; "place_only", ops of largest b-level; "joint", one
-            choice among pairs of op and device (the environment's action is then "joint").
-        message_passing: Once per "episode", or at every "step", which takes as many times longer as there are ops.
-        width: Width of embeddings.
-        n_layers: Rounds of message passing.
-        op_embedding: Detail 9.
-        learning_rate: First learning rate of Adam; falls to a tenth.
-        entropy: First weight of the entropy bonus; falls to 0.
-        epochs: Passes over each batch, detail 1.
-        clip_range: Detail 1.
-        max_gradient_norm: Detail 2.
-        imitation_updates: Batches of stage I; nothing is simulated in them.
-        n_elite: Detail 6.
-        elite_weight: Detail 6.
-        guided_share: Detail 7.
-        n_guides: Detail 7.
-        hot: Detail 7.
-        cold: Detail 7.
-
-    Raises:
-        InvalidOption: A number outside its range, or an unknown name.
-    """
-
-    policy: Kind = "dual"
-    message_passing: MessagePassing = "episode"
-    width: int = 64
-    n_layers: int = 3
-    op_embedding: bool = False
-    learning_rate: float = 2e-3
-    entropy: float = 0.01
-    epochs: int = 1
-    clip_range: float = 0.2
-    max_gradient_norm: float = 1.0
-    imitation_updates: int = 60
-    n_elite: int = 4
-    elite_weight: float = 0.1
-    guided_share: float = 0.9
-    n_guides: int = 1
-    hot: float = 0.003
-    cold: float = 0.0002
-
-    def __post_init__(self) -> None:
-        for name, known in (("policy", Kind), ("message_passing", MessagePassing)):
-            if getattr(self, name) not in get_args(known):
-                raise InvalidOption(unknown_name(name, getattr(self, name), get_args(known)))
-        least = {"width": 1, "n_layers": 0, "epochs": 1, "imitation_updates": 0, "n_elite": 0, "n_guides": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InvalidOption(f"DualPolicyConfig.{name} is {getattr(self, name)}; expected >= {low}")
-        for name in ("learning_rate", "max_gradient_norm", "clip_range", "hot", "cold"):
-            if not getattr(self, name) > 0:
-                raise InvalidOption(f"DualPolicyConfig.{name} is {getattr(self, name)}; expected > 0")
-        if not 0 <= self.guided_share < 1:
-            raise InvalidOption(f"DualPolicyConfig.guided_share is {self.guided_share}; expected 0 <= share < 1")
 
 
 class DualPolicyAgent:
@@ -141,10 +79,10 @@ class DualPolicyAgent:
         torch_device: str = "auto",
     ) -> None:
         self.config = config or DualPolicyConfig()
-        self.env, self.device = _native_env(vec_env, self.config.policy), resolve_torch_device(torch_device)
+        self.env, self.device = native_select_place(vec_env, self.config.policy), resolve_torch_device(torch_device)
         self.episodes, problem = self.env.episodes, self.env.problem
         self.rng = np.random.default_rng(seed)
-        self.graph = _graph(self.env, self.device)
+        self.graph = graph_of(self.env, self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             n_ops = problem.n_ops if self.config.op_embedding else 0
@@ -152,9 +90,7 @@ class DualPolicyAgent:
         self.policy.to(self.device)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         every_step = self.config.message_passing == "step"
-        self.player = DualPlayer(
-            self.episodes, self.policy, self.graph, kind=self.config.policy, every_step=every_step
-        )
+        self.player = DualPlayer(self.episodes, self.policy, self.graph, kind=self.config.policy, every_step=every_step)
         self.judge: Judge = self._simulate
         self.teacher_op_device: IntArray | None = None
         self.updates, self.n_episodes, self.seconds, self._calls, self._stale = 0, 0, 0.0, 0, 0
@@ -282,7 +218,9 @@ class DualPolicyAgent:
     def _makespans_s(self, rollout: DualRollout, left: int) -> tuple[FloatArray, BoolArray]:
         """(float64 [B], bool [B]): makespans, and which placements had not been seen; inf behind the first `left`."""
         ordered, seen = self.episodes.by_selection, self.simulated.makespan_s
-        keys = [self.simulated.key(d, o if ordered else None) for d, o in zip(rollout.op_device, rollout.order, strict=True)]
+        keys = [
+            self.simulated.key(d, o if ordered else None) for d, o in zip(rollout.op_device, rollout.order, strict=True)
+        ]
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in seen}
         rows = sorted(first.values())[:left]
         fresh = np.zeros(len(keys), np.bool_)
@@ -352,7 +290,7 @@ class DualPolicyAgent:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_gradient_norm)
         self.optimiser.step()
         return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": learning_rate}
@@ -385,7 +323,9 @@ class DualPolicyAgent:
             InvalidFile: No such file, or not a checkpoint.
             CheckpointMismatch: It is of another agent, problem or number of episodes.
         """
-        fingerprint = vec_env.unwrapped.problem.fingerprint if isinstance(vec_env.unwrapped, SelectPlaceVectorEnv) else ""
+        fingerprint = (
+            vec_env.unwrapped.problem.fingerprint if isinstance(vec_env.unwrapped, SelectPlaceVectorEnv) else ""
+        )
         state = load_checkpoint(path, agent=cls.name, fingerprint=fingerprint)
         agent = cls(vec_env, DualPolicyConfig(**state["config"]), torch_device=torch_device)
         if state["num_envs"] != agent.env.num_envs:
@@ -417,30 +357,3 @@ class DualPolicyAgent:
         if own != {name: value.shape for name, value in weights.items()}:
             raise CheckpointMismatch(f"{path} has networks of another form; expected width {self.config.width}")
         self.policy.load_state_dict(weights, strict=False)
-
-
-def _native_env(vec_env: "VectorEnv[Any, Any, Any]", policy: Kind) -> SelectPlaceVectorEnv:
-    """The native vector environment inside `vec_env`; see DualPolicyAgent for what is raised."""
-    env = vec_env.unwrapped
-    if not isinstance(env, SelectPlaceVectorEnv):
-        raise InvalidOption(f"vec_env is a {type(env).__name__}; expected the native SelectPlaceVectorEnv (gym.make_vec)")
-    if env.num_envs < 2:
-        raise InvalidOption(f"vec_env has {env.num_envs} episode; expected at least 2")
-    action = "joint" if policy == "joint" else "phased"
-    if env.action != action:
-        raise InvalidOption(f"vec_env has action {env.action!r}; expected {action!r} for policy {policy!r}")
-    return env
-
-
-def _graph(env: SelectPlaceVectorEnv, device: torch.device) -> Graph:
-    """What the networks read of the environment's problem."""
-    observation, _ = env.reset()
-    op_features, edge_index, edge_features = (
-        np.array(table(key, observation[key][0])) for key in ("op_features", "edge_index", "edge_features")
-    )
-    n_edges = int(observation["n_edges"][0, 0])
-    edge_index, edge_features = edge_index[:, :n_edges], edge_features[:n_edges]
-    time, transfer = op_features[:, OP_FEATURES.index("time")].astype(np.float64), edge_features[:, 0].astype(np.float64)
-    tables = [jump_table(next_on_path(time, edges, transfer)) for edges in (edge_index, edge_index[::-1])]
-    parts = [torch.from_numpy(part) for part in (op_features, edge_index, edge_features)]
-    return Graph(*(part.to(device) for part in (*parts, *tables)))

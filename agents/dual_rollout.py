@@ -101,7 +101,8 @@ class DualRollout:
     def of_state(cls, state: dict[str, Tensor]) -> "DualRollout":
         """What `state` wrote."""
         arrays = ("op_device", "order", "overfull")
-        return cls(**{name: value.numpy() if name in arrays else value for name, value in state.items()})
+        parts: dict[str, Any] = {name: value.numpy() if name in arrays else value for name, value in state.items()}
+        return cls(**parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

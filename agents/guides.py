@@ -17,7 +17,15 @@ from placement_gym.problem import Problem
 EACH, TOGETHER, MIRROR, SWAP = 0, 1, 2, 3
 # Which ops are members: one, a random part of those alike (equal depth and time), a random walk over edges.
 SINGLE, ALIKE, WALK = 0, 1, 2
-MOVES = ((SINGLE, EACH), (ALIKE, EACH), (WALK, EACH), (ALIKE, TOGETHER), (WALK, TOGETHER), (ALIKE, MIRROR), (ALIKE, SWAP))
+MOVES = (
+    (SINGLE, EACH),
+    (ALIKE, EACH),
+    (WALK, EACH),
+    (ALIKE, TOGETHER),
+    (WALK, TOGETHER),
+    (ALIKE, MIRROR),
+    (ALIKE, SWAP),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +140,7 @@ class Guides:
         readers, inputs = np.zeros_like(here), np.zeros_like(here)
         np.add.at(readers, self._src, here[self._dst])
         np.add.at(inputs, self._dst, here[self._src])
-        alike = np.zeros((self._alike.max() + 1, self.n_devices), np.float32)
+        alike = np.zeros((int(self._alike.max()) + 1, self.n_devices), np.float32)
         np.add.at(alike, self._alike, here)
         parts = [here]
         for counted in (readers, inputs, alike[self._alike]):
@@ -154,7 +162,7 @@ class Guides:
         paid, tried = np.zeros(len(MOVES)), np.zeros(len(MOVES))
         for k, one in enumerate(self.now):
             followers = np.flatnonzero((plan.guide == k) & fresh & np.isfinite(makespans_s))
-            for b in followers:
+            for b in followers.tolist():
                 tried[plan.move[b]] += 1
                 paid[plan.move[b]] += makespans_s[b] < one.makespan_s
             if not len(followers):
@@ -215,6 +223,6 @@ class Simulated:
 def interchangeable(problem: Problem) -> bool:
     """Whether all devices and links are alike."""
     apart = ~np.eye(problem.n_devices, dtype=bool)
-    alike = [problem.op_time_s.T, problem.device_slots, problem.device_memory_bytes]
+    alike: list[NDArray[Any]] = [problem.op_time_s.T, problem.device_slots, problem.device_memory_bytes]
     alike += [problem.link_latency_s[apart], problem.link_bytes_per_s[apart]]
     return all(bool((values == values[:1]).all()) for values in alike)

@@ -39,7 +39,7 @@ class Heads(NamedTuple):
         return cls(*(np.array(part.detach().cpu().numpy(), dtype=np.float32, order="C") for part in parts))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def place_scores(
     heads: Heads,
     embedded: np.ndarray,
@@ -108,7 +108,7 @@ def place_scores(
     return scores
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def select_scores(
     heads: Heads, embedded: np.ndarray, static: np.ndarray, numbers: np.ndarray, ready: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

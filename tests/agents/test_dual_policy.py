@@ -11,8 +11,9 @@ import torch
 
 import placement_gym as pg
 from agents.agent import Update
+from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer
-from agents.dual_policy import DualPolicyAgent, DualPolicyConfig
+from agents.dual_policy import DualPolicyAgent
 from agents.dual_rollout import DualRollout, judge
 from agents.guides import Guide, Plan, Simulated
 from agents.imitation import labels
