@@ -52,7 +52,7 @@ class DualPolicyConfig:
     elite_weight: float = 0.1
     guided_share: float = 0.9
     n_guides: int = 1
-    hot: float = 0.003
+    hot: float = 0.01
     cold: float = 0.0002
 
     def __post_init__(self) -> None:

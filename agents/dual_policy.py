@@ -207,7 +207,7 @@ class DualPolicyAgent:
             metrics = self._descend(loss, learning_rate)
         free = (plan.guide < 0) & np.isfinite(makespans_s)
         return {
-            "makespan_mean_s": float(makespans_s[free].mean()) if free.any() else float("nan"),
+            "makespan_mean_s": float(makespans_s[free].mean() if free.any() else makespans_s.mean()),
             "makespan_min_s": float(makespans_s.min()),
             "makespan_guide_s": min((one.makespan_s for one in self.guides.now), default=float("nan")),
             "fresh_share": float(fresh.mean()),

@@ -158,7 +158,7 @@ class Guides:
         temperature_s: float,
         rng: np.random.Generator,
     ) -> None:
-        """Each guide moves to the best of its episodes, or stays, by the rule of Metropolis; moves that pay gain."""
+        """Each guide moves to its best episode if that is better, else by the rule of Metropolis; moves that pay gain."""
         paid, tried = np.zeros(len(MOVES)), np.zeros(len(MOVES))
         for k, one in enumerate(self.now):
             followers = np.flatnonzero((plan.guide == k) & fresh & np.isfinite(makespans_s))
@@ -167,12 +167,13 @@ class Guides:
                 paid[plan.move[b]] += makespans_s[b] < one.makespan_s
             if not len(followers):
                 continue
-            # Noise parts equal makespans at random: guides walk along plateaus.
-            b = int(followers[np.lexsort((rng.random(len(followers)), makespans_s[followers]))[0]])
-            worse = makespans_s[b] - one.makespan_s
-            if worse <= 0 or rng.random() < np.exp(-worse / temperature_s):
-                self.now[k] = Guide(op_device[b].copy(), order[b].astype(np.int64), float(makespans_s[b]))
-        # A running mean of successes over the last hundred tries or so, never below a twentieth of the best.
+            best = int(followers[np.argmin(makespans_s[followers])])
+            for b in [best] if makespans_s[best] < one.makespan_s else rng.permutation(followers).tolist():
+                # As if they had come one after the other; equal makespans are walked along.
+                if rng.random() < np.exp(min(0.0, (one.makespan_s - makespans_s[b]) / temperature_s)):
+                    self.now[k] = Guide(op_device[b].copy(), order[b].astype(np.int64), float(makespans_s[b]))
+                    break
+        # Successes of the last hundred tries or so, never below a tenth of the best.
         self.gain = 0.99**tried * self.gain + 0.5 * paid
         self.gain = np.maximum(self.gain, 0.1 * self.gain.max())
 
