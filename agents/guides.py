@@ -158,7 +158,7 @@ class Guides:
         temperature_s: float,
         rng: np.random.Generator,
     ) -> None:
-        """Each guide moves to its best episode if that is better, else by the rule of Metropolis; moves that pay gain."""
+        """Each guide moves to its best episode if that is better, else by Metropolis' rule; moves that pay gain."""
         paid, tried = np.zeros(len(MOVES)), np.zeros(len(MOVES))
         for k, one in enumerate(self.now):
             followers = np.flatnonzero((plan.guide == k) & fresh & np.isfinite(makespans_s))
