@@ -187,7 +187,8 @@ class DualPolicyAgent:
         makespans_s, fresh = self._makespans_s(rollout, left)
         told = np.isfinite(makespans_s) & ~rollout.overfull
         self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
-        advantage = torch.from_numpy(self._advantages(plan, rollout, makespans_s)).to(self.device, torch.float32)
+        gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
+        advantage = torch.from_numpy(gain).to(self.device, torch.float32)
         self._remember(rollout, makespans_s)
         temperature_s = self.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
         self._guide(plan, rollout, np.where(told, makespans_s, np.inf), fresh, temperature_s)
@@ -232,19 +233,6 @@ class DualPolicyAgent:
         self._calls += len(rows)
         self._stale = 0 if rows else self._stale + 1
         return np.array([seen.get(key, np.inf) for key in keys]), fresh
-
-    def _advantages(self, plan: Plan, rollout: DualRollout, makespans_s: FloatArray) -> FloatArray:
-        """float64 [B], normalised over the free and over the guided episodes; details 1 and 7."""
-        guide_s = np.array([one.makespan_s for one in self.guides.now] + [0.0])[plan.guide]
-        gain = guide_s - makespans_s
-        known = np.isfinite(makespans_s)
-        if known.any():
-            gain[rollout.overfull] = min(2 * gain[known].min(), -self.episodes.reference_s)
-        advantages = np.zeros(len(gain))
-        for group in (known & (plan.guide < 0), known & (plan.guide >= 0)):
-            if group.sum() > 1:
-                advantages[group] = (gain[group] - gain[group].mean()) / (gain[group].std() + 1e-9)
-        return advantages.clip(-3, 3)
 
     def _remember(self, rollout: DualRollout, makespans_s: FloatArray) -> None:
         """Keeps the best placement and the elite (distinct makespans, so that one placement does not fill it)."""
