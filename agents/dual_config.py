@@ -47,7 +47,7 @@ class DualPolicyConfig:
     epochs: int = 1
     clip_range: float = 0.2
     max_gradient_norm: float = 1.0
-    imitation_updates: int = 20
+    imitation_updates: int = 3
     n_elite: int = 4
     elite_weight: float = 0.1
     guided_share: float = 0.9
