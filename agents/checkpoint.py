@@ -19,8 +19,8 @@ def save_checkpoint(path: Path, *, agent: str, fingerprint: str, state: dict[str
         torch.save({"agent": agent, "fingerprint": fingerprint, "state": state}, temporary)
 
 
-def load_checkpoint(path: Path, *, agent: str, fingerprint: str) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote.
+def load_checkpoint(path: Path, *, agent: str, fingerprint: str | None) -> dict[str, Any]:
+    """Reads what `save_checkpoint` wrote; for any problem where `fingerprint` is None.
 
     Raises:
         InvalidFile: No such file, or not a checkpoint.
@@ -36,7 +36,7 @@ def load_checkpoint(path: Path, *, agent: str, fingerprint: str) -> dict[str, An
         raise InvalidFile(f"{path}: not a checkpoint, or truncated ({reason})") from error
     if found[0] != agent:
         raise CheckpointMismatch(f"{path} is a checkpoint of agent {found[0]!r}; expected {agent!r}")
-    if found[1] != fingerprint:
+    if fingerprint is not None and found[1] != fingerprint:
         raise CheckpointMismatch(
             f"{path} is a checkpoint of another problem: fingerprint {found[1][:12]}..., expected {fingerprint[:12]}..."
         )

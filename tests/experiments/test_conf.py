@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from agents.dual_config import DualPolicyConfig
 from agents.gdp import GdpConfig
 from agents.learner import LearnerConfig
 from agents.placeto import PlacetoConfig
@@ -32,7 +33,7 @@ PUBLISHED = {
     "dapple": "dapple/vgg-19-pbs-32.txt",
     "graph": "pipedream/vgg16.json",
 }
-# Agents that choose devices alone.
+# Agents that choose devices alone; the others choose ops too.
 FOR_ASSIGN = ("gdp", "placeto", "ppo", "random", "reinforce")
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
 
@@ -123,8 +124,10 @@ def test_every_agent_builds_on_every_environment(agent: str, env: str) -> None:
     config = _compose("train", f"agent={agent}", f"env={env}", "workload=layered", "workload.n_ops=6")
     problem = build.build_problem(config)
     vec_env = build.build_vector_env(config, problem, build.build_rule(config))
-    if agent in FOR_ASSIGN and env != "assign":
-        with pytest.raises(InvalidOption, match="expected the native AssignVectorEnv"):
+    made_for = "assign" if agent in FOR_ASSIGN else "select_place"
+    if env != made_for:
+        native = "AssignVectorEnv" if made_for == "assign" else "SelectPlaceVectorEnv"
+        with pytest.raises(InvalidOption, match=f"expected the native {native}"):
             build.build_agent(config, vec_env)
         return
     assert build.build_agent(config, vec_env).act_greedy().shape == (6,)
@@ -149,10 +152,18 @@ def test_every_folder_of_conf_is_known_here() -> None:
 
 @pytest.mark.parametrize(
     ("agent", "defaults"),
-    [("reinforce", ReinforceConfig()), ("placeto", PlacetoConfig()), ("gdp", GdpConfig()), ("ppo", PpoConfig())],
-    ids=["reinforce", "placeto", "gdp", "ppo"],
+    [
+        ("reinforce", ReinforceConfig()),
+        ("placeto", PlacetoConfig()),
+        ("gdp", GdpConfig()),
+        ("ppo", PpoConfig()),
+        ("dual_policy", DualPolicyConfig()),
+    ],
+    ids=["reinforce", "placeto", "gdp", "ppo", "dual_policy"],
 )
-def test_agents_are_configured_as_they_are_by_default(agent: str, defaults: LearnerConfig | PpoConfig) -> None:
+def test_agents_are_configured_as_they_are_by_default(
+    agent: str, defaults: LearnerConfig | PpoConfig | DualPolicyConfig
+) -> None:
     """The file shows every hyper-parameter, with the value that the class has without the file."""
     shown = OmegaConf.load(Path(__file__).parents[2] / "conf" / "agent" / f"{agent}.yaml")
     values = {name: value for name, value in shown.config.items() if name != "_target_"}

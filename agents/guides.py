@@ -1,0 +1,244 @@
+"""Guides: placements that episodes follow but for a few ops (large-neighbourhood rollouts), and what was simulated."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.networks.dual import GUIDE_FEATURES, Graph
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.problem import Problem
+
+# How the members of an episode that follows a guide leave it, after the policy has chosen another device for the
+# first of them: each by the policy, all to that device, members on either device changing places, or one of them.
+EACH, TOGETHER, MIRROR, SWAP = 0, 1, 2, 3
+# Which ops are members: one, a random part of those alike (equal depth and time), a random walk over edges.
+SINGLE, ALIKE, WALK = 0, 1, 2
+MOVES = (
+    (SINGLE, EACH),
+    (ALIKE, EACH),
+    (WALK, EACH),
+    (ALIKE, TOGETHER),
+    (WALK, TOGETHER),
+    (ALIKE, MIRROR),
+    (ALIKE, SWAP),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What the episodes of one batch follow.
+
+    Attributes:
+        guide: int64 [B], number of the guide, -1 for an episode that is free.
+        move: int64 [B], index in MOVES, -1 if free.
+        op_device: int32 [B, n_ops], the guide's devices, -1 if free.
+        order: int64 [B, n_ops], the guide's order.
+        members: bool [B, n_ops], ops that may leave their guide's device.
+        features: float32 [n_guides + 1, n_ops, n_devices, len(GUIDE_FEATURES)], by guide; the last are 0.
+    """
+
+    guide: NDArray[np.int64]
+    move: NDArray[np.int64]
+    op_device: IntArray
+    order: NDArray[np.int64]
+    members: BoolArray
+    features: NDArray[np.float32]
+
+    @classmethod
+    def free(cls, n_episodes: int, n_ops: int, n_devices: int) -> "Plan":
+        """No episode follows anything."""
+        none = np.full(n_episodes, -1, np.int64)
+        return cls(
+            none,
+            none,
+            np.full((n_episodes, n_ops), -1, np.int32),
+            np.zeros((n_episodes, n_ops), np.int64),
+            np.zeros((n_episodes, n_ops), np.bool_),
+            np.zeros((1, n_ops, n_devices, len(GUIDE_FEATURES)), np.float32),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Guide:
+    """A placement, the order in which it was made, and its makespan."""
+
+    op_device: IntArray
+    order: NDArray[np.int64]
+    makespan_s: float
+
+
+class Guides:
+    """The current guides, which moves have paid, and the plans made of them.
+
+    Args:
+        graph: The problem's graph.
+        n_devices: Devices.
+    """
+
+    def __init__(self, graph: Graph, n_devices: int) -> None:
+        self.n_ops, self.n_devices = len(graph.op_features), n_devices
+        self.now: list[Guide] = []
+        self.gain = np.ones(len(MOVES))
+        src, dst = graph.edge_index.cpu().numpy()
+        self._src, self._dst = src, dst
+        depth = np.zeros(self.n_ops, np.int64)
+        missing = np.bincount(dst, minlength=self.n_ops)
+        self._near: list[list[int]] = [[] for _ in range(self.n_ops)]
+        readers: list[list[int]] = [[] for _ in range(self.n_ops)]
+        for a, b in zip(src.tolist(), dst.tolist(), strict=True):
+            readers[a].append(b)
+            self._near[a].append(b)
+            self._near[b].append(a)
+        settled = np.flatnonzero(missing == 0).tolist()
+        for op in settled:
+            for b in readers[op]:
+                depth[b] = max(depth[b], depth[op] + 1)
+                missing[b] -= 1
+                if missing[b] == 0:
+                    settled.append(b)
+        time = np.round(graph.op_features[:, 0].cpu().numpy(), 5)
+        _, self._alike = np.unique(np.stack([depth, time], axis=1), axis=0, return_inverse=True)
+        self._alike = self._alike.reshape(-1)
+
+    def plan(self, n_episodes: int, n_free: int, rng: np.random.Generator) -> Plan:
+        """The first `n_free` episodes are free, the others follow the guides in turn."""
+        plan = Plan.free(n_episodes, self.n_ops, self.n_devices)
+        if not self.now or n_free >= n_episodes:
+            return plan
+        guide, move = plan.guide.copy(), plan.move.copy()
+        share = self.gain / self.gain.sum()
+        for b in range(n_free, n_episodes):
+            guide[b] = b % len(self.now)
+            move[b] = rng.choice(len(MOVES), p=share)
+            plan.op_device[b], plan.order[b] = self.now[guide[b]].op_device, self.now[guide[b]].order
+            plan.members[b, self._members(MOVES[move[b]][0], rng)] = True
+        features = [self._features(one.op_device) for one in self.now]
+        return Plan(
+            guide, move, plan.op_device, plan.order, plan.members, np.stack([*features, np.zeros_like(features[0])])
+        )
+
+    def _members(self, kind: int, rng: np.random.Generator) -> list[int]:
+        first = int(rng.integers(self.n_ops))
+        members = [first]
+        if kind == ALIKE:
+            alike = np.flatnonzero(self._alike == self._alike[first])
+            members += alike[rng.random(len(alike)) < rng.random()].tolist()
+        elif kind == WALK:
+            for _ in range(int(rng.integers(1, 7))):
+                near = self._near[members[rng.integers(len(members))]]
+                if near:
+                    members.append(near[rng.integers(len(near))])
+        return members
+
+    def _features(self, op_device: IntArray) -> NDArray[np.float32]:
+        """float32 [n_ops, n_devices, len(GUIDE_FEATURES)] of one guide: shares of readers, inputs and alike ops."""
+        here = np.eye(self.n_devices, dtype=np.float32)[op_device]
+        readers, inputs = np.zeros_like(here), np.zeros_like(here)
+        np.add.at(readers, self._src, here[self._dst])
+        np.add.at(inputs, self._dst, here[self._src])
+        alike = np.zeros((int(self._alike.max()) + 1, self.n_devices), np.float32)
+        np.add.at(alike, self._alike, here)
+        parts = [here]
+        for counted in (readers, inputs, alike[self._alike]):
+            parts.append(counted / np.maximum(counted.sum(axis=1, keepdims=True), 1))
+        features: NDArray[np.float32] = np.stack([*parts, np.ones_like(here)], axis=-1)
+        return features
+
+    def gains(self, plan: Plan, makespans_s: FloatArray, overfull: BoolArray, reference_s: float) -> FloatArray:
+        """float64 [B]: seconds gained on the guide, normalised over the free and over the guided episodes.
+
+        0 where the makespan is unknown (inf). An episode over memory counts as twice the worst of its batch.
+        """
+        guide_s = np.array([one.makespan_s for one in self.now] + [0.0])[plan.guide]
+        known, gain = np.isfinite(makespans_s), guide_s - makespans_s
+        if known.any():
+            gain[overfull] = min(2 * gain[known].min(), -reference_s)
+        normal = np.zeros(len(gain))
+        for group in (known & (plan.guide < 0), known & (plan.guide >= 0)):
+            if group.sum() > 1:
+                normal[group] = (gain[group] - gain[group].mean()) / (gain[group].std() + 1e-9)
+        return normal.clip(-3, 3)
+
+    def accept(
+        self,
+        plan: Plan,
+        op_device: IntArray,
+        order: IntArray,
+        makespans_s: FloatArray,
+        fresh: BoolArray,
+        temperature_s: float,
+        rng: np.random.Generator,
+    ) -> None:
+        """Each guide moves to its best episode if that is better, else by Metropolis' rule; moves that pay gain."""
+        paid, tried = np.zeros(len(MOVES)), np.zeros(len(MOVES))
+        for k, one in enumerate(self.now):
+            followers = np.flatnonzero((plan.guide == k) & fresh & np.isfinite(makespans_s))
+            for b in followers.tolist():
+                tried[plan.move[b]] += 1
+                paid[plan.move[b]] += makespans_s[b] < one.makespan_s
+            if not len(followers):
+                continue
+            best = int(followers[np.argmin(makespans_s[followers])])
+            for b in [best] if makespans_s[best] < one.makespan_s else rng.permutation(followers).tolist():
+                # As if they had come one after the other; equal makespans are walked along.
+                if rng.random() < np.exp(min(0.0, (one.makespan_s - makespans_s[b]) / temperature_s)):
+                    self.now[k] = Guide(op_device[b].copy(), order[b].astype(np.int64), float(makespans_s[b]))
+                    break
+        # Successes of the last hundred tries or so, never below a tenth of the best.
+        self.gain = 0.99**tried * self.gain + 0.5 * paid
+        self.gain = np.maximum(self.gain, 0.1 * self.gain.max())
+
+    def state(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {
+            "gain": torch.from_numpy(self.gain),
+            "now": [(torch.from_numpy(g.op_device), torch.from_numpy(g.order), g.makespan_s) for g in self.now],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `state` wrote."""
+        self.gain = state["gain"].numpy()
+        self.now = [Guide(device.numpy(), order.numpy(), makespan_s) for device, order, makespan_s in state["now"]]
+
+
+class Simulated:
+    """Makespans of placements that were simulated already, so that none is simulated twice.
+
+    Args:
+        problem: Where devices are interchangeable, placements that differ in their names alone count as one.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.interchangeable = interchangeable(problem)
+        self.makespan_s: dict[bytes, float] = {}
+
+    def key(self, op_device: IntArray, order: IntArray | None = None) -> bytes:
+        """Of a placement, and of the order of selection where it matters."""
+        named = op_device
+        if self.interchangeable:
+            _, first, number = np.unique(op_device, return_index=True, return_inverse=True)
+            named = np.argsort(np.argsort(first))[number].astype(np.int32)
+        told = named.tobytes() + (b"" if order is None else order.astype(np.int32).tobytes())
+        return hashlib.blake2b(told, digest_size=16).digest()
+
+    def state(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """For checkpoints."""
+        keys = np.frombuffer(b"".join(self.makespan_s), np.uint8).reshape(-1, 16).copy()
+        return torch.from_numpy(keys), torch.tensor(list(self.makespan_s.values()), dtype=torch.float64)
+
+    def restore(self, state: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """What `state` wrote."""
+        keys, makespans_s = state
+        self.makespan_s = dict(zip((row.tobytes() for row in keys.numpy()), makespans_s.tolist(), strict=True))
+
+
+def interchangeable(problem: Problem) -> bool:
+    """Whether all devices and links are alike."""
+    apart = ~np.eye(problem.n_devices, dtype=bool)
+    alike: list[NDArray[Any]] = [problem.op_time_s.T, problem.device_slots, problem.device_memory_bytes]
+    alike += [problem.link_latency_s[apart], problem.link_bytes_per_s[apart]]
+    return all(bool((values == values[:1]).all()) for values in alike)

@@ -1,0 +1,44 @@
+"""Speed of the dual policy: rollout, simulation and update together, per episode."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+import placement_gym as pg
+from agents.dual_config import DualPolicyConfig
+from agents.dual_policy import DualPolicyAgent
+
+pytestmark = pytest.mark.benchmark
+Figure = Callable[..., bool]
+
+
+def episode_s(problem: pg.Problem, rule: str, tries: int = 8) -> float:
+    """Wall-clock seconds of one episode in batches of 32, best of several updates of stage II."""
+    env = gym.make_vec("placement_gym/SelectPlace-v0", num_envs=32, problem=problem, rule=rule)
+    agent = DualPolicyAgent(env, DualPolicyConfig(imitation_updates=1), torch_device="cpu")
+    updates = agent.train(simulator_calls=100_000)
+    next(updates), next(updates)
+    times = []
+    for _ in range(tries):
+        began = time.perf_counter()
+        next(updates)
+        times.append((time.perf_counter() - began) / 32)
+    return min(times)
+
+
+def test_episode_of_the_published_layer(shared_data: Path, figure: Figure) -> None:
+    """229 ops on 4 devices; the released code takes 3.3 s to play and 5.0 s to train an episode."""
+    problem = pg.workloads.read_doppler(shared_data / "doppler" / "full_transformer_layer_261nodes.txt", n_devices=4)
+    seconds = episode_s(problem, "giph")
+    assert figure("dual policy, rollout and update", seconds * 1e3, "ms/episode", "<= 8", n_ops=229, n_devices=4)
+
+
+def test_growth_with_ops(figure: Figure) -> None:
+    """Seconds per episode and op at 5,000 ops over those at 500."""
+    small, large = (
+        episode_s(pg.workloads.layered(n_ops=n, n_devices=4, seed=0), "giph", tries=2) / n for n in (500, 5000)
+    )
+    figure("dual policy, growth from 500 to 5,000 ops", large / small, "times linear", "<= 1.5", n_devices=4)
