@@ -2,12 +2,21 @@
 
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt; the processes of a parallel test run have another handler."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ def test_a_kernel_that_hangs_is_left_behind() -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_interrupting() -> None:
     """Ctrl-C ends the run, not the process's ability to run."""
     steps = {"a": calling(lambda x: (_thread.interrupt_main(), time.sleep(0.05), x + 1)[-1], "x"), "b": relu(0)}

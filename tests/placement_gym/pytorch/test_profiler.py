@@ -218,6 +218,7 @@ def test_nothing_measured_is_lost_to_a_failing_kernel(machine: Profile) -> None:
     assert [signature[:5] for signature in kept[-1].kernel_times["cpu"]] == ["call0"]
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_an_interrupt_ends_the_workers(machine: Profile) -> None:
     """Ctrl-C in the middle of a kernel: no thread goes on, and torch's threads are as before."""
     begun, before, threads = time.perf_counter(), torch.get_num_threads(), active_count()
@@ -230,13 +231,8 @@ def test_an_interrupt_ends_the_workers(machine: Profile) -> None:
             signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
         return x
 
-    # Where tests run in parallel, their processes have another handler.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            profile([called(interrupt)], CPUS, seconds_per_kernel=1e3, known=machine)
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with pytest.raises(KeyboardInterrupt):
+        profile([called(interrupt)], CPUS, seconds_per_kernel=1e3, known=machine)
     assert time.perf_counter() - begun < 10
     assert torch.get_num_threads() == before
     assert active_count() == threads
