@@ -74,6 +74,7 @@ def test_imitation_raises_agreement_with_the_teacher() -> None:
     assert agreement(agent) > max(before, 0.85)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device_features", [True, False])
 def test_learns(device_features: bool) -> None:
     """Without imitation, mean and greedy episodes end well below the first batch: the reward's sign is right."""
@@ -86,6 +87,7 @@ def test_learns(device_features: bool) -> None:
     assert pg.simulate(agent.env.problem, agent.act_greedy()).makespan_s < 0.93 * first.metrics["makespan_mean_s"]
 
 
+@pytest.mark.slow
 def test_elite_is_imitated() -> None:
     """With a heavy weight on the best placements found, greedy episodes come close to the best."""
     config = PlacetoConfig(imitation_updates=0, n_rounds=1, n_elite=1, elite_weight=10.0, steps_per_update=12)

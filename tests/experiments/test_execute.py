@@ -44,6 +44,7 @@ def test_every_placement_is_run_and_simulated(workbench: Path, capfd: pytest.Cap
     assert (folder / "executions.jsonl").read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two cores")
 def test_a_further_pass_adds_to_what_was_run(workbench: Path) -> None:
     """Two of three passes are kept as they were."""

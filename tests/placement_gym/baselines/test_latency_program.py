@@ -87,6 +87,7 @@ def check_bounds(problem: pg.Problem, optimum: float, subgraphs: int) -> None:
             raise AssertionError from error
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 1, 2]))
 def test_dynamic_programmes_bound_every_placement(seed: int, subgraphs: int) -> None:

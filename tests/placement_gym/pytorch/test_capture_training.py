@@ -147,6 +147,7 @@ def test_transformer_trains_as_with_torch() -> None:
     assert "frozen.weight" not in graph.kernels.results
 
 
+@pytest.mark.slow
 def test_llama_trains_as_with_torch() -> None:
     """Gated feed-forward, root mean square norm."""
     blocks: list[nn.Module] = [LlamaBlock(8, 2, 16) for _ in range(2)]

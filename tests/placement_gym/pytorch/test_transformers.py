@@ -47,6 +47,7 @@ def test_model_run_op_by_op_equals_the_module(model: str) -> None:
     torch.testing.assert_close(results["output0"], expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_step_equals_that_of_torch() -> None:
     """One step of AdamW on a small GPT-2 whose head and embedding are one tensor, dropout off."""
     module, inputs = _small("gpt2")
@@ -64,6 +65,7 @@ def test_training_step_equals_that_of_torch() -> None:
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_full_size_is_captured_without_weights() -> None:
     """A layer of Llama's default configuration, which has 7 billion parameters in 32 of them."""
     pytest.importorskip("transformers", reason="the optional package transformers is not installed")
