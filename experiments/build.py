@@ -47,6 +47,22 @@ def build_problem(config: DictConfig) -> Problem:
     return Problem.build(built, cluster, costs=instantiate(config.costs, _convert_="all"), name=name)
 
 
+def build_executable(section: DictConfig, name: str) -> OpGraph:
+    """The op graph of a workload whose ops have kernels, so that they can be run and measured.
+
+    Raises:
+        InvalidProblem: It is something else.
+    """
+    graph = instantiate(section, _convert_="all")
+    if not isinstance(graph, OpGraph) or graph.kernels is None:
+        got = "an op graph without kernels" if isinstance(graph, OpGraph) else f"a {type(graph).__name__}"
+        raise InvalidProblem(
+            f"workload {name!r} gives {got}, of which nothing can be run; expected ops with kernels, as a split "
+            "program (placement_gym.programs.shard) or a captured module has"
+        )
+    return graph
+
+
 def build_rule(config: DictConfig) -> Rule:
     """The simulator's rule: a preset's name, or the options of a `Rule`.
 

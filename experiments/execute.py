@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -27,7 +26,7 @@ from experiments.profile import measured
 from experiments.table import markdown, terminal, wide_console
 from placement_gym.calibration import calibrated
 from placement_gym.costs import ProfiledCost
-from placement_gym.errors import InvalidFile, InvalidProblem
+from placement_gym.errors import InvalidFile
 from placement_gym.files import write_text
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
@@ -36,26 +35,6 @@ from placement_gym.simulator import simulate
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def graphs_of(config: DictConfig) -> dict[str, OpGraph]:
-    """The op graphs of `config.programs`, by name, or that of the one workload.
-
-    Raises:
-        InvalidProblem: One of them cannot be run.
-    """
-    sections = config.programs or {config.workload_name: config.workload}
-    graphs = {}
-    for name, section in sections.items():
-        graph = instantiate(section, _convert_="all")
-        if not isinstance(graph, OpGraph) or graph.kernels is None:
-            got = "an op graph without kernels" if isinstance(graph, OpGraph) else type(graph).__name__
-            raise InvalidProblem(
-                f"{name}: {got} cannot be run; expected a split program (placement_gym.programs.shard) or a captured "
-                "module"
-            )
-        graphs[name] = graph
-    return graphs
 
 
 def fingerprint(graph: OpGraph) -> str:
@@ -208,7 +187,8 @@ def run(config: DictConfig) -> int:
     from placement_gym.pytorch.profiler import describe
 
     console, folder = wide_console(), RunFolder.of_hydra()
-    rule, graphs = build.build_rule(config), graphs_of(config)
+    sections = config.programs or {config.workload_name: config.workload}
+    rule, graphs = build.build_rule(config), {n: build.build_executable(s, n) for n, s in sections.items()}
     baselines = build.build_baselines(config, rule)
     write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     profile = measured(list(graphs.values()), config, console)

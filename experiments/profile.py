@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from hydra.utils import instantiate
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -22,11 +21,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from experiments.build import build_executable
 from experiments.command import command
 from experiments.curves import save_png
 from experiments.table import number, terminal, wide_console
 from placement_gym.costs import ProfiledCost, RooflineCost
-from placement_gym.errors import InvalidFile, InvalidProblem
+from placement_gym.errors import InvalidFile
 from placement_gym.graph import OpGraph
 from placement_gym.profile import Profile, default_path
 from placement_gym.timing import Load
@@ -34,22 +34,6 @@ from placement_gym.timing import Load
 KERNEL_COLUMNS = ("kernel", "device", "ops", "alone (ms)", "loaded (ms)", "spread", "GFLOP/s")
 COPY_COLUMNS = ("copy", "load", "latency (µs)", "GB/s", "worst error")
 SHORT = 44
-
-
-def build_graph(config: DictConfig) -> OpGraph:
-    """The op graph of `config.workload`.
-
-    Raises:
-        InvalidProblem: It is none, or its ops have no kernels.
-    """
-    built = instantiate(config.workload, _convert_="all")
-    if not isinstance(built, OpGraph) or built.kernels is None:
-        lacks = "an op graph without kernels" if isinstance(built, OpGraph) else f"a {type(built).__name__}"
-        raise InvalidProblem(
-            f"workload {config.workload_name!r} gives {lacks}, of which nothing can be run and measured; expected ops "
-            "with kernels, as a split program or a captured module has"
-        )
-    return built
 
 
 def kernel_lines(profile: Profile, graph: OpGraph) -> list[tuple[str, ...]]:
@@ -160,7 +144,7 @@ def run(config: DictConfig) -> int:
         PlacementGymError: As `measured`.
     """
     console, path = wide_console(), profile_path(config)
-    graph = build_graph(config)
+    graph = build_executable(config.workload, config.workload_name)
     found = measured([graph], config, console)
     lines = kernel_lines(found, graph)
     # A signature's brackets are no markup.

@@ -18,7 +18,6 @@ from placement_gym.kernel import (
     Region,
     Result,
     Shape,
-    Source,
     Tensor,
 )
 from placement_gym.programs.functions import FUNCTIONS
@@ -235,11 +234,7 @@ def _traffic_bytes(kernel: Kernel) -> float:
 def _op_graph(program: TensorProgram, blocks: Sequence[_Block], results: Mapping[str, Result], costs: Costs) -> OpGraph:
     """The graph of the blocks."""
     physical = costs == "physical"
-    sources = {
-        op.name: Source("parameter" if op.kind == "parameter" else "input", op.shape, op.dtype, op.n_values)
-        for op in program.ops
-        if op.is_source
-    }
+    sources = program.named_sources
     edges: list[tuple[int, int, float]] = []
     tensors: list[Tensor] = []
     parameter_bytes: list[float] = []

@@ -7,7 +7,7 @@ from math import prod
 from types import MappingProxyType
 
 from placement_gym.errors import InvalidProgram, unknown_name
-from placement_gym.kernel import DTYPE_BYTES, Option, Shape
+from placement_gym.kernel import DTYPE_BYTES, Option, Shape, Source
 from placement_gym.programs.checks import wrong_labels
 from placement_gym.programs.functions import FUNCTIONS, KINDS, Kind
 
@@ -204,6 +204,14 @@ class TensorProgram:
     def sources(self) -> tuple[int, ...]:
         """Numbers of parameters and inputs."""
         return tuple(i for i, op in enumerate(self.ops) if op.is_source)
+
+    @property
+    def named_sources(self) -> dict[str, Source]:
+        """What the sources are, by name, in order."""
+        return {
+            op.name: Source("parameter" if op.kind == "parameter" else "input", op.shape, op.dtype, op.n_values)
+            for op in (self.ops[i] for i in self.sources)
+        }
 
     @property
     def flops(self) -> float:

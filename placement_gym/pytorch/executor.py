@@ -17,11 +17,12 @@ from placement_gym.graph import OpGraph
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.pytorch.allocator import kept_memory
+from placement_gym.pytorch.devices import TorchDevice
 from placement_gym.pytorch.engine import Engine
 from placement_gym.pytorch.executable import Executable, kernels_of
 from placement_gym.pytorch.measured import MeasuredSchedule
 from placement_gym.pytorch.programs import random_sources
-from placement_gym.pytorch.workers import Crew, TorchDevice
+from placement_gym.pytorch.workers import Crew
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.simulator.engine import ranks_of
 

@@ -18,14 +18,6 @@ def random_sources(sources: Mapping[str, Source], seed: int = 0) -> dict[str, Te
     return {name: source_value(source, generator) for name, source in sources.items()}
 
 
-def program_sources(program: TensorProgram) -> dict[str, Source]:
-    """The sources of a program, by name, in order."""
-    return {
-        op.name: Source("parameter" if op.kind == "parameter" else "input", op.shape, op.dtype, op.n_values)
-        for op in (program.ops[i] for i in program.sources)
-    }
-
-
 def run_program(program: TensorProgram, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The outputs of a program, by the names of the ops that make them.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from placement_gym.arrays import FloatArray
-from placement_gym.errors import InvalidOption, unknown_name
+from placement_gym.pytorch.devices import TorchDevice
 
 Call = Callable[[], object]
 FEWEST_CALLS = 5
@@ -36,12 +36,6 @@ def one_intra_op_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def known_torch_devices() -> list[str]:
-    """All "cpu:k", the k-th core that this process may use, and "cuda:k"."""
-    cores = [f"cpu:{k}" for k in range(len(os.sched_getaffinity(0)))]
-    return [*cores, *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-
-
 class Worker:
     """A thread that computes on one torch device: pinned to its core, or on a CUDA stream of its own.
 
@@ -58,13 +52,11 @@ class Worker:
     """
 
     def __init__(self, torch_device: str) -> None:
-        known = ["cpu", *known_torch_devices()]
-        if torch_device not in known:
-            raise InvalidOption(unknown_name("torch device", torch_device, known))
         self.name = torch_device
-        kind, _, number = torch_device.partition(":")
-        self.torch_device = torch.device("cpu") if kind == "cpu" else torch.device(torch_device)
-        self._core = sorted(os.sched_getaffinity(0))[int(number)] if kind == "cpu" and number else None
+        device = (
+            TorchDevice("cpu", torch.device("cpu")) if torch_device == "cpu" else TorchDevice.parse([torch_device])[0]
+        )
+        self.torch_device, self._core = device.memory, device.core
         self.pool = ThreadPoolExecutor(max_workers=1, initializer=self._start)
 
     def _start(self) -> None:
@@ -72,7 +64,7 @@ class Worker:
         if self.torch_device.type == "cuda":
             torch.cuda.set_device(self.torch_device)
             torch.cuda.set_stream(torch.cuda.Stream(self.torch_device))  # type: ignore[no-untyped-call]
-        elif self._core is not None:
+        elif self._core >= 0:
             os.sched_setaffinity(0, {self._core})
 
     def close(self) -> None:

@@ -1,18 +1,17 @@
 """Workers: one thread per device slot that computes, one per ordered pair of devices that copies."""
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
 from torch import Tensor
 
-from placement_gym.errors import ExecutionError, InvalidOption
+from placement_gym.errors import ExecutionError
+from placement_gym.pytorch.devices import TorchDevice
 from placement_gym.pytorch.functions import Code
 
 # How long the threads of a run that was stopped get to end.
@@ -21,44 +20,6 @@ GRACE_S = 1.0
 Stream = torch.cuda.Stream
 # What a worker does (it is told the number and its stream, if it works on a GPU), and the number of an op or edge.
 Job = tuple[Callable[[int, Stream | None], None], int]
-
-
-@dataclass(frozen=True, slots=True)
-class TorchDevice:
-    """One device that ops are placed on: a core with a worker pinned to it, or a stream of a GPU.
-
-    Attributes:
-        name: As torch writes it ("cpu:1", "cuda:0"); for CPUs the number counts the cores that this process may use.
-        memory: Where its tensors are.
-        core: The core's number in the system; -1 for a GPU.
-    """
-
-    name: str
-    memory: torch.device
-    core: int = -1
-
-    @classmethod
-    def parse(cls, names: Sequence[str]) -> "tuple[TorchDevice, ...]":
-        """The devices of that name; a GPU may be named several times, each time with a stream of its own.
-
-        Raises:
-            InvalidOption: A device that is not there, or a core named twice.
-        """
-        cores = sorted(os.sched_getaffinity(0))
-        n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        known = [f"cpu:{k}" for k in range(len(cores))] + [f"cuda:{k}" for k in range(n_gpus)]
-        devices = []
-        for k, name in enumerate(names):
-            match = re.fullmatch(r"(cpu|cuda):(0|[1-9]\d*)", name)
-            if match is None or name not in known:
-                raise InvalidOption(f"torch device {name!r} is not there; this process may use {', '.join(known)}")
-            if match[1] == "cpu" and name in names[:k]:
-                raise InvalidOption(f"torch device {name!r} is named twice; a core is one device (known: {known})")
-            number = int(match[2])
-            on_cpu = match[1] == "cpu"
-            memory = torch.device("cpu") if on_cpu else torch.device("cuda", number)
-            devices.append(cls(name, memory, cores[number] if on_cpu else -1))
-        return tuple(devices)
 
 
 class Worker:

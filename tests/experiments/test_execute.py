@@ -10,7 +10,7 @@ from executable import chain
 import placement_gym as pg
 from experiments import execute
 from experiments.placements import adversarial, all_kinds
-from placement_gym.pytorch.stopwatch import known_torch_devices
+from placement_gym.pytorch.devices import known_torch_devices
 from placement_gym.rule import PRESETS
 
 CPUS = known_torch_devices()[:2]
@@ -59,7 +59,7 @@ def test_a_further_pass_adds_to_what_was_run(workbench: Path) -> None:
 def test_a_workload_that_cannot_be_run_is_refused(workbench: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One line, with what is expected; a damaged file of rows is named with its line."""
     assert execute.main(["workload=layered", "hydra.run.dir=out"]) == 1
-    assert "layered: Problem cannot be run; expected a split program" in capfd.readouterr().err
+    assert "workload 'layered' gives a Problem, of which nothing can be run" in capfd.readouterr().err
     (workbench / "out").mkdir(exist_ok=True)
     (workbench / "out" / "executions.jsonl").write_text("{}\n")
     if len(CPUS) == 2:

@@ -7,7 +7,7 @@ from executable import AT, chain, made_up_profile
 
 from experiments import profile, solve
 from placement_gym.profile import Profile
-from placement_gym.pytorch.stopwatch import known_torch_devices
+from placement_gym.pytorch.devices import known_torch_devices
 
 CHAIN = ["workload=toy", "workload._target_=executable.chain"]
 CPUS = known_torch_devices()[:2]

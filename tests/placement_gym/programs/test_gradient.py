@@ -17,13 +17,13 @@ from placement_gym.kernel import Option
 from placement_gym.programs import ProgramBuilder, TensorProgram, training
 from placement_gym.programs.functions import FUNCTIONS
 from placement_gym.programs.rules import CONSTANT, RULES
-from placement_gym.pytorch.programs import program_sources, random_sources, run_program
+from placement_gym.pytorch.programs import random_sources, run_program
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def _values(program: TensorProgram) -> dict[str, Tensor]:
-    return random_sources(program_sources(program), seed=1)
+    return random_sources(program.named_sources, seed=1)
 
 
 def _parameters(program: TensorProgram) -> list[str]:
@@ -41,7 +41,7 @@ def _check(program: TensorProgram, plain: Callable[..., Tensor]) -> None:
     trained = training(program)
     values = _values(trained)
     names = _parameters(program)
-    leaves = {name: values[name].clone().requires_grad_(name in names) for name in program_sources(program)}
+    leaves = {name: values[name].clone().requires_grad_(name in names) for name in program.named_sources}
     expected = plain(*leaves.values())
     (output,) = program.outputs
     name = program.ops[output].name

@@ -16,7 +16,7 @@ from placement_gym.errors import ExecutionError, InvalidProgram
 from placement_gym.graph import OpGraph
 from placement_gym.programs import Plan, ProgramBuilder, TensorProgram, shard
 from placement_gym.programs.movement import Estimate
-from placement_gym.pytorch.programs import program_sources, random_sources, run_graph, run_program
+from placement_gym.pytorch.programs import random_sources, run_graph, run_program
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 def assert_computes(graph: OpGraph, program: TensorProgram) -> None:
     """The results of the graph are the outputs of the program."""
-    values = random_sources(program_sources(program))
+    values = random_sources(program.named_sources)
     expected, got = run_program(program, values), run_graph(graph, values)
     assert list(expected) == list(got)
     for name, tensor in expected.items():

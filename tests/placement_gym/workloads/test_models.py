@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import placement_gym as pg
 from placement_gym.errors import InvalidOption
 from placement_gym.programs import TensorOp, TensorProgram, training
-from placement_gym.pytorch.programs import program_sources, random_sources, run_program
+from placement_gym.pytorch.programs import random_sources, run_program
 
 
 def _causal(tokens: int) -> Tensor:
@@ -23,7 +23,7 @@ def _causal(tokens: int) -> Tensor:
 
 def _values(program: TensorProgram) -> dict[str, Tensor]:
     """Random tensors; a mask is causal, angles are those of rotary embeddings."""
-    v = random_sources(program_sources(program), seed=2)
+    v = random_sources(program.named_sources, seed=2)
     for name, value in v.items():
         if name.endswith("mask"):
             v[name] = _causal(len(value))
@@ -65,7 +65,7 @@ def test_a_models_gradients_are_those_of_torchs_own_layers(model: str) -> None:
 def test_random_weights_keep_the_size_of_activations() -> None:
     """Nineteen layers without a norm neither explode nor vanish."""
     program = pg.workloads.vgg19(batch=2, image=32, width=16, hidden=64)
-    (scores,) = run_program(program, random_sources(program_sources(program))).values()
+    (scores,) = run_program(program, random_sources(program.named_sources)).values()
     assert 0.1 < float(scores.std()) < 10
 
 
