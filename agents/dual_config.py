@@ -22,7 +22,8 @@ class DualPolicyConfig:
         op_embedding: Detail 9.
         learning_rate: First learning rate of Adam; falls to a tenth.
         entropy: First weight of the entropy bonus; falls to 0.
-        epochs: Passes over each batch, detail 1.
+        batches: Batches of episodes per update; guides move after each.
+        epochs: Passes over the episodes of an update, detail 1.
         clip_range: Detail 1.
         max_gradient_norm: Detail 2.
         imitation_updates: Batches of stage I; nothing is simulated in them.
@@ -30,6 +31,7 @@ class DualPolicyConfig:
         elite_weight: Detail 6.
         guided_share: Detail 7.
         n_guides: Detail 7.
+        critical_share: Detail 7.
         hot: Detail 7.
         cold: Detail 7.
 
@@ -44,6 +46,7 @@ class DualPolicyConfig:
     op_embedding: bool = False
     learning_rate: float = 2e-3
     entropy: float = 0.01
+    batches: int = 1
     epochs: int = 1
     clip_range: float = 0.2
     max_gradient_norm: float = 1.0
@@ -52,6 +55,7 @@ class DualPolicyConfig:
     elite_weight: float = 0.1
     guided_share: float = 0.9
     n_guides: int = 1
+    critical_share: float = 0.5
     hot: float = 0.01
     cold: float = 0.0002
 
@@ -59,12 +63,13 @@ class DualPolicyConfig:
         for name, known in (("policy", Kind), ("message_passing", MessagePassing)):
             if getattr(self, name) not in get_args(known):
                 raise InvalidOption(unknown_name(name, getattr(self, name), get_args(known)))
-        least = {"width": 1, "n_layers": 0, "epochs": 1, "imitation_updates": 0, "n_elite": 0, "n_guides": 1}
-        for name, low in least.items():
+        least = {"width": 1, "n_layers": 0, "batches": 1, "epochs": 1, "imitation_updates": 0, "n_elite": 0}
+        for name, low in {**least, "n_guides": 1}.items():
             if getattr(self, name) < low:
                 raise InvalidOption(f"DualPolicyConfig.{name} is {getattr(self, name)}; expected >= {low}")
         for name in ("learning_rate", "max_gradient_norm", "clip_range", "hot", "cold"):
             if not getattr(self, name) > 0:
                 raise InvalidOption(f"DualPolicyConfig.{name} is {getattr(self, name)}; expected > 0")
-        if not 0 <= self.guided_share < 1:
-            raise InvalidOption(f"DualPolicyConfig.guided_share is {self.guided_share}; expected 0 <= share < 1")
+        for name in ("guided_share", "critical_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidOption(f"DualPolicyConfig.{name} is {getattr(self, name)}; expected 0 to 1")

@@ -73,7 +73,7 @@ class DualPlayer:
         self.kind, self.every_step = kind, every_step
         self.static = graph.op_features.cpu().numpy()
 
-    def play(self, plan: Plan, rng: np.random.Generator, *, n_greedy: int = 1) -> DualRollout:
+    def play(self, plan: Plan, rng: np.random.Generator, *, n_greedy: int) -> DualRollout:
         """One batch to the end, not simulated; the first `n_greedy` episodes take what is most likely."""
         with torch.no_grad():
             return _Batch(self, plan, rng, n_greedy).play()

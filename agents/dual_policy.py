@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer
 from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, judge
-from agents.guides import Guide, Guides, Plan, Simulated
+from agents.guides import Guides, Plan, Simulated, normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
@@ -49,6 +49,16 @@ from placement_gym.errors import CheckpointMismatch, InvalidOption
 Judge = Callable[[IntArray, FloatArray | None], FloatArray]
 # Training ends after so many batches without a placement that was not simulated before.
 PATIENCE = 30
+
+
+class _Played(NamedTuple):
+    """A batch, the makespans, which were new, which episodes were free, and seconds gained on guides (`gains`)."""
+
+    rollout: DualRollout
+    makespans_s: FloatArray
+    fresh: BoolArray
+    free: BoolArray
+    gain: FloatArray
 
 
 class DualPolicyAgent:
@@ -98,7 +108,7 @@ class DualPolicyAgent:
 
     def _forget(self) -> None:
         """Whatever makespans have been seen."""
-        self.guides = Guides(self.graph, self.env.problem.n_devices)
+        self.guides = Guides(self.graph, self.episodes, self.config.critical_share)
         self.simulated = Simulated(self.env.problem)
         self.elite: list[tuple[float, DualRollout]] = []
         self.first_makespan_s = 0.0
@@ -136,7 +146,7 @@ class DualPolicyAgent:
             left = simulator_calls - self._calls if simulator_calls else self.env.num_envs
             metrics = self._imitate() if imitating else self._reinforce(spent, left)
             self.updates += 1
-            self.n_episodes += self.env.num_envs
+            self.n_episodes += self.env.num_envs * (1 if imitating else self.config.batches)
             self.seconds += time.perf_counter() - began
             yield Update(
                 self.updates,
@@ -180,18 +190,13 @@ class DualPolicyAgent:
 
     def _reinforce(self, spent: float, left: int) -> dict[str, float]:
         """One update of stage II or III; `spent` is the share of the budget, `left` how many placements it allows."""
-        config, b = self.config, self.env.num_envs
-        guided = 0.0 if config.policy == "select_only" else config.guided_share
-        plan = self.guides.plan(b, max(1, round(b * (1 - guided))), self.rng)
-        rollout = self.player.play(plan, self.rng)
-        makespans_s, fresh = self._makespans_s(rollout, left)
-        told = np.isfinite(makespans_s) & ~rollout.overfull
-        self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
-        gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
-        advantage = torch.from_numpy(gain).to(self.device, torch.float32)
-        self._remember(rollout, makespans_s)
-        temperature_s = self.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
-        self._guide(plan, rollout, np.where(told, makespans_s, np.inf), fresh, temperature_s)
+        config = self.config
+        played = []
+        for _ in range(config.batches):
+            played.append(self._play(spent, left - sum(int(one.fresh.sum()) for one in played)))
+        rollout = DualRollout.joined([one.rollout for one in played])
+        makespans_s, fresh, free, gain = (np.concatenate(part) for part in zip(*(p[1:] for p in played), strict=True))
+        advantage = torch.from_numpy(normalised(gain, free)).to(self.device, torch.float32)
         learning_rate = config.learning_rate * (1 - 0.9 * spent)
         metrics: dict[str, float] = {}
         before: Tensor | None = None
@@ -206,7 +211,7 @@ class DualPolicyAgent:
             loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / count
             loss = loss - config.entropy * (1 - spent) * entropy + config.elite_weight * self._elite_loss()
             metrics = self._descend(loss, learning_rate)
-        free = (plan.guide < 0) & np.isfinite(makespans_s)
+        free &= np.isfinite(makespans_s)
         return {
             "makespan_mean_s": float(makespans_s[free].mean() if free.any() else makespans_s.mean()),
             "makespan_min_s": float(makespans_s.min()),
@@ -215,6 +220,22 @@ class DualPolicyAgent:
             "entropy": float(entropy.detach()),
             **metrics,
         }
+
+    def _play(self, spent: float, left: int) -> "_Played":
+        """One batch of episodes, after which the guides move."""
+        config, b = self.config, self.env.num_envs
+        guided = 0.0 if config.policy == "select_only" else config.guided_share
+        n_free = int((1 - guided) * b + self.rng.random()) if self.guides.now else b
+        plan = self.guides.plan(b, n_free, self.rng)
+        rollout = self.player.play(plan, self.rng, n_greedy=min(1, n_free))
+        makespans_s, fresh = self._makespans_s(rollout, left)
+        told = np.isfinite(makespans_s) & ~rollout.overfull
+        self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
+        gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
+        self._remember(rollout, makespans_s)
+        temperature_s = self.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
+        self._guide(plan, rollout, np.where(told, makespans_s, np.inf), fresh, temperature_s)
+        return _Played(rollout, makespans_s, fresh, plan.guide < 0, gain)
 
     def _makespans_s(self, rollout: DualRollout, left: int) -> tuple[FloatArray, BoolArray]:
         """(float64 [B], bool [B]): makespans, and which placements had not been seen; inf behind the first `left`."""
@@ -255,15 +276,12 @@ class DualPolicyAgent:
         for b in np.argsort(makespans_s, kind="stable"):
             if plan.guide[b] >= 0 or not np.isfinite(makespans_s[b]):
                 continue
-            one = Guide(rollout.op_device[b].copy(), rollout.order[b].astype(np.int64), float(makespans_s[b]))
-            now = self.guides.now
-            if len(now) < self.config.n_guides:
-                now.append(one)
-                continue
-            worst = max(range(len(now)), key=lambda k: now[k].makespan_s)
-            if now[worst].makespan_s <= one.makespan_s:
+            now, makespan_s = self.guides.now, float(makespans_s[b])
+            full = len(now) >= self.config.n_guides
+            worst = max(range(len(now)), key=lambda k: now[k].makespan_s) if full else len(now)
+            if full and now[worst].makespan_s <= makespan_s:
                 break
-            now[worst] = one
+            now[worst : worst + 1] = [self.guides.guide(rollout.op_device[b], rollout.order[b], makespan_s)]
 
     def _elite_loss(self) -> Tensor:
         """Minus the mean log-probability of what the elite did."""

@@ -75,21 +75,23 @@ class DualRollout:
         )
 
     @classmethod
-    def joined(cls, single: Sequence["DualRollout"]) -> "DualRollout":
-        """Rollouts of one episode each as one rollout."""
-        k = len(single)
+    def joined(cls, rollouts: Sequence["DualRollout"]) -> "DualRollout":
+        """Rollouts of one problem side by side; episodes keep their order."""
+        sizes = [one.ops.shape[1] for one in rollouts]
+        total, first = sum(sizes), np.cumsum([0, *sizes]).tolist()
         parts: dict[str, Any] = {}
         for kind in ("select", "place"):
-            group = torch.cat([getattr(one, f"{kind}_group") * k + i for i, one in enumerate(single)])
+            groups = [getattr(one, f"{kind}_group") for one in rollouts]
+            group = torch.cat([g // b * total + g % b + at for g, b, at in zip(groups, sizes, first, strict=False)])
             by_group = group.argsort(stable=True)
             parts[f"{kind}_group"] = group[by_group]
             for name in (f"{kind}_ops", *(("candidates",) if kind == "select" else ("features", "masks"))):
-                parts[name] = torch.cat([getattr(one, name) for one in single])[by_group]
+                parts[name] = torch.cat([getattr(one, name) for one in rollouts])[by_group]
         for name in ("ops", "devices", "sampled_op", "sampled_device"):
-            parts[name] = torch.cat([getattr(one, name) for one in single], dim=1)
-        parts["finish"] = torch.cat([one.finish for one in single])
+            parts[name] = torch.cat([getattr(one, name) for one in rollouts], dim=1)
+        parts["finish"] = torch.cat([one.finish for one in rollouts])
         for name in ("op_device", "order", "overfull"):
-            parts[name] = np.concatenate([getattr(one, name) for one in single])
+            parts[name] = np.concatenate([getattr(one, name) for one in rollouts])
         return cls(**parts)
 
     def state(self) -> dict[str, Tensor]:

@@ -10,17 +10,22 @@ from numpy.typing import NDArray
 
 from agents.networks.dual import GUIDE_FEATURES, Graph
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.problem import Problem
+from placement_gym.simulator import critical_chain
+from placement_gym.trace import Trace
 
 # How the members of an episode that follows a guide leave it, after the policy has chosen another device for the
 # first of them: each by the policy, all to that device, members on either device changing places, or one of them.
 EACH, TOGETHER, MIRROR, SWAP = 0, 1, 2, 3
-# Which ops are members: one, a random part of those alike (equal depth and time), a random walk over edges.
-SINGLE, ALIKE, WALK = 0, 1, 2
+# Which ops are members, besides a first one: none, a random part of those alike (equal depth and time), a random walk
+# over edges, a run of the guide's order.
+SINGLE, ALIKE, WALK, RUN = 0, 1, 2, 3
 MOVES = (
     (SINGLE, EACH),
     (ALIKE, EACH),
     (WALK, EACH),
+    (RUN, EACH),
     (ALIKE, TOGETHER),
     (WALK, TOGETHER),
     (ALIKE, MIRROR),
@@ -64,11 +69,21 @@ class Plan:
 
 @dataclass(slots=True, eq=False)
 class Guide:
-    """A placement, the order in which it was made, and its makespan."""
+    """A placement that episodes follow.
+
+    Attributes:
+        op_device: int32 [n_ops].
+        order: int64 [n_ops], in which it was made.
+        makespan_s: Its makespan.
+        chain: int32 [length], ops that set the makespan in the simulator, last first.
+        features: float32 [n_ops, n_devices, len(GUIDE_FEATURES)].
+    """
 
     op_device: IntArray
     order: NDArray[np.int64]
     makespan_s: float
+    chain: IntArray
+    features: NDArray[np.float32]
 
 
 class Guides:
@@ -76,11 +91,13 @@ class Guides:
 
     Args:
         graph: The problem's graph.
-        n_devices: Devices.
+        episodes: What is played.
+        critical_share: Share of episodes whose first member is on the chain that sets the guide's makespan.
     """
 
-    def __init__(self, graph: Graph, n_devices: int) -> None:
-        self.n_ops, self.n_devices = len(graph.op_features), n_devices
+    def __init__(self, graph: Graph, episodes: SelectPlaceEpisodes, critical_share: float) -> None:
+        self.episodes, self.critical_share = episodes, critical_share
+        self.n_ops, self.n_devices = episodes.n_ops, episodes.compiled.problem.n_devices
         self.now: list[Guide] = []
         self.gain = np.ones(len(MOVES))
         src, dst = graph.edge_index.cpu().numpy()
@@ -115,14 +132,14 @@ class Guides:
             guide[b] = b % len(self.now)
             move[b] = rng.choice(len(MOVES), p=share)
             plan.op_device[b], plan.order[b] = self.now[guide[b]].op_device, self.now[guide[b]].order
-            plan.members[b, self._members(MOVES[move[b]][0], rng)] = True
-        features = [self._features(one.op_device) for one in self.now]
+            plan.members[b, self._members(self.now[guide[b]], MOVES[move[b]][0], rng)] = True
+        features = [one.features for one in self.now]
         return Plan(
             guide, move, plan.op_device, plan.order, plan.members, np.stack([*features, np.zeros_like(features[0])])
         )
 
-    def _members(self, kind: int, rng: np.random.Generator) -> list[int]:
-        first = int(rng.integers(self.n_ops))
+    def _members(self, guide: Guide, kind: int, rng: np.random.Generator) -> list[int]:
+        first = int(rng.choice(guide.chain) if rng.random() < self.critical_share else rng.integers(self.n_ops))
         members = [first]
         if kind == ALIKE:
             alike = np.flatnonzero(self._alike == self._alike[first])
@@ -132,10 +149,25 @@ class Guides:
                 near = self._near[members[rng.integers(len(members))]]
                 if near:
                     members.append(near[rng.integers(len(near))])
+        elif kind == RUN:
+            length = int(rng.integers(2, 9))
+            begin = int(np.flatnonzero(guide.order == first)[0]) - int(rng.integers(length))
+            members += guide.order[max(0, begin) : begin + length].tolist()
         return members
 
-    def _features(self, op_device: IntArray) -> NDArray[np.float32]:
-        """float32 [n_ops, n_devices, len(GUIDE_FEATURES)] of one guide: shares of readers, inputs and alike ops."""
+    def guide(self, op_device: IntArray, order: IntArray, makespan_s: float) -> Guide:
+        """The guide that a placement makes."""
+        compiled = self.episodes.compiled
+        priority = np.zeros(self.n_ops)
+        if self.episodes.by_selection:
+            priority[order] = np.arange(self.n_ops, 0, -1.0)
+        trace = compiled.trace(op_device, priority, None, None)
+        chain = critical_chain(compiled, op_device, trace)
+        features = self._features(op_device, chain, trace)
+        return Guide(op_device.copy(), order.astype(np.int64), makespan_s, chain, features)
+
+    def _features(self, op_device: IntArray, chain: IntArray, trace: Trace) -> NDArray[np.float32]:
+        """float32 [n_ops, n_devices, len(GUIDE_FEATURES)] of one guide."""
         here = np.eye(self.n_devices, dtype=np.float32)[op_device]
         readers, inputs = np.zeros_like(here), np.zeros_like(here)
         np.add.at(readers, self._src, here[self._dst])
@@ -145,23 +177,39 @@ class Guides:
         parts = [here]
         for counted in (readers, inputs, alike[self._alike]):
             parts.append(counted / np.maximum(counted.sum(axis=1, keepdims=True), 1))
+        critical = np.zeros_like(here)
+        critical[chain] = 1
+        parts += [self._idle(op_device, trace), critical]
         features: NDArray[np.float32] = np.stack([*parts, np.ones_like(here)], axis=-1)
         return features
 
-    def gains(self, plan: Plan, makespans_s: FloatArray, overfull: BoolArray, reference_s: float) -> FloatArray:
-        """float64 [B]: seconds gained on the guide, normalised over the free and over the guided episodes.
+    def _idle(self, op_device: IntArray, trace: Trace) -> NDArray[np.float32]:
+        """float32 [n_ops, n_devices]: share of the time from an op's being ready to its finish with a device idle."""
+        idle = np.ones((self.n_ops, self.n_devices), np.float32)
+        span = np.maximum(trace.op_finish_s - trace.op_ready_s, 1e-12)
+        for d in range(self.n_devices):
+            ops = np.flatnonzero(op_device == d)
+            if len(ops):
+                at = np.concatenate([trace.op_start_s[ops], trace.op_release_s[ops]])
+                step = np.repeat([1.0, -1.0], len(ops))
+                in_time = np.argsort(at, kind="stable")
+                at, running = at[in_time], np.cumsum(step[in_time])
+                busy = np.concatenate([[0.0], np.cumsum(running[:-1] * np.diff(at))])
+                worked = np.interp(trace.op_finish_s, at, busy) - np.interp(trace.op_ready_s, at, busy)
+                idle[:, d] -= worked / (span * self.episodes.compiled.problem.device_slots[d])
+        return idle
 
-        0 where the makespan is unknown (inf). An episode over memory counts as twice the worst of its batch.
+    def gains(self, plan: Plan, makespans_s: FloatArray, overfull: BoolArray, reference_s: float) -> FloatArray:
+        """float64 [B]: seconds gained on the guide (on 0 for the free), NaN where the makespan is unknown (inf).
+
+        An episode over memory counts as twice the worst of its batch.
         """
         guide_s = np.array([one.makespan_s for one in self.now] + [0.0])[plan.guide]
-        known, gain = np.isfinite(makespans_s), guide_s - makespans_s
+        known = np.isfinite(makespans_s)
+        gain = np.where(known, guide_s - makespans_s, np.nan)
         if known.any():
             gain[overfull] = min(2 * gain[known].min(), -reference_s)
-        normal = np.zeros(len(gain))
-        for group in (known & (plan.guide < 0), known & (plan.guide >= 0)):
-            if group.sum() > 1:
-                normal[group] = (gain[group] - gain[group].mean()) / (gain[group].std() + 1e-9)
-        return normal.clip(-3, 3)
+        return gain
 
     def accept(
         self,
@@ -186,7 +234,7 @@ class Guides:
             for b in [best] if makespans_s[best] < one.makespan_s else rng.permutation(followers).tolist():
                 # As if they had come one after the other; equal makespans are walked along.
                 if rng.random() < np.exp(min(0.0, (one.makespan_s - makespans_s[b]) / temperature_s)):
-                    self.now[k] = Guide(op_device[b].copy(), order[b].astype(np.int64), float(makespans_s[b]))
+                    self.now[k] = self.guide(op_device[b], order[b], float(makespans_s[b]))
                     break
         # Successes of the last hundred tries or so, never below a tenth of the best.
         self.gain = 0.99**tried * self.gain + 0.5 * paid
@@ -202,7 +250,16 @@ class Guides:
     def restore(self, state: dict[str, Any]) -> None:
         """What `state` wrote."""
         self.gain = state["gain"].numpy()
-        self.now = [Guide(device.numpy(), order.numpy(), makespan_s) for device, order, makespan_s in state["now"]]
+        self.now = [self.guide(device.numpy(), order.numpy(), makespan_s) for device, order, makespan_s in state["now"]]
+
+
+def normalised(gain: FloatArray, group: BoolArray) -> FloatArray:
+    """float64 [B]: `gain` in deviations from its mean, within `group` and outside; 0 where it is NaN."""
+    normal = np.zeros(len(gain))
+    for part in (~np.isnan(gain) & group, ~np.isnan(gain) & ~group):
+        if part.sum() > 1:
+            normal[part] = (gain[part] - gain[part].mean()) / (gain[part].std() + 1e-9)
+    return normal.clip(-3, 3)
 
 
 class Simulated:

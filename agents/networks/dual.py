@@ -10,7 +10,15 @@ from agents.networks.paths import path_mean
 from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
 
 # Columns behind the device features: what the placement that an episode follows, if any, says of op and device.
-GUIDE_FEATURES = ("guide_device", "guide_readers", "guide_inputs", "guide_alike", "guided")
+GUIDE_FEATURES = (
+    "guide_device",  # 1 for the op's device
+    "guide_readers",  # share of the op's readers on the device
+    "guide_inputs",  # share of its inputs
+    "guide_alike",  # share of ops that are alike
+    "guide_idle",  # share of the time from the op's being ready to its finish in which the device is idle
+    "guide_critical",  # 1 for all devices if the op is on the chain that sets the makespan
+    "guided",  # 1
+)
 # Columns behind the op features where messages are passed at every step.
 STEP_FEATURES = ("placed", "finish")
 

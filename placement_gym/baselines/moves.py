@@ -3,68 +3,11 @@
 import numpy as np
 from numba import njit
 
+from placement_gym.simulator.chain import write_chain
 from placement_gym.simulator.kernel import Arrays, Options, run_many
 
 MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
 N_MOVES = 5
-
-
-@njit(cache=True)
-def _critical_op(
-    op: int,
-    op_times: np.ndarray,
-    op_device: np.ndarray,
-    in_start: np.ndarray,
-    in_edges: np.ndarray,
-    src: np.ndarray,
-    size: np.ndarray,
-    latency: np.ndarray,
-    bytes_per_tick: np.ndarray,
-) -> int:
-    """What op waited for last: the op before it on its device, or the input that came last; -1 if nothing."""
-    ready, start = op_times[0, op], op_times[1, op]
-    device = op_device[op]
-    if start > ready:
-        for other in range(op_device.size):
-            if op_device[other] == device and op_times[3, other] == start and other != op:
-                return other
-    latest = -1.0
-    found = -1
-    for k in range(in_start[op], in_start[op + 1]):
-        e = in_edges[k]
-        a = src[e]
-        there = op_times[2, a]
-        if op_device[a] != device:
-            there += latency[op_device[a], device] + size[e] / bytes_per_tick[op_device[a], device]
-        if there > latest:
-            latest = there
-            found = a
-    return found
-
-
-@njit(cache=True)
-def _critical_chain(
-    chain: np.ndarray,
-    op_times: np.ndarray,
-    op_device: np.ndarray,
-    in_start: np.ndarray,
-    in_edges: np.ndarray,
-    src: np.ndarray,
-    size: np.ndarray,
-    latency: np.ndarray,
-    bytes_per_tick: np.ndarray,
-) -> int:
-    """Writes the chain of ops that sets the makespan into `chain`, last first; returns its length."""
-    op = 0
-    for other in range(op_device.size):
-        if op_times[2, other] > op_times[2, op]:
-            op = other
-    n = 0
-    while op >= 0 and n < chain.size:
-        chain[n] = op
-        n += 1
-        op = _critical_op(op, op_times, op_device, in_start, in_edges, src, size, latency, bytes_per_tick)
-    return n
 
 
 @njit(cache=True)
@@ -198,7 +141,7 @@ def search_loop(
     while done < calls and idle < 1000 * n_units + 100000:
         if rng.random() < critical_share:
             if n_chain < 0:
-                n_chain = _critical_chain(
+                n_chain = write_chain(
                     chain,
                     op_times,
                     op_device[0],
