@@ -46,7 +46,7 @@ class DualPolicyConfig:
     op_embedding: bool = False
     learning_rate: float = 2e-3
     entropy: float = 0.01
-    batches: int = 1
+    batches: int = 8
     epochs: int = 1
     clip_range: float = 0.2
     max_gradient_norm: float = 1.0
@@ -58,6 +58,13 @@ class DualPolicyConfig:
     critical_share: float = 0.5
     hot: float = 0.01
     cold: float = 0.0002
+
+    @property
+    def n_guided(self) -> int:
+        """How many of an update's batches follow guides, once there are any: at most all but one."""
+        if self.policy == "select_only" or self.message_passing == "step":
+            return 0
+        return min(round(self.guided_share * self.batches), self.batches - 1)
 
     def __post_init__(self) -> None:
         for name, known in (("policy", Kind), ("message_passing", MessagePassing)):

@@ -1,5 +1,6 @@
 """DualPlayer: plays batches of episodes that select and place with one policy."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,52 +8,16 @@ import torch
 from numpy.typing import NDArray
 
 from agents.dual_rollout import DualRollout
-from agents.guides import EACH, MIRROR, MOVES, SWAP, TOGETHER, Plan
-from agents.networks.dual import DualPolicy, Encoded, Graph
+from agents.follow import REPLAY, follow
+from agents.guides import MOVES, Plan
+from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Encoded, Graph
 from agents.networks.dual_kernel import Heads, place_scores, select_scores
-from placement_gym.arrays import BoolArray
+from placement_gym.arrays import BoolArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
+from placement_gym.envs.batch import Batch, Fixed
 from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
 
 MODE = np.array([how for _, how in MOVES])
-
-
-class _Followers:
-    """Where episodes that follow a guide put their ops; see `guides.MOVES`."""
-
-    def __init__(self, plan: Plan) -> None:
-        b = len(plan.guide)
-        self.plan, self.rows = plan, np.arange(b)
-        self.mode = np.where(plan.guide >= 0, MODE[plan.move], EACH)
-        self.begun, self.swapped = np.zeros(b, np.bool_), np.zeros(b, np.bool_)
-        self.left, self.to = np.full(b, -1), np.full(b, -1)
-
-    def device(self, op: NDArray[np.int64], mask: BoolArray) -> tuple[NDArray[np.int64], BoolArray]:
-        """(int64 [B], bool [B, D]): the device, -1 where the policy chooses, and the devices to choose among."""
-        guide = self.plan.op_device[self.rows, op].astype(np.int64)
-        member, wanted = self.plan.members[self.rows, op], guide.copy()
-        first = member & ~self.begun
-        wanted[first | (member & (self.mode == EACH))] = -1
-        later = member & self.begun
-        wanted = np.where(later & (self.mode == TOGETHER), self.to, wanted)
-        mirror, swap = later & (self.mode == MIRROR), later & (self.mode == SWAP) & ~self.swapped & (guide == self.to)
-        wanted = np.where(swap | (mirror & (guide == self.to)), self.left, wanted)
-        wanted = np.where(mirror & (guide == self.left), self.to, wanted)
-        self.swapped |= swap
-        wanted[(wanted >= 0) & ~mask[self.rows, wanted]] = -1
-        # The first member leaves its guide's device if it may.
-        restricted = mask.copy()
-        restricted[self.rows[first], guide[first]] = False
-        none = ~restricted.any(axis=1)
-        restricted[none] = mask[none]
-        self.left[first] = guide[first]
-        self._first = first
-        return wanted, restricted
-
-    def chose(self, devices: NDArray[np.int64]) -> None:
-        """What became of the op asked for last."""
-        self.to[self._first] = devices[self._first]
-        self.begun |= self._first
 
 
 class DualPlayer:
@@ -72,30 +37,98 @@ class DualPlayer:
         self.episodes, self.policy, self.graph = episodes, policy, graph
         self.kind, self.every_step = kind, every_step
         self.static = graph.op_features.cpu().numpy()
+        self.fixed = Fixed.of(episodes.compiled, episodes.reference_s)
 
-    def play(self, plan: Plan, rng: np.random.Generator, *, n_greedy: int) -> DualRollout:
-        """One batch to the end, not simulated; the first `n_greedy` episodes take what is most likely."""
+    def snapshot(self) -> "Snapshot":
+        """The policy as it is now."""
         with torch.no_grad():
-            return _Batch(self, plan, rng, n_greedy).play()
+            encoded = None if self.every_step else _Arrays.of(self.policy.encode(self.graph), 1)
+            return Snapshot(encoded, Heads.of(self.policy))
+
+    def play(
+        self,
+        snapshot: "Snapshot",
+        rng: np.random.Generator,
+        *,
+        n_greedy: int = 0,
+        op_device: IntArray | None = None,
+    ) -> DualRollout:
+        """One batch to the end, not simulated.
+
+        Args:
+            snapshot: The policy.
+            rng: Where choices are drawn from.
+            n_greedy: So many episodes, the first ones, take what is most likely.
+            op_device: int32 [n_ops], devices to take in all episodes; None where the policy chooses.
+        """
+        with torch.no_grad():
+            return _Batch(self, snapshot, rng, n_greedy, op_device).play()
+
+    def follow(self, snapshot: "Snapshot", plan: Plan, rng: np.random.Generator) -> DualRollout:
+        """One batch that follows guides, not simulated; only what the policy chose is written."""
+        return self._follow(snapshot, plan, MODE[plan.move], rng)
+
+    def replay(self, op_device: IntArray, order: NDArray[np.int64]) -> DualRollout:
+        """Placements, int32 [B, n_ops], made in `order`, int64 [B, n_ops], as if the policy had chosen all devices."""
+        b, n = op_device.shape
+        guided = np.zeros((1, n, self.episodes.mask.shape[1], len(GUIDE_FEATURES)), np.float32)
+        nothing = np.zeros(b, np.int64)
+        plan = Plan(nothing, nothing, op_device, order, np.zeros((b, n), np.bool_), guided)
+        unasked = np.zeros((1, n, self.policy.place_hidden.in_features), np.float32)
+        snapshot = Snapshot(_Arrays(unasked, unasked, unasked), Heads.of(self.policy))
+        return self._follow(snapshot, plan, np.full(b, REPLAY), np.random.default_rng(0))
+
+    def _follow(
+        self, snapshot: "Snapshot", plan: Plan, modes: NDArray[np.int64], rng: np.random.Generator
+    ) -> DualRollout:
+        """See `agents.follow`."""
+        (b, n), d = plan.order.shape, self.episodes.mask.shape[1]
+        encoded, heads = snapshot.encoded, snapshot.heads
+        assert encoded is not None
+        batch = Batch.fresh(self.fixed, b)
+        devices, sampled = np.empty((n, b), np.int64), np.empty((n, b), np.bool_)
+        groups, ops = np.empty(n * b, np.int64), np.empty(n * b, np.int64)
+        features = np.empty((n * b, d, len(DEVICE_FEATURES) + len(GUIDE_FEATURES)), np.float32)
+        masks = np.empty((n * b, d), np.bool_)
+        parts = heads, encoded.place[0], encoded.content[0], plan.order, plan.op_device, plan.members, modes
+        written = devices, sampled, groups, ops, features, masks
+        rows = follow(self.fixed, batch, *parts, plan.guide, plan.features, rng, *written)
+        no_ops, no_candidates = np.zeros(0, np.int64), np.zeros((0, 2 * len(OP_FEATURES)), np.float32)
+        arrays = [plan.order.T, devices, np.zeros_like(sampled), sampled, no_ops, no_ops, no_candidates]
+        arrays += [groups[:rows], ops[:rows], features[:rows], masks[:rows]]
+        arrays.append((batch.clock.finish / self.episodes.reference_s).astype(np.float32))
+        return _rollout(arrays, batch.clock.op_device, plan.order.astype(np.int32), batch.overfull)
+
+
+def _rollout(arrays: Sequence[NDArray[Any]], op_device: IntArray, order: IntArray, overfull: BoolArray) -> DualRollout:
+    """A rollout of arrays, in the order of its fields."""
+    tensors: list[Any] = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return DualRollout(*[*tensors, op_device, order, overfull])
 
 
 class _Batch:
-    """One batch of episodes under way."""
+    """One batch of free episodes under way."""
 
-    def __init__(self, player: DualPlayer, plan: Plan, rng: np.random.Generator, n_greedy: int) -> None:
-        self.player, self.plan, self.rng, self.n_greedy = player, plan, rng, n_greedy
-        self.episodes, self.policy, self.followers = player.episodes, player.policy, _Followers(plan)
+    def __init__(
+        self,
+        player: DualPlayer,
+        snapshot: "Snapshot",
+        rng: np.random.Generator,
+        n_greedy: int,
+        op_device: IntArray | None,
+    ) -> None:
+        self.player, self.rng, self.n_greedy, self.op_device = player, rng, n_greedy, op_device
+        self.episodes, self.policy = player.episodes, player.policy
         b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
-        self.rows, self.free = np.arange(b), plan.guide < 0
+        self.rows, self.unguided = np.arange(b), np.zeros((1, d, len(GUIDE_FEATURES)), np.float32)
         self.ops, self.devices = np.zeros((n, b), np.int64), np.zeros((n, b), np.int64)
         self.sampled = np.zeros((n, b), np.bool_)
         self.torch_device = player.graph.op_features.device
         self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
         self.place_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], BoolArray]] = []
-        self.encoded = None if player.every_step else _Arrays.of(self.policy.encode(player.graph), 1)
+        self.encoded, self.heads = snapshot
         width = self.policy.place_hidden.in_features
         self.content, self.count = np.zeros((b, d, width), np.float32), np.zeros((b, d), np.float32)
-        self.heads = Heads.of(self.policy)
 
     def play(self) -> DualRollout:
         """All steps."""
@@ -117,17 +150,15 @@ class _Batch:
         return self._rollout()
 
     def _rollout(self) -> DualRollout:
-        episodes, plan_free = self.episodes, self.free & (self.player.kind in ("dual", "select_only"))
+        chosen = self.player.kind in ("dual", "select_only")
         n = 2 * len(OP_FEATURES)
         log = self.select_log or [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, n), np.float32))]
-        sampled_op = np.tile(plan_free, (episodes.n_ops, 1))
-        arrays = [self.ops, self.devices, sampled_op, self.sampled]
+        arrays = [self.ops, self.devices, np.full(self.ops.shape, chosen), self.sampled]
         arrays += [np.concatenate(part) for part in zip(*log, strict=True)]
         arrays += [np.concatenate(part) for part in zip(*self.place_log, strict=True)]
+        episodes = self.episodes
         arrays.append((episodes.finish_s / episodes.reference_s).astype(np.float32))
-        rows: list[Any] = [torch.from_numpy(array) for array in arrays]
-        rows += [episodes.op_device.copy(), episodes.order.copy(), episodes.overfull.copy()]
-        return DualRollout(*rows)
+        return _rollout(arrays, episodes.op_device.copy(), episodes.order.copy(), episodes.overfull.copy())
 
     def _encode(self) -> "_Arrays":
         """Messages passed over the placement so far; what is on each device is renewed too."""
@@ -143,61 +174,55 @@ class _Batch:
         return arrays
 
     def _select(self, encoded: "_Arrays", t: int) -> NDArray[np.int64]:
-        """int64 [B]: the guide's op where there is a guide, else SEL's, or that of largest b-level."""
-        op, ready, static = self.plan.order[:, t].copy(), self.episodes.ready[self.free], self.player.static
-        if not len(ready):
-            return op
+        """int64 [B]: SEL's ops, or those of largest b-level."""
+        ready, static = self.episodes.ready, self.player.static
         if self.player.kind == "place_only":
             level = static[:, OP_FEATURES.index("b_level")]
-            op[self.free] = np.where(ready, level, -1.0).argmax(axis=1)
+            op: NDArray[np.int64] = np.where(ready, level, -1.0).argmax(axis=1)
             return op
-        numbers = self.rows[self.free]
-        scores, row, candidate, seen = select_scores(self.heads, encoded.select, static, numbers, ready)
-        self.select_log.append((numbers[row] + t * len(self.rows), candidate, seen))
-        op[self.free] = self._draw(scores, numbers)
-        return op
+        scores, row, candidate, seen = select_scores(self.heads, encoded.select, static, self.rows, ready)
+        self.select_log.append((row + t * len(self.rows), candidate, seen))
+        return self._draw(scores)
 
     def _place(self, encoded: "_Arrays", t: int) -> None:
         """Writes devices[t] and sampled[t] for the ops selected."""
-        op = self.ops[t]
-        wanted, mask = self.followers.device(op, self.episodes.mask)
-        seen = np.concatenate([self.episodes.features, self.plan.features[self.plan.guide, op]], axis=-1)
+        op, mask = self.ops[t], self.episodes.mask.copy()
+        seen = self._seen(self.episodes.features)
         self.place_log.append((self.rows + t * len(self.rows), op, seen, mask))
         if self.player.kind == "select_only":
             finish = seen[..., DEVICE_FEATURES.index("finish_behind")]
             self.devices[t] = np.where(mask, finish, np.inf).argmin(axis=1)
             return
-        self.devices[t], self.sampled[t] = wanted, wanted < 0
-        rows = np.flatnonzero(wanted < 0)
-        if len(rows):
-            scores = self._device_scores(encoded, rows, op[rows], seen[rows], mask[rows])
-            self.devices[t, rows] = self._draw(scores, rows)
-        self.followers.chose(self.devices[t])
+        self.sampled[t] = True
+        if self.op_device is not None:
+            wanted = self.op_device[op]
+            self.sampled[t] = ~mask[self.rows, wanted]
+            self.devices[t] = wanted
+        if self.sampled[t].any():
+            drawn = self._draw(self._device_scores(encoded, self.rows, op, seen, mask))
+            self.devices[t] = np.where(self.sampled[t], drawn, self.devices[t])
 
     def _pair(self, encoded: "_Arrays", t: int) -> NDArray[np.int64]:
         """int64 [B]: the ops of the pairs chosen; writes devices[t] and sampled[t]."""
-        episodes, plan, n = self.episodes, self.plan, self.episodes.n_ops
-        open_ops = episodes.ready & self.free[:, None]
-        guided = self.rows[~self.free]
-        open_ops[guided, plan.order[guided, t]] = True
-        row, candidate = np.nonzero(open_ops)
+        episodes, n = self.episodes, self.episodes.n_ops
+        row, candidate = np.nonzero(episodes.ready)
         mask = episodes.pair_mask[row, candidate]
-        guide_op = plan.order[:, t] if t < n else plan.order[:, -1]
-        wanted, allowed = self.followers.device(guide_op, episodes.pair_mask[self.rows, guide_op])
-        mask = np.where(self.free[row, None], mask, allowed[row])
-        seen = np.concatenate(
-            [episodes.pair_features[row, candidate], plan.features[plan.guide[row], candidate]], axis=-1
-        )
+        if self.op_device is not None:
+            wanted = np.eye(mask.shape[1], dtype=np.bool_)[self.op_device[candidate]] & mask
+            mask = np.where(wanted.any(axis=1, keepdims=True), wanted, mask)
+        seen = self._seen(episodes.pair_features[row, candidate])
         self.place_log.append((row + t * len(self.rows), candidate, seen, mask))
         scores = np.full((len(self.rows), n, mask.shape[1]), -np.inf, np.float32)
         scores[row, candidate] = self._device_scores(encoded, row, candidate, seen, mask)
-        drawn = self._draw(scores.reshape(len(self.rows), -1), self.rows)
+        drawn = self._draw(scores.reshape(len(self.rows), -1))
         op: NDArray[np.int64] = drawn // mask.shape[1]
-        device = drawn % mask.shape[1]
-        free = self.free | (wanted < 0)
-        self.devices[t], self.sampled[t] = np.where(free, device, wanted), free
-        self.followers.chose(self.devices[t])
+        self.devices[t], self.sampled[t] = drawn % mask.shape[1], True
         return op
+
+    def _seen(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The features of devices with those of a guide, of which there is none, behind them."""
+        unguided = np.broadcast_to(self.unguided, (len(features), *self.unguided.shape[1:]))
+        return np.concatenate([features, unguided], axis=-1)
 
     def _device_scores(
         self,
@@ -213,12 +238,19 @@ class _Batch:
         )
         return scores
 
-    def _draw(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [rows]: most likely column for greedy episodes, else drawn from the softmax (Gumbel-max trick)."""
+    def _draw(self, scores: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64 [B]: most likely column for greedy episodes, else drawn from the softmax (Gumbel-max trick)."""
         noise = -np.log(self.rng.standard_exponential(scores.shape))
-        noise[numbers < self.n_greedy] = 0.0
+        noise[: self.n_greedy] = 0.0
         drawn: NDArray[np.int64] = (scores + noise).argmax(axis=1)
         return drawn
+
+
+class Snapshot(NamedTuple):
+    """A policy at one time, for rollouts: what it makes of the graph (None if it looks again every step), and heads."""
+
+    encoded: "_Arrays | None"
+    heads: Heads
 
 
 class _Arrays(NamedTuple):

@@ -34,15 +34,16 @@ from torch import Tensor, nn
 from agents.agent import Update, resolve_torch_device
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.dual_config import DualPolicyConfig
-from agents.dual_player import DualPlayer
+from agents.dual_player import DualPlayer, Snapshot
 from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, judge
-from agents.guides import Guides, Plan, Simulated, normalised
+from agents.guides import Guides, Simulated, normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
+from placement_gym.envs.select_place_episodes import priority_of
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
 # (op_device int32 [B, n_ops], priority float64 [B, n_ops] or None) -> makespans, float64 [B], seconds
@@ -110,7 +111,8 @@ class DualPolicyAgent:
         """Whatever makespans have been seen."""
         self.guides = Guides(self.graph, self.episodes, self.config.critical_share)
         self.simulated = Simulated(self.env.problem)
-        self.elite: list[tuple[float, DualRollout]] = []
+        self.elite: list[tuple[float, IntArray, NDArray[np.int64]]] = []
+        self._elite_rollout: DualRollout | None = None
         self.first_makespan_s = 0.0
         self.best_makespan_s = float("inf")
         self.best_op_device = np.full(self.env.problem.n_ops, -1, dtype=np.int32)
@@ -160,27 +162,23 @@ class DualPolicyAgent:
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: the placement of the most likely ops and devices."""
-        placement: NDArray[np.int32] = self._play_free(np.random.default_rng(0), self.env.num_envs).op_device[0]
+        played = self.player.play(self.player.snapshot(), np.random.default_rng(0), n_greedy=self.env.num_envs)
+        placement: NDArray[np.int32] = played.op_device[0]
         return placement
 
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
         """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
-        rng, b = np.random.default_rng(seed), self.env.num_envs
-        return np.concatenate([self._play_free(rng, 0).op_device for _ in range(-(-placements // b))])[:placements]
-
-    def _play_free(self, rng: np.random.Generator, n_greedy: int, op_device: IntArray | None = None) -> DualRollout:
-        """A batch that follows no guide; all devices are those of `op_device` where it is given."""
-        plan = Plan.free(self.env.num_envs, self.env.problem.n_ops, self.env.problem.n_devices)
-        if op_device is not None:
-            plan.op_device[:] = op_device
-        return self.player.play(plan, rng, n_greedy=n_greedy)
+        rng, b, snapshot = np.random.default_rng(seed), self.env.num_envs, self.player.snapshot()
+        return np.concatenate([self.player.play(snapshot, rng).op_device for _ in range(-(-placements // b))])[
+            :placements
+        ]
 
     def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
         return self.episodes.compiled.makespans_s(op_device, priority)
 
     def _imitate(self) -> dict[str, float]:
         """One update of stage I."""
-        rollout = self._play_free(self.rng, 0, self.teacher_op_device)
+        rollout = self.player.play(self.player.snapshot(), self.rng, op_device=self.teacher_op_device)
         judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
         b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
         loss, metrics = imitation_loss(
@@ -191,9 +189,12 @@ class DualPolicyAgent:
     def _reinforce(self, spent: float, left: int) -> dict[str, float]:
         """One update of stage II or III; `spent` is the share of the budget, `left` how many placements it allows."""
         config = self.config
-        played = []
-        for _ in range(config.batches):
-            played.append(self._play(spent, left - sum(int(one.fresh.sum()) for one in played)))
+        played: list[_Played] = []
+        n_guided, snapshot = config.n_guided if self.guides.now else 0, self.player.snapshot()
+        for k in range(config.batches):
+            calls = left - sum(int(one.fresh.sum()) for one in played)
+            if calls:
+                played.append(self._play(snapshot, k >= config.batches - n_guided, spent, calls))
         rollout = DualRollout.joined([one.rollout for one in played])
         makespans_s, fresh, free, gain = (np.concatenate(part) for part in zip(*(p[1:] for p in played), strict=True))
         advantage = torch.from_numpy(normalised(gain, free)).to(self.device, torch.float32)
@@ -221,21 +222,27 @@ class DualPolicyAgent:
             **metrics,
         }
 
-    def _play(self, spent: float, left: int) -> "_Played":
+    def _play(self, snapshot: Snapshot, guided: bool, spent: float, left: int) -> "_Played":
         """One batch of episodes, after which the guides move."""
-        config, b = self.config, self.env.num_envs
-        guided = 0.0 if config.policy == "select_only" else config.guided_share
-        n_free = int((1 - guided) * b + self.rng.random()) if self.guides.now else b
-        plan = self.guides.plan(b, n_free, self.rng)
-        rollout = self.player.play(plan, self.rng, n_greedy=min(1, n_free))
+        config = self.config
+        plan = self.guides.plan(self.env.num_envs, self.rng) if guided else None
+        if plan is None:
+            rollout = self.player.play(snapshot, self.rng, n_greedy=1)
+        else:
+            rollout = self.player.follow(snapshot, plan, self.rng)
         makespans_s, fresh = self._makespans_s(rollout, left)
         told = np.isfinite(makespans_s) & ~rollout.overfull
         self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
         gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
         self._remember(rollout, makespans_s)
         temperature_s = self.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
-        self._guide(plan, rollout, np.where(told, makespans_s, np.inf), fresh, temperature_s)
-        return _Played(rollout, makespans_s, fresh, plan.guide < 0, gain)
+        told_s = np.where(told, makespans_s, np.inf)
+        if plan is None:
+            self.guides.propose(rollout.op_device, rollout.order, told_s, config.n_guides)
+        else:
+            tried = np.where(fresh, told_s, np.inf)
+            self.guides.accept(plan, rollout.op_device, rollout.order, tried, temperature_s, self.rng)
+        return _Played(rollout, makespans_s, fresh, np.full(len(gain), plan is None), gain)
 
     def _makespans_s(self, rollout: DualRollout, left: int) -> tuple[FloatArray, BoolArray]:
         """(float64 [B], bool [B]): makespans, and which placements had not been seen; inf behind the first `left`."""
@@ -248,7 +255,7 @@ class DualPolicyAgent:
         fresh = np.zeros(len(keys), np.bool_)
         fresh[rows] = True
         if rows:
-            priority = self.episodes.priority[rows] if ordered else None
+            priority = priority_of(rollout.order[rows], self.env.problem.n_ops) if ordered else None
             for i, makespan_s in zip(rows, self.judge(rollout.op_device[rows], priority).tolist(), strict=True):
                 seen[keys[i]] = makespan_s
         self._calls += len(rows)
@@ -264,32 +271,21 @@ class DualPolicyAgent:
             if makespan < self.best_makespan_s:
                 self.best_makespan_s, self.best_op_device = makespan, rollout.op_device[i].copy()
             worst = self.elite[-1][0] if len(self.elite) >= self.config.n_elite and self.elite else np.inf
-            if self.config.n_elite and makespan < worst and all(makespan != kept for kept, _ in self.elite):
-                self.elite.append((makespan, rollout.episode(int(i))))
+            if self.config.n_elite and makespan < worst and all(makespan != kept for kept, _, _ in self.elite):
+                order = rollout.order[i].astype(np.int64)
+                self.elite.append((makespan, rollout.op_device[i].copy(), order))
                 self.elite = sorted(self.elite, key=lambda kept: kept[0])[: self.config.n_elite]
-
-    def _guide(
-        self, plan: Plan, rollout: DualRollout, makespans_s: FloatArray, fresh: BoolArray, temperature_s: float
-    ) -> None:
-        """Guides move; free episodes become guides while there are too few, and where they are better."""
-        self.guides.accept(plan, rollout.op_device, rollout.order, makespans_s, fresh, temperature_s, self.rng)
-        for b in np.argsort(makespans_s, kind="stable"):
-            if plan.guide[b] >= 0 or not np.isfinite(makespans_s[b]):
-                continue
-            now, makespan_s = self.guides.now, float(makespans_s[b])
-            full = len(now) >= self.config.n_guides
-            worst = max(range(len(now)), key=lambda k: now[k].makespan_s) if full else len(now)
-            if full and now[worst].makespan_s <= makespan_s:
-                break
-            now[worst : worst + 1] = [self.guides.guide(rollout.op_device[b], rollout.order[b], makespan_s)]
+                self._elite_rollout = None
 
     def _elite_loss(self) -> Tensor:
-        """Minus the mean log-probability of what the elite did."""
+        """Minus the mean log-probability of the elite's devices."""
         if not self.elite or not self.config.elite_weight:
             return torch.zeros((), device=self.device)
-        rollout = DualRollout.joined([one for _, one in self.elite])
-        judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step)
-        return -judged.taken(rollout).mean()
+        if self._elite_rollout is None:
+            _, op_device, order = zip(*self.elite, strict=True)
+            self._elite_rollout = self.player.replay(np.stack(op_device), np.stack(order))
+        judged = judge(self.policy, self.graph, self._elite_rollout, every_step=self.player.every_step)
+        return -judged.taken(self._elite_rollout).mean()
 
     def _descend(self, loss: Tensor, learning_rate: float) -> dict[str, float]:
         """One step of the optimiser."""
@@ -315,7 +311,7 @@ class DualPolicyAgent:
             "teacher_op_device": None if self.teacher_op_device is None else torch.from_numpy(self.teacher_op_device),
             "guides": self.guides.state(),
             "simulated": self.simulated.state(),
-            "elite": [(makespan, rollout.state()) for makespan, rollout in self.elite],
+            "elite": [(makespan, torch.from_numpy(d), torch.from_numpy(o)) for makespan, d, o in self.elite],
         }
         save_checkpoint(path, agent=self.name, fingerprint=self.env.problem.fingerprint, state=state)
 
@@ -347,7 +343,7 @@ class DualPolicyAgent:
         agent.teacher_op_device = None if taught is None else taught.numpy()
         agent.guides.restore(state["guides"])
         agent.simulated.restore(state["simulated"])
-        agent.elite = [(makespan, DualRollout.of_state(kept)) for makespan, kept in state["elite"]]
+        agent.elite = [(makespan, d.numpy(), o.numpy()) for makespan, d, o in state["elite"]]
         return agent
 
     def load_weights(self, path: Path) -> None:

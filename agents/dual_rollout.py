@@ -1,14 +1,14 @@
 """DualRollout: a batch of episodes that select and place, and the log-probabilities of what they did."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Graph, grouped_log_softmax
+from agents.networks.dual import DualPolicy, Graph, grouped_log_softmax
 from placement_gym.arrays import BoolArray, IntArray
 
 
@@ -50,30 +50,6 @@ class DualRollout:
     order: IntArray
     overfull: BoolArray
 
-    def episode(self, b: int) -> "DualRollout":
-        """One episode alone, as if it had been free."""
-        n_episodes = self.ops.shape[1]
-        select, place = self.select_group % n_episodes == b, self.place_group % n_episodes == b
-        features = self.features[place].clone()
-        features[..., -len(GUIDE_FEATURES) :] = 0
-        return DualRollout(
-            self.ops[:, b : b + 1].clone(),
-            self.devices[:, b : b + 1].clone(),
-            self.sampled_op[:, b : b + 1].clone(),
-            torch.ones_like(self.sampled_device[:, b : b + 1]),
-            self.select_group[select] // n_episodes,
-            self.select_ops[select],
-            self.candidates[select],
-            self.place_group[place] // n_episodes,
-            self.place_ops[place],
-            features,
-            self.masks[place],
-            self.finish[b : b + 1].clone(),
-            self.op_device[b : b + 1].copy(),
-            self.order[b : b + 1].copy(),
-            self.overfull[b : b + 1].copy(),
-        )
-
     @classmethod
     def joined(cls, rollouts: Sequence["DualRollout"]) -> "DualRollout":
         """Rollouts of one problem side by side; episodes keep their order."""
@@ -92,18 +68,6 @@ class DualRollout:
         parts["finish"] = torch.cat([one.finish for one in rollouts])
         for name in ("op_device", "order", "overfull"):
             parts[name] = np.concatenate([getattr(one, name) for one in rollouts])
-        return cls(**parts)
-
-    def state(self) -> dict[str, Tensor]:
-        """For checkpoints."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {k: v.clone() if isinstance(v, Tensor) else torch.from_numpy(v.copy()) for k, v in values.items()}
-
-    @classmethod
-    def of_state(cls, state: dict[str, Tensor]) -> "DualRollout":
-        """What `state` wrote."""
-        arrays = ("op_device", "order", "overfull")
-        parts: dict[str, Any] = {name: value.numpy() if name in arrays else value for name, value in state.items()}
         return cls(**parts)
 
 

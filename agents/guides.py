@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.networks.dual import GUIDE_FEATURES, Graph
+from agents.follow import EACH, MIRROR, SWAP, TOGETHER
+from agents.networks.dual import Graph
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
+from placement_gym.envs.select_place_episodes import priority_of
 from placement_gym.problem import Problem
 from placement_gym.simulator import critical_chain
 from placement_gym.trace import Trace
 
-# How the members of an episode that follows a guide leave it, after the policy has chosen another device for the
-# first of them: each by the policy, all to that device, members on either device changing places, or one of them.
-EACH, TOGETHER, MIRROR, SWAP = 0, 1, 2, 3
 # Which ops are members, besides a first one: none, a random part of those alike (equal depth and time), a random walk
 # over edges, a run of the guide's order.
 SINGLE, ALIKE, WALK, RUN = 0, 1, 2, 3
@@ -38,12 +37,12 @@ class Plan:
     """What the episodes of one batch follow.
 
     Attributes:
-        guide: int64 [B], number of the guide, -1 for an episode that is free.
-        move: int64 [B], index in MOVES, -1 if free.
-        op_device: int32 [B, n_ops], the guide's devices, -1 if free.
+        guide: int64 [B], number of the guide.
+        move: int64 [B], index in MOVES.
+        op_device: int32 [B, n_ops], the guide's devices.
         order: int64 [B, n_ops], the guide's order.
         members: bool [B, n_ops], ops that may leave their guide's device.
-        features: float32 [n_guides + 1, n_ops, n_devices, len(GUIDE_FEATURES)], by guide; the last are 0.
+        features: float32 [n_guides, n_ops, n_devices, len(GUIDE_FEATURES)].
     """
 
     guide: NDArray[np.int64]
@@ -52,19 +51,6 @@ class Plan:
     order: NDArray[np.int64]
     members: BoolArray
     features: NDArray[np.float32]
-
-    @classmethod
-    def free(cls, n_episodes: int, n_ops: int, n_devices: int) -> "Plan":
-        """No episode follows anything."""
-        none = np.full(n_episodes, -1, np.int64)
-        return cls(
-            none,
-            none,
-            np.full((n_episodes, n_ops), -1, np.int32),
-            np.zeros((n_episodes, n_ops), np.int64),
-            np.zeros((n_episodes, n_ops), np.bool_),
-            np.zeros((1, n_ops, n_devices, len(GUIDE_FEATURES)), np.float32),
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -121,22 +107,16 @@ class Guides:
         _, self._alike = np.unique(np.stack([depth, time], axis=1), axis=0, return_inverse=True)
         self._alike = self._alike.reshape(-1)
 
-    def plan(self, n_episodes: int, n_free: int, rng: np.random.Generator) -> Plan:
-        """The first `n_free` episodes are free, the others follow the guides in turn."""
-        plan = Plan.free(n_episodes, self.n_ops, self.n_devices)
-        if not self.now or n_free >= n_episodes:
-            return plan
-        guide, move = plan.guide.copy(), plan.move.copy()
-        share = self.gain / self.gain.sum()
-        for b in range(n_free, n_episodes):
-            guide[b] = b % len(self.now)
-            move[b] = rng.choice(len(MOVES), p=share)
-            plan.op_device[b], plan.order[b] = self.now[guide[b]].op_device, self.now[guide[b]].order
-            plan.members[b, self._members(self.now[guide[b]], MOVES[move[b]][0], rng)] = True
-        features = [one.features for one in self.now]
-        return Plan(
-            guide, move, plan.op_device, plan.order, plan.members, np.stack([*features, np.zeros_like(features[0])])
-        )
+    def plan(self, n_episodes: int, rng: np.random.Generator) -> Plan:
+        """Episodes follow the guides in turn."""
+        guide = np.arange(n_episodes) % len(self.now)
+        move = rng.choice(len(MOVES), size=n_episodes, p=self.gain / self.gain.sum())
+        members = np.zeros((n_episodes, self.n_ops), np.bool_)
+        for b in range(n_episodes):
+            members[b, self._members(self.now[guide[b]], MOVES[move[b]][0], rng)] = True
+        op_device = np.stack([one.op_device for one in self.now])[guide]
+        order = np.stack([one.order for one in self.now])[guide]
+        return Plan(guide, move, op_device, order, members, np.stack([one.features for one in self.now]))
 
     def _members(self, guide: Guide, kind: int, rng: np.random.Generator) -> list[int]:
         first = int(rng.choice(guide.chain) if rng.random() < self.critical_share else rng.integers(self.n_ops))
@@ -157,10 +137,9 @@ class Guides:
 
     def guide(self, op_device: IntArray, order: IntArray, makespan_s: float) -> Guide:
         """The guide that a placement makes."""
-        compiled = self.episodes.compiled
-        priority = np.zeros(self.n_ops)
+        compiled, priority = self.episodes.compiled, np.zeros(self.n_ops)
         if self.episodes.by_selection:
-            priority[order] = np.arange(self.n_ops, 0, -1.0)
+            priority = priority_of(order[None], self.n_ops)[0]
         trace = compiled.trace(op_device, priority, None, None)
         chain = critical_chain(compiled, op_device, trace)
         features = self._features(op_device, chain, trace)
@@ -199,17 +178,28 @@ class Guides:
                 idle[:, d] -= worked / (span * self.episodes.compiled.problem.device_slots[d])
         return idle
 
-    def gains(self, plan: Plan, makespans_s: FloatArray, overfull: BoolArray, reference_s: float) -> FloatArray:
-        """float64 [B]: seconds gained on the guide (on 0 for the free), NaN where the makespan is unknown (inf).
+    def gains(self, plan: Plan | None, makespans_s: FloatArray, overfull: BoolArray, reference_s: float) -> FloatArray:
+        """float64 [B]: seconds gained on the guide, on 0 without a plan; NaN where the makespan is unknown (inf).
 
         An episode over memory counts as twice the worst of its batch.
         """
-        guide_s = np.array([one.makespan_s for one in self.now] + [0.0])[plan.guide]
+        guide_s = np.zeros(len(makespans_s))
+        if plan is not None:
+            guide_s = np.array([one.makespan_s for one in self.now])[plan.guide]
         known = np.isfinite(makespans_s)
         gain = np.where(known, guide_s - makespans_s, np.nan)
         if known.any():
             gain[overfull] = min(2 * gain[known].min(), -reference_s)
         return gain
+
+    def propose(self, op_device: IntArray, order: IntArray, makespans_s: FloatArray, n_guides: int) -> None:
+        """Free episodes become guides while there are fewer than `n_guides`, and where they are better than one."""
+        for b in np.argsort(makespans_s, kind="stable"):
+            full = len(self.now) >= n_guides
+            worst = max(range(len(self.now)), key=lambda k: self.now[k].makespan_s) if full else len(self.now)
+            if not np.isfinite(makespans_s[b]) or (full and self.now[worst].makespan_s <= makespans_s[b]):
+                return
+            self.now[worst : worst + 1] = [self.guide(op_device[b], order[b], float(makespans_s[b]))]
 
     def accept(
         self,
@@ -217,14 +207,22 @@ class Guides:
         op_device: IntArray,
         order: IntArray,
         makespans_s: FloatArray,
-        fresh: BoolArray,
         temperature_s: float,
         rng: np.random.Generator,
     ) -> None:
-        """Each guide moves to its best episode if that is better, else by Metropolis' rule; moves that pay gain."""
+        """Each guide moves to its best episode if that is better, else by Metropolis' rule; moves that pay gain.
+
+        Args:
+            plan: What the episodes followed.
+            op_device: int32 [B, n_ops].
+            order: int32 [B, n_ops].
+            makespans_s: float64 [B]; inf for what is not to be moved to.
+            temperature_s: Of the rule.
+            rng: Of the rule.
+        """
         paid, tried = np.zeros(len(MOVES)), np.zeros(len(MOVES))
         for k, one in enumerate(self.now):
-            followers = np.flatnonzero((plan.guide == k) & fresh & np.isfinite(makespans_s))
+            followers = np.flatnonzero((plan.guide == k) & np.isfinite(makespans_s))
             for b in followers.tolist():
                 tried[plan.move[b]] += 1
                 paid[plan.move[b]] += makespans_s[b] < one.makespan_s

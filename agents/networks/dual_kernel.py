@@ -39,6 +39,69 @@ class Heads(NamedTuple):
         return cls(*(np.array(part.detach().cpu().numpy(), dtype=np.float32, order="C") for part in parts))
 
 
+@njit(cache=True, error_model="numpy", forceinline=True)  # type: ignore[untyped-decorator]
+def write_scores(
+    heads: Heads,
+    own: np.ndarray,
+    content: np.ndarray,
+    count: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """Writes `DualPolicy.place_scores` of one op into `scores`, float32 [n_devices], -inf where not allowed.
+
+    Args:
+        heads: Weights.
+        own: float32 [width], row of `Encoded.place`.
+        content: float32 [n_devices, width], sum of what is on each device.
+        count: float32 [n_devices], how many that are.
+        features: float32 [n_devices, n_features].
+        mask: bool [n_devices].
+        scores: float32 [n_devices].
+    """
+    n_devices, n_features = features.shape
+    width = own.size
+    mean, spread = np.empty(N_DYNAMIC, np.float32), np.empty(N_DYNAMIC, np.float32)
+    first, second = np.empty(width, np.float32), np.empty(width, np.float32)
+    allowed = max(1, mask.sum())
+    for i in range(N_DYNAMIC):
+        mean[i] = spread[i] = 0
+        for d in range(n_devices):
+            if mask[d]:
+                mean[i] += features[d, i] / allowed
+        for d in range(n_devices):
+            if mask[d]:
+                spread[i] += (features[d, i] - mean[i]) ** 2 / allowed
+        spread[i] = np.sqrt(spread[i]) + np.float32(1e-6)
+    for d in range(n_devices):
+        scores[d] = -np.inf
+        if not mask[d]:
+            continue
+        share = np.float32(1) / max(np.float32(1), count[d])
+        for k in range(width):
+            first[k] = heads.device_bias[k] + own[k] + content[d, k] * share
+        for i in range(n_features):
+            x = features[d, i]
+            if x != 0:
+                for k in range(width):
+                    first[k] += x * heads.device[i, k]
+        for i in range(N_DYNAMIC):
+            x = min(max((features[d, i] - mean[i]) / spread[i], np.float32(-5)), np.float32(5))
+            if x != 0:
+                for k in range(width):
+                    first[k] += x * heads.device[n_features + i, k]
+        second[:] = heads.hidden_bias
+        for j in range(width):
+            if first[j] > 0:
+                for k in range(width):
+                    second[k] += first[j] * heads.hidden[j, k]
+        score = heads.place_bias[0]
+        for k in range(width):
+            score += max(second[k], np.float32(0)) * heads.place[k, 0]
+        scores[d] = score
+
+
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def place_scores(
     heads: Heads,
@@ -50,61 +113,23 @@ def place_scores(
     features: np.ndarray,
     mask: np.ndarray,
 ) -> np.ndarray:
-    """float32 [M, n_devices]: `DualPolicy.place_scores` of ops `op` in episodes `row`, -inf where not allowed.
+    """float32 [M, n_devices]: `write_scores` of ops `op` in episodes `row`.
 
     Args:
         heads: Weights.
         embedded: float32 [B or 1, n_ops, width], `Encoded.place`.
-        content: float32 [B, n_devices, width], sum of what is on each device.
-        count: float32 [B, n_devices], how many that are.
+        content: float32 [B, n_devices, width].
+        count: float32 [B, n_devices].
         row: int64 [M].
         op: int64 [M].
         features: float32 [M, n_devices, n_features].
         mask: bool [M, n_devices].
     """
-    n_rows, n_devices, n_features = features.shape
-    width = embedded.shape[2]
-    scores = np.full((n_rows, n_devices), -np.inf, np.float32)
-    mean, spread = np.empty(N_DYNAMIC, np.float32), np.empty(N_DYNAMIC, np.float32)
-    first, second = np.empty(width, np.float32), np.empty(width, np.float32)
-    for m in range(n_rows):
+    scores = np.empty(mask.shape, np.float32)
+    for m in range(len(row)):
         b = row[m]
         own = embedded[b if embedded.shape[0] > 1 else 0, op[m]]
-        allowed = max(1, mask[m].sum())
-        for i in range(N_DYNAMIC):
-            mean[i] = spread[i] = 0
-            for d in range(n_devices):
-                if mask[m, d]:
-                    mean[i] += features[m, d, i] / allowed
-            for d in range(n_devices):
-                if mask[m, d]:
-                    spread[i] += (features[m, d, i] - mean[i]) ** 2 / allowed
-            spread[i] = np.sqrt(spread[i]) + np.float32(1e-6)
-        for d in range(n_devices):
-            if not mask[m, d]:
-                continue
-            share = np.float32(1) / max(np.float32(1), count[b, d])
-            for k in range(width):
-                first[k] = heads.device_bias[k] + own[k] + content[b, d, k] * share
-            for i in range(n_features):
-                x = features[m, d, i]
-                if x != 0:
-                    for k in range(width):
-                        first[k] += x * heads.device[i, k]
-            for i in range(N_DYNAMIC):
-                x = min(max((features[m, d, i] - mean[i]) / spread[i], np.float32(-5)), np.float32(5))
-                if x != 0:
-                    for k in range(width):
-                        first[k] += x * heads.device[n_features + i, k]
-            second[:] = heads.hidden_bias
-            for j in range(width):
-                if first[j] > 0:
-                    for k in range(width):
-                        second[k] += first[j] * heads.hidden[j, k]
-            score = heads.place_bias[0]
-            for k in range(width):
-                score += max(second[k], np.float32(0)) * heads.place[k, 0]
-            scores[m, d] = score
+        write_scores(heads, own, content[b], count[b], features[m], mask[m], scores[m])
     return scores
 
 

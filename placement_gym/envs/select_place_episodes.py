@@ -1,6 +1,6 @@
 """SelectPlaceEpisodes: B episodes in lockstep that choose an op among those ready, then a device for it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numba import njit
@@ -115,6 +115,18 @@ def _describe_pairs(
             product[b, n + d] = mask[first, d]
 
 
+def priority_of(order: NDArray[Any], n_ops: int) -> FloatArray:
+    """float64 [B, n_ops]: n_ops for the op placed first, one less for the next; 0 for those not placed.
+
+    Args:
+        order: int [B, n_placed], ops in the order in which they were placed.
+        n_ops: Of the problem.
+    """
+    priority = np.zeros((len(order), n_ops))
+    np.put_along_axis(priority, order, np.arange(n_ops, n_ops - order.shape[1], -1.0)[None, :], axis=1)
+    return priority
+
+
 class SelectPlaceEpisodes(Episodes):
     """Episodes that choose an op, then a device for it: `select(ops)`, `place(devices)`, in turn until `done`.
 
@@ -181,11 +193,8 @@ class SelectPlaceEpisodes(Episodes):
 
     @property
     def priority(self) -> FloatArray:
-        """float64 [B, n_ops]: n_ops for the op placed first, one less for the next; 0 for those not placed."""
-        priority = np.zeros(self.order.shape)
-        falling = np.arange(self.n_ops, self.n_ops - self.position, -1.0)
-        np.put_along_axis(priority, self.order[:, : self.position], falling[None, :], axis=1)
-        return priority
+        """float64 [B, n_ops], see `priority_of`."""
+        return priority_of(self.order[:, : self.position], self.n_ops)
 
     def reset(self) -> None:
         """Takes everything off the devices."""
