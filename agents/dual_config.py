@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from placement_gym.errors import InvalidOption, unknown_name
 
 Kind = Literal["dual", "select_only", "place_only", "joint"]
@@ -46,7 +48,7 @@ class DualPolicyConfig:
     op_embedding: bool = False
     learning_rate: float = 2e-3
     entropy: float = 0.01
-    batches: int = 8
+    batches: int = 4
     epochs: int = 1
     clip_range: float = 0.2
     max_gradient_norm: float = 1.0
@@ -59,12 +61,11 @@ class DualPolicyConfig:
     hot: float = 0.01
     cold: float = 0.0002
 
-    @property
-    def n_guided(self) -> int:
-        """How many of an update's batches follow guides, once there are any: at most all but one."""
+    def n_free(self, rng: np.random.Generator) -> int:
+        """How many of an update's batches follow no guide, drawn such that `guided_share` holds in the mean."""
         if self.policy == "select_only" or self.message_passing == "step":
-            return 0
-        return min(round(self.guided_share * self.batches), self.batches - 1)
+            return self.batches
+        return int((1 - self.guided_share) * self.batches + rng.random())
 
     def __post_init__(self) -> None:
         for name, known in (("policy", Kind), ("message_passing", MessagePassing)):

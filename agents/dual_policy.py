@@ -10,17 +10,20 @@ a judge that measures (`judge`). Departures from the released recipe; each has a
 3. Path embeddings are means over the critical paths of the op they belong to, normalised per op (`networks.paths`).
 4. Mean aggregation with edge features instead of an edge network; a device's content is a mean as well.
 5. Features of devices come from a clock that counts transfers and waiting, and are seen raw and relative.
-6. Self-imitation (Oh et al., 2018): the best `n_elite` episodes are imitated along, weight `elite_weight`.
-7. Guided episodes (large-neighbourhood search, Shaw, 1998): `guided_share` of a batch follows one of `n_guides` good
-   placements but for a few ops, for which the policy chooses; what the guide does with readers, inputs and alike ops
-   is seen by PLC. Guides move by the rule of Metropolis, with a temperature that falls from `hot` to `cold` times the
-   first makespan. The advantage of such an episode is over its guide, and only the policy's own choices are learnt.
+6. Self-imitation (Oh et al., 2018): the devices of the best `n_elite` placements are imitated along, weight
+   `elite_weight`, as if no guide had been followed.
+7. Guided episodes (large-neighbourhood search, Shaw, 1998): `guided_share` of the batches of an update follow one of
+   `n_guides` good placements but for a few ops, `critical_share` of which are about an op on the chain that sets the
+   guide's makespan; there the policy chooses. PLC sees what the guide does with readers, inputs and alike ops, and
+   which devices it leaves idle meanwhile. After each batch guides move by the rule of Metropolis, with a temperature
+   that falls from `hot` to `cold` times the first makespan. The advantage of such an episode is over its guide, only
+   the policy's own choices are learnt, and nothing else is scored (`agents.follow`).
 8. What was simulated is not simulated again, names of interchangeable devices apart.
 9. `op_embedding`: an embedding per op is learned besides; it belongs to one graph.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,17 +40,15 @@ from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer, Snapshot
 from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, judge
-from agents.guides import Guides, Simulated, normalised
+from agents.guides import Guides, normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
+from agents.simulated import Judge, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
-from placement_gym.envs.select_place_episodes import priority_of
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
-# (op_device int32 [B, n_ops], priority float64 [B, n_ops] or None) -> makespans, float64 [B], seconds
-Judge = Callable[[IntArray, FloatArray | None], FloatArray]
 # Training ends after so many batches without a placement that was not simulated before.
 PATIENCE = 30
 
@@ -190,11 +191,11 @@ class DualPolicyAgent:
         """One update of stage II or III; `spent` is the share of the budget, `left` how many placements it allows."""
         config = self.config
         played: list[_Played] = []
-        n_guided, snapshot = config.n_guided if self.guides.now else 0, self.player.snapshot()
+        n_free, snapshot = config.n_free(self.rng) if self.guides.now else config.batches, self.player.snapshot()
         for k in range(config.batches):
             calls = left - sum(int(one.fresh.sum()) for one in played)
             if calls:
-                played.append(self._play(snapshot, k >= config.batches - n_guided, spent, calls))
+                played.append(self._play(snapshot, k >= n_free, spent, calls))
         rollout = DualRollout.joined([one.rollout for one in played])
         makespans_s, fresh, free, gain = (np.concatenate(part) for part in zip(*(p[1:] for p in played), strict=True))
         advantage = torch.from_numpy(normalised(gain, free)).to(self.device, torch.float32)
@@ -230,7 +231,10 @@ class DualPolicyAgent:
             rollout = self.player.play(snapshot, self.rng, n_greedy=1)
         else:
             rollout = self.player.follow(snapshot, plan, self.rng)
-        makespans_s, fresh = self._makespans_s(rollout, left)
+        order = rollout.order if self.episodes.by_selection else None
+        makespans_s, fresh = self.simulated.makespans_s(self.judge, rollout.op_device, order, left)
+        self._calls += int(fresh.sum())
+        self._stale = 0 if fresh.any() else self._stale + 1
         told = np.isfinite(makespans_s) & ~rollout.overfull
         self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
         gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
@@ -243,24 +247,6 @@ class DualPolicyAgent:
             tried = np.where(fresh, told_s, np.inf)
             self.guides.accept(plan, rollout.op_device, rollout.order, tried, temperature_s, self.rng)
         return _Played(rollout, makespans_s, fresh, np.full(len(gain), plan is None), gain)
-
-    def _makespans_s(self, rollout: DualRollout, left: int) -> tuple[FloatArray, BoolArray]:
-        """(float64 [B], bool [B]): makespans, and which placements had not been seen; inf behind the first `left`."""
-        ordered, seen = self.episodes.by_selection, self.simulated.makespan_s
-        keys = [
-            self.simulated.key(d, o if ordered else None) for d, o in zip(rollout.op_device, rollout.order, strict=True)
-        ]
-        first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in seen}
-        rows = sorted(first.values())[:left]
-        fresh = np.zeros(len(keys), np.bool_)
-        fresh[rows] = True
-        if rows:
-            priority = priority_of(rollout.order[rows], self.env.problem.n_ops) if ordered else None
-            for i, makespan_s in zip(rows, self.judge(rollout.op_device[rows], priority).tolist(), strict=True):
-                seen[keys[i]] = makespan_s
-        self._calls += len(rows)
-        self._stale = 0 if rows else self._stale + 1
-        return np.array([seen.get(key, np.inf) for key in keys]), fresh
 
     def _remember(self, rollout: DualRollout, makespans_s: FloatArray) -> None:
         """Keeps the best placement and the elite (distinct makespans, so that one placement does not fill it)."""

@@ -1,6 +1,5 @@
-"""Guides: placements that episodes follow but for a few ops (large-neighbourhood rollouts), and what was simulated."""
+"""Guides: placements that episodes follow but for a few ops (large-neighbourhood rollouts)."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from agents.networks.dual import Graph
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.envs.select_place_episodes import priority_of
-from placement_gym.problem import Problem
 from placement_gym.simulator import critical_chain
 from placement_gym.trace import Trace
 
@@ -258,42 +256,3 @@ def normalised(gain: FloatArray, group: BoolArray) -> FloatArray:
         if part.sum() > 1:
             normal[part] = (gain[part] - gain[part].mean()) / (gain[part].std() + 1e-9)
     return normal.clip(-3, 3)
-
-
-class Simulated:
-    """Makespans of placements that were simulated already, so that none is simulated twice.
-
-    Args:
-        problem: Where devices are interchangeable, placements that differ in their names alone count as one.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self.interchangeable = interchangeable(problem)
-        self.makespan_s: dict[bytes, float] = {}
-
-    def key(self, op_device: IntArray, order: IntArray | None = None) -> bytes:
-        """Of a placement, and of the order of selection where it matters."""
-        named = op_device
-        if self.interchangeable:
-            _, first, number = np.unique(op_device, return_index=True, return_inverse=True)
-            named = np.argsort(np.argsort(first))[number].astype(np.int32)
-        told = named.tobytes() + (b"" if order is None else order.astype(np.int32).tobytes())
-        return hashlib.blake2b(told, digest_size=16).digest()
-
-    def state(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """For checkpoints."""
-        keys = np.frombuffer(b"".join(self.makespan_s), np.uint8).reshape(-1, 16).copy()
-        return torch.from_numpy(keys), torch.tensor(list(self.makespan_s.values()), dtype=torch.float64)
-
-    def restore(self, state: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """What `state` wrote."""
-        keys, makespans_s = state
-        self.makespan_s = dict(zip((row.tobytes() for row in keys.numpy()), makespans_s.tolist(), strict=True))
-
-
-def interchangeable(problem: Problem) -> bool:
-    """Whether all devices and links are alike."""
-    apart = ~np.eye(problem.n_devices, dtype=bool)
-    alike: list[NDArray[Any]] = [problem.op_time_s.T, problem.device_slots, problem.device_memory_bytes]
-    alike += [problem.link_latency_s[apart], problem.link_bytes_per_s[apart]]
-    return all(bool((values == values[:1]).all()) for values in alike)

@@ -15,13 +15,15 @@ from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer
 from agents.dual_policy import DualPolicyAgent
 from agents.dual_rollout import DualRollout, judge
-from agents.guides import Guide, Plan, Simulated
+from agents.follow import MIRROR, SWAP, TOGETHER
+from agents.guides import MOVES, Plan
 from agents.imitation import labels
-from agents.networks.dual import DualPolicy, Graph
+from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Graph
 from agents.networks.paths import jump_table, next_on_path, path_mean
+from agents.simulated import Simulated
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
-SMALL = DualPolicyConfig(width=16, n_layers=1, imitation_updates=3, n_elite=2)
+SMALL = DualPolicyConfig(width=16, n_layers=1, imitation_updates=3, n_elite=2, batches=2)
 GRAPH = pg.workloads.layered(n_ops=16, n_devices=3, seed=1, ccr=1.0)
 
 
@@ -41,6 +43,11 @@ def last(agent: DualPolicyAgent, simulator_calls: int) -> Update:
     """The last update of a training."""
     *_, update = agent.train(simulator_calls=simulator_calls)
     return update
+
+
+def free_batch(agent: DualPolicyAgent, n_greedy: int = 0) -> DualRollout:
+    """Episodes that follow no guide."""
+    return agent.player.play(agent.player.snapshot(), np.random.default_rng(0), n_greedy=n_greedy)
 
 
 def weights(agent: DualPolicyAgent) -> list[torch.Tensor]:
@@ -90,7 +97,7 @@ def test_heads_do_not_depend_on_numbering() -> None:
         one, other = agent.policy.encode(graph), agent.policy.encode(moved)
         for a, b in ((one.select, other.select), (one.place, other.place), (one.content, other.content)):
             assert torch.allclose(a[new], b, atol=1e-5)
-        rollout = agent._play_free(np.random.default_rng(0), 0)
+        rollout = free_batch(agent)
         features, mask = rollout.features[:5], rollout.masks[:5]
         content = torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(1))
         ops, turned = one.place[rollout.place_ops[:5]], [2, 0, 1]
@@ -104,8 +111,8 @@ def test_heads_do_not_depend_on_numbering() -> None:
 def test_training_sees_what_the_rollout_saw(kind: Any, message_passing: Any) -> None:
     """Greedy choices of the Numba heads are the most likely ones of the torch heads, at every step."""
     agent = make(GRAPH, config=replace(SMALL, policy=kind, message_passing=message_passing))
-    rollout = agent._play_free(np.random.default_rng(0), 8)
-    for episode in (rollout, DualRollout.joined([rollout.episode(3), rollout.episode(5)])):
+    rollout = free_batch(agent, n_greedy=8)
+    for episode in (rollout, DualRollout.joined([rollout, rollout])):
         judged = judge(agent.policy, agent.graph, episode, every_step=message_passing == "step", whole=True)
         best = torch.full((episode.ops.numel(),), -torch.inf)
         best = best.scatter_reduce(0, episode.place_group, judged.place_log_p.detach().amax(1), "amax")
@@ -118,7 +125,7 @@ def test_training_sees_what_the_rollout_saw(kind: Any, message_passing: Any) -> 
 def test_sel_selects_ready_ops_only() -> None:
     """Candidates are exactly the ops that are not placed, but whose inputs are; their probabilities add up to 1."""
     agent = make(GRAPH)
-    rollout = agent._play_free(np.random.default_rng(0), 0)
+    rollout = free_batch(agent)
     judged = judge(agent.policy, agent.graph, rollout, every_step=False)
     total = torch.zeros(rollout.ops.numel()).index_add(0, rollout.select_group, judged.select_log_p.detach().exp())
     assert torch.allclose(total, torch.ones_like(total), atol=1e-4)
@@ -136,7 +143,7 @@ def test_teacher_labels() -> None:
     graph = pg.OpGraph.build(["a", "b", "c"], [])
     problem = pg.Problem.from_times(graph, [[2.0, 2.0], [2.0, 3.0], [1.0, 1.0]])
     agent = make(problem)
-    rollout = agent._play_free(np.random.default_rng(0), 0)
+    rollout = free_batch(agent)
     judged = judge(agent.policy, agent.graph, rollout, every_step=False, whole=True)
     b_level = torch.tensor([1.0, 1.0, 0.5])
     select, _ = labels(rollout, judged, b_level)
@@ -257,22 +264,73 @@ def test_names_of_like_devices_do_not_count() -> None:
 
 
 def test_guided_episodes_leave_their_guide_at_members_only() -> None:
-    """Every other op stays; the first member goes elsewhere; the order is the guide's; free episodes go on first."""
+    """Every other op stays; the first member goes elsewhere; the order is the guide's; both guides are followed."""
     agent = make(GRAPH)
-    free = agent._play_free(np.random.default_rng(0), 0)
-    agent.guides.now = [Guide(free.op_device[k], free.order[k].astype(np.int64), 1.0) for k in range(2)]
+    free = free_batch(agent)
+    agent.guides.now = [agent.guides.guide(free.op_device[k], free.order[k], 1.0) for k in range(2)]
     moved = 0
     for seed in range(20):
-        plan = agent.guides.plan(8, 2, np.random.default_rng(seed))
-        rollout = agent.player.play(plan, np.random.default_rng(seed))
-        assert (plan.guide[:2] == -1).all()
-        for b in range(2, 8):
-            changed = rollout.op_device[b] != plan.op_device[b]
+        plan = agent.guides.plan(8, np.random.default_rng(seed))
+        rollout = agent.player.follow(agent.player.snapshot(), plan, np.random.default_rng(seed))
+        assert plan.guide.tolist() == [0, 1] * 4
+        for b in range(8):
+            changed = rollout.op_device[b] != free.op_device[b % 2]
             assert not (changed & ~plan.members[b]).any()
             assert changed.any()
-            assert (rollout.order[b] == plan.order[b]).all()
+            assert (rollout.order[b] == free.order[b % 2]).all()
             moved += int(changed.sum())
-    assert moved > 120
+    assert moved > 160
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(TOGETHER, "1111"), (MIRROR, "1001"), (SWAP, "1010")])
+def test_members_leave_as_the_move_says(mode: int, expected: str) -> None:
+    """Four ops on devices 0, 1, 1, 0, all members, two devices: the first goes to 1, by hand what the others do."""
+    problem = pg.Problem.from_times(pg.OpGraph.build(list("abcd"), []), np.ones((4, 2)))
+    agent = make(problem)
+    guide = agent.guides.guide(np.array([0, 1, 1, 0], np.int32), np.arange(4, dtype=np.int32), 1.0)
+    move = next(k for k, (_, how) in enumerate(MOVES) if how == mode)
+    plan = Plan(
+        np.zeros(3, np.int64),
+        np.full(3, move),
+        np.tile(guide.op_device, (3, 1)),
+        np.tile(guide.order, (3, 1)),
+        np.ones((3, 4), np.bool_),
+        guide.features[None],
+    )
+    rollout = agent.player.follow(agent.player.snapshot(), plan, np.random.default_rng(0))
+    assert ["".join(map(str, row)) for row in rollout.op_device.tolist()] == [expected] * 3
+    assert int(rollout.sampled_device.sum()) == 3
+
+
+@pytest.mark.parametrize("rule", ["giph", "physical"])
+def test_replay_sees_what_the_episodes_saw(rule: str) -> None:
+    """Features, masks, finish times and devices of free episodes, from their placements and orders alone."""
+    agent = make(GRAPH, rule=rule)
+    free = free_batch(agent)
+    again = agent.player.replay(free.op_device, free.order.astype(np.int64))
+    assert (again.op_device == free.op_device).all()
+    assert torch.equal(again.ops, free.ops)
+    assert torch.equal(again.devices, free.devices)
+    assert torch.equal(again.finish, free.finish)
+    by_group = again.place_group.argsort()
+    assert torch.equal(again.place_ops[by_group], free.place_ops)
+    assert torch.equal(again.features[by_group], free.features)
+    assert torch.equal(again.masks[by_group], free.masks)
+
+
+def test_what_guides_tell_by_hand() -> None:
+    """Ops a, b, c of 2, 1, 3 s: a and b on device 0, c on 1, which waits for a; d of 1 s on 1 waits for both."""
+    graph = pg.OpGraph.build(list("abcd"), [(0, 2, 0.0), (1, 3, 0.0), (2, 3, 0.0)])
+    problem = pg.Problem.from_times(graph, [[2.0] * 3, [1.0] * 3, [3.0] * 3, [1.0] * 3])
+    agent = make(problem)
+    guide = agent.guides.guide(np.array([0, 0, 1, 1], np.int32), np.arange(4, dtype=np.int32), 6.0)
+    assert guide.chain.tolist() == [3, 2, 0]
+    idle = guide.features[:, :, GUIDE_FEATURES.index("guide_idle")]
+    # b is ready at 0 and done at 3: device 0 is busy, device 1 works in the third of these seconds.
+    assert np.allclose(idle, [[0, 1, 1], [0, 2 / 3, 1], [2 / 3, 0, 1], [1, 0, 1]])
+    assert guide.features[:, 0, GUIDE_FEATURES.index("guide_critical")].tolist() == [1, 0, 1, 1]
+    assert guide.features[2, :, GUIDE_FEATURES.index("guide_inputs")].tolist() == [1, 0, 0]
+    assert guide.features[1, :, GUIDE_FEATURES.index("guide_readers")].tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -302,8 +360,8 @@ def test_wrong_options_are_named() -> None:
     """Hyper-parameters outside their range, environments that do not fit, missing budgets."""
     with pytest.raises(InvalidOption, match="unknown policy 'solo'; known: dual, joint, place_only, select_only"):
         DualPolicyConfig(policy="solo")  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match="guided_share is 1"):
-        DualPolicyConfig(guided_share=1.0)
+    with pytest.raises(InvalidOption, match=r"guided_share is 1\.5"):
+        DualPolicyConfig(guided_share=1.5)
     with pytest.raises(InvalidOption, match="expected 'joint' for policy 'joint'"):
         DualPolicyAgent(vec(GRAPH), replace(SMALL, policy="joint"))
     with pytest.raises(InvalidOption, match="expected the native SelectPlaceVectorEnv"):
@@ -321,9 +379,8 @@ def test_player_keeps_to_memory() -> None:
     agent = make(problem)
     end = last(agent, 64)
     pg.Placement(end.best_op_device).check(problem)
-    plan = Plan.free(8, 9, 3)
-    rollout = DualPlayer(agent.episodes, DualPolicy(8, 1), agent.graph, kind="dual", every_step=False).play(
-        plan, np.random.default_rng(0)
-    )
-    for op_device in rollout.op_device:
-        pg.Placement(op_device).check(problem)
+    player = DualPlayer(agent.episodes, DualPolicy(8, 1), agent.graph, kind="dual", every_step=False)
+    plan = agent.guides.plan(8, np.random.default_rng(0))
+    for rollout in (free_batch(agent), player.follow(player.snapshot(), plan, np.random.default_rng(0))):
+        for op_device in rollout.op_device:
+            pg.Placement(op_device).check(problem)

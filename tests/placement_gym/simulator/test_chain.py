@@ -1,0 +1,30 @@
+"""The chain of ops that sets a makespan."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+import placement_gym as pg
+from placement_gym.simulator import compile_problem, critical_chain
+
+
+def test_by_hand() -> None:
+    """Op b waits for a's device, d for c's transfer; the chain goes back from d over c to a, and b is not on it."""
+    graph = pg.OpGraph.build(list("abcd"), [(0, 2, 4.0), (2, 3, 4.0), (1, 3, 4.0)])
+    problem = pg.Problem.from_times(graph, [[2.0, 2.0], [1.0, 1.0], [3.0, 3.0], [1.0, 1.0]], link_bytes_per_s=4.0)
+    op_device = np.array([0, 0, 1, 0], np.int32)
+    schedule = pg.simulate(problem, op_device, rule="giph")
+    assert schedule.makespan_s == 2 + 1 + 3 + 1 + 1
+    assert critical_chain(compile_problem(problem, "giph"), op_device, schedule.trace).tolist() == [3, 2, 0]
+
+
+@given(seed=st.integers(0, 10_000), rule=st.sampled_from(["giph", "link", "physical"]))
+def test_begins_at_the_last_op_and_never_goes_forward(seed: int, rule: str) -> None:
+    """The first op finishes last, and each op starts no earlier than the one behind it finishes."""
+    problem = pg.workloads.layered(n_ops=30, n_devices=3, seed=seed % 7, ccr=1.0)
+    op_device = np.random.default_rng(seed).integers(0, 3, 30).astype(np.int32)
+    trace = pg.simulate(problem, op_device, rule=rule).trace
+    chain = critical_chain(compile_problem(problem, rule), op_device, trace)
+    assert trace.op_finish_s[chain[0]] == trace.op_finish_s.max()
+    assert (trace.op_finish_s[chain[1:]] <= trace.op_start_s[chain[:-1]] + 1e-9).all()
+    assert trace.op_start_s[chain[-1]] == 0.0 or len(problem.graph.in_edges) == 0
