@@ -116,9 +116,34 @@ class DualPolicyAgent:
         self.best_op_device = np.full(self.env.problem.n_ops, -1, dtype=np.int32)
 
     def judge_by(self, judge: Judge) -> None:
-        """Makespans come from `judge` from now on (stage III); those that were seen before no longer count."""
-        self.judge = judge
+        """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
+
+        The best placement, the guides and the elite are judged anew at once, and training goes on from them.
+        """
+        guides, elite = self.guides.now, [rollout for _, rollout in self.elite]
+        kept = [(one.op_device, one.order) for one in guides] + [(one.op_device[0], one.order[0]) for one in elite]
+        if np.isfinite(self.best_makespan_s) and not self.episodes.by_selection:
+            # The order of the best is not known, and does not count here: any that goes from inputs to readers will do.
+            kept.append((self.best_op_device, self.env.problem.graph.order))
+        self.judge, self._stale = judge, 0
         self._forget()
+        if not kept:
+            return
+        op_device, order = (np.stack(part).astype(np.int32) for part in zip(*kept, strict=True))
+        makespans_s, _ = self._makespans_s(op_device, order, len(kept))
+        if not np.isfinite(makespans_s).any():
+            return
+        best = int(makespans_s.argmin())
+        self.best_makespan_s, self.best_op_device = float(makespans_s[best]), op_device[best]
+        self.first_makespan_s = float(makespans_s[np.isfinite(makespans_s)].mean())
+        told_s = makespans_s.tolist()
+        self.guides.now = [
+            self.guides.guide(one.op_device, one.order, makespan_s)
+            for one, makespan_s in zip(guides, told_s, strict=False)
+            if np.isfinite(makespan_s)
+        ]
+        judged = [(s, one) for s, one in zip(told_s[len(guides) :], elite, strict=False) if np.isfinite(s)]
+        self.elite = sorted(judged, key=lambda kept: kept[0])
 
     @property
     def simulator_calls(self) -> int:
@@ -228,7 +253,7 @@ class DualPolicyAgent:
         n_free = int((1 - guided) * b + self.rng.random()) if self.guides.now else b
         plan = self.guides.plan(b, n_free, self.rng)
         rollout = self.player.play(plan, self.rng, n_greedy=min(1, n_free))
-        makespans_s, fresh = self._makespans_s(rollout, left)
+        makespans_s, fresh = self._makespans_s(rollout.op_device, rollout.order, left)
         told = np.isfinite(makespans_s) & ~rollout.overfull
         self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
         gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
@@ -237,19 +262,18 @@ class DualPolicyAgent:
         self._guide(plan, rollout, np.where(told, makespans_s, np.inf), fresh, temperature_s)
         return _Played(rollout, makespans_s, fresh, plan.guide < 0, gain)
 
-    def _makespans_s(self, rollout: DualRollout, left: int) -> tuple[FloatArray, BoolArray]:
+    def _makespans_s(self, op_device: IntArray, order: IntArray, left: int) -> tuple[FloatArray, BoolArray]:
         """(float64 [B], bool [B]): makespans, and which placements had not been seen; inf behind the first `left`."""
         ordered, seen = self.episodes.by_selection, self.simulated.makespan_s
-        keys = [
-            self.simulated.key(d, o if ordered else None) for d, o in zip(rollout.op_device, rollout.order, strict=True)
-        ]
+        keys = [self.simulated.key(d, o if ordered else None) for d, o in zip(op_device, order, strict=True)]
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in seen}
         rows = sorted(first.values())[:left]
         fresh = np.zeros(len(keys), np.bool_)
         fresh[rows] = True
         if rows:
-            priority = self.episodes.priority[rows] if ordered else None
-            for i, makespan_s in zip(rows, self.judge(rollout.op_device[rows], priority).tolist(), strict=True):
+            # What was selected first has the largest rank.
+            priority = (order.shape[1] - np.argsort(order[rows], axis=1)).astype(np.float64) if ordered else None
+            for i, makespan_s in zip(rows, self.judge(op_device[rows], priority).tolist(), strict=True):
                 seen[keys[i]] = makespan_s
         self._calls += len(rows)
         self._stale = 0 if rows else self._stale + 1
