@@ -136,13 +136,9 @@ class DualPolicyAgent:
         best = int(makespans_s.argmin())
         self.best_makespan_s, self.best_op_device = float(makespans_s[best]), op_device[best]
         self.first_makespan_s = float(makespans_s[np.isfinite(makespans_s)].mean())
-        told_s = makespans_s.tolist()
-        self.guides.now = [
-            self.guides.guide(one.op_device, one.order, makespan_s)
-            for one, makespan_s in zip(guides, told_s, strict=False)
-            if np.isfinite(makespan_s)
-        ]
-        judged = [(s, one) for s, one in zip(told_s[len(guides) :], elite, strict=False) if np.isfinite(s)]
+        told = [(float(s), k) for k, s in enumerate(makespans_s) if np.isfinite(s)]
+        self.guides.now = [self.guides.guide(op_device[k], order[k], s) for s, k in told if k < len(guides)]
+        judged = [(s, elite[k - len(guides)]) for s, k in told if 0 <= k - len(guides) < len(elite)]
         self.elite = sorted(judged, key=lambda kept: kept[0])
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import ExecutionError, InvalidOption
@@ -70,10 +71,14 @@ class MeasuredMakespan:
         if repeats < 1:
             raise InvalidOption(f"repeats is {repeats}; expected >= 1")
         if wins_needed(confirmations) > confirmations:
-            raise InvalidOption(f"confirmations is {confirmations}; expected >= 5: fewer passes cannot confirm anything")
+            raise InvalidOption(
+                f"confirmations is {confirmations}; expected >= 5: fewer passes cannot confirm anything"
+            )
         self.runs, self.repeats, self.confirmations = runs, repeats, confirmations
         self.op_device, self.priority = op_device, priority
-        alone = self._times_s(op_device[None], None if priority is None else priority[None], [], confirmations)
+        alone = self._times_s(
+            op_device[None], None if priority is None else priority[None], np.arange(0), confirmations
+        )
         self.makespan_s = float(np.median(alone))
 
     def __call__(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
@@ -95,7 +100,9 @@ class MeasuredMakespan:
             makespans_s[challengers] = self._challenge(op_device, priority, challengers)
         return makespans_s
 
-    def _challenge(self, op_device: IntArray, priority: FloatArray | None, challengers: IntArray) -> FloatArray:
+    def _challenge(
+        self, op_device: IntArray, priority: FloatArray | None, challengers: NDArray[np.int64]
+    ) -> FloatArray:
         """float64 [challengers]: their makespans against the champion; the fastest that won is champion afterwards."""
         ratios = self._ratios(op_device, priority, challengers, self.confirmations)
         won = (ratios < 1).sum(axis=0) >= wins_needed(self.confirmations)
@@ -114,7 +121,7 @@ class MeasuredMakespan:
         return same
 
     def _ratios(
-        self, op_device: IntArray, priority: FloatArray | None, rows: IntArray, passes: int
+        self, op_device: IntArray, priority: FloatArray | None, rows: NDArray[np.int64], passes: int
     ) -> FloatArray:
         """float64 [passes, rows]: times of these rows over the champion's in the same pass."""
         times_s = self._times_s(op_device, priority, rows, passes)
@@ -122,7 +129,7 @@ class MeasuredMakespan:
         return ratios
 
     def _times_s(
-        self, op_device: IntArray, priority: FloatArray | None, rows: IntArray | list[int], passes: int
+        self, op_device: IntArray, priority: FloatArray | None, rows: NDArray[np.int64], passes: int
     ) -> FloatArray:
         """float64 [passes, 1 + rows]: seconds of the champion, then of each row, in each pass."""
         placements = np.concatenate([self.op_device[None], op_device[rows]])

@@ -35,6 +35,7 @@ class Machine:
 
     def __call__(self, op_device: IntArray, priority: FloatArray | None, turns: Sequence[int]) -> FloatArray:
         """Seconds of each run."""
+        assert priority is None or priority.shape == op_device.shape
         self.calls.append([op_device[i].tolist() for i in turns])
         seconds = []
         for i in turns:
