@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from experiments.agreement import Execution
+from experiments.table import number
 from placement_gym.arrays import FloatArray
 from placement_gym.pytorch.judge import wins_needed
 
 HEADINGS = (
     *("method", "measured (ms)", "seeds (ms)", "quartiles (ms)", "ratio to best", "simulated (ms)"),
-    *("simulator calls", "measured calls", "seconds"),
+    *("simulator calls", "measured calls"),
 )
 
 
@@ -69,18 +70,17 @@ class Measured:
 
     def line(self, best_s: float) -> tuple[str, ...]:
         """Its line of the table; numbers are means over seeds, of medians and quartiles over passes."""
-        median_s = self.medians_s.mean()
+        median_s = float(self.medians_s.mean())
         low_s, high_s = np.quantile(self.makespans_s, [0.25, 0.75], axis=1).mean(axis=1)
         return (
             self.method,
-            f"{median_s * 1e3:,.1f}",
-            f"{self.medians_s.min() * 1e3:,.1f}-{self.medians_s.max() * 1e3:,.1f}",
-            f"{low_s * 1e3:,.1f}-{high_s * 1e3:,.1f}",
+            number(median_s * 1e3),
+            _range_ms(self.medians_s.min(), self.medians_s.max()) if len(self.found) > 1 else "",
+            _range_ms(low_s, high_s),
             f"{median_s / best_s:.3f}",
-            f"{np.mean([one.simulated_s for one in self.found]) * 1e3:,.1f}",
+            number(float(np.mean([one.simulated_s for one in self.found])) * 1e3),
             f"{np.mean([one.simulator_calls for one in self.found]):,.0f}",
             f"{np.mean([one.measured_calls for one in self.found]):,.0f}",
-            f"{np.mean([one.seconds for one in self.found]):,.1f}",
         )
 
     def against(self, other: "Measured") -> str:
@@ -92,7 +92,8 @@ class Measured:
         ratios = self.makespans_s.mean(axis=0) / other.makespans_s.mean(axis=0)
         n, faster, slower = len(ratios), int((ratios < 1).sum()), int((ratios > 1).sum())
         share = 100 * (float(np.median(ratios)) - 1)
-        seeds = ", ".join(f"{100 * (s - 1):+.1f} %" for s in (self.medians_s / other.medians_s).tolist())
+        by_seed = np.median(self.makespans_s / other.makespans_s, axis=1)
+        seeds = ", ".join(f"{100 * (ratio - 1):+.1f} %" for ratio in by_seed.tolist())
         if not faster and not slower:
             return f"{self.method} found the same placements as {other.method}."
         if faster >= wins_needed(n):
@@ -102,6 +103,10 @@ class Measured:
         else:
             how = f"takes {share:+.1f} % against {other.method}, within the noise: less in {faster} of {n} passes"
         return f"{self.method} {how} (by seed {seeds})."
+
+
+def _range_ms(low_s: float, high_s: float) -> str:
+    return f"{number(low_s * 1e3)}-{number(high_s * 1e3)}"
 
 
 def measured_methods(found: Sequence[Found], executions: Sequence[Execution]) -> list[Measured]:

@@ -116,7 +116,7 @@ def run(config: DictConfig) -> int:
 def _compared(config: DictConfig, name: str, problem: Problem, root: RunFolder, console: Console) -> str:
     """All methods on one program: printed, and as Markdown."""
     folder, rule = RunFolder.at(root.path / name), build.build_rule(config)
-    problem = calibrated_once(problem, rule, config, folder.problem)
+    problem = calibrated_once(problem, rule, config, folder.problem, console)
     options = RunOptions(seed=config.seed, timeout_s=config.timeout_s)
     runner = Runner(problem, list(config.torch_devices), rule=rule, options=options)
     stages = Stages(config, folder, problem, rule, runner, console)

@@ -64,9 +64,10 @@ class Stages:
     def _of_baselines(self, config: DictConfig) -> list[Found]:
         found = []
         for name, solve in build.build_baselines(config, self.rule).items():
-            warm_up(solve)
             try:
-                result = solve(self.problem)
+                with self.console.status(f"{self.problem.name}, seed {config.seed}: {name}"):
+                    warm_up(solve)
+                    result = solve(self.problem)
             except InfeasiblePlacement:
                 continue
             one = self._found(name, config.seed, result.placement.op_device, result.simulator_calls, result.runtime_s)
@@ -148,14 +149,15 @@ def read_found(path: Path) -> list[Found]:
     return found
 
 
-def calibrated_once(problem: Problem, rule: Rule, config: DictConfig, path: Path) -> Problem:
+def calibrated_once(problem: Problem, rule: Rule, config: DictConfig, path: Path, console: Console) -> Problem:
     """The problem with times from real runs of some random placements, which are kept in the file at `path`.
 
     Raises:
         ExecutionError: A run failed.
     """
     if not path.exists():
-        _calibrated(problem, rule, config).save(path)
+        with console.status(f"{problem.name}: calibrating the simulator's costs"):
+            _calibrated(problem, rule, config).save(path)
     saved = Problem.load(path)
     # A file does not hold kernels.
     return replace(

@@ -12,6 +12,7 @@ from placement_gym.errors import ExecutionError, InvalidOption
 # (op_device int32 [B, n_ops], priority float64 [B, n_ops] or None, turns) -> float64 [len(turns)], seconds of a run of
 # each placement whose turn it is, inf where it fails (`Runner`).
 Runs = Callable[[IntArray, FloatArray | None, Sequence[int]], FloatArray]
+Rows = NDArray[np.int64]
 # Placements of one batch that may challenge the champion: more would take long, and most are lucky.
 CHALLENGERS = 3
 # How likely a placement that is no faster may be taken for a faster one.
@@ -66,7 +67,7 @@ class MeasuredMakespan:
         priority: FloatArray | None = None,
         *,
         repeats: int = 3,
-        confirmations: int = 7,
+        confirmations: int = 8,
     ) -> None:
         if repeats < 1:
             raise InvalidOption(f"repeats is {repeats}; expected >= 1")
@@ -100,9 +101,7 @@ class MeasuredMakespan:
             makespans_s[challengers] = self._challenge(op_device, priority, challengers)
         return makespans_s
 
-    def _challenge(
-        self, op_device: IntArray, priority: FloatArray | None, challengers: NDArray[np.int64]
-    ) -> FloatArray:
+    def _challenge(self, op_device: IntArray, priority: FloatArray | None, challengers: Rows) -> FloatArray:
         """float64 [challengers]: their makespans against the champion; the fastest that won is champion afterwards."""
         ratios = self._ratios(op_device, priority, challengers, self.confirmations)
         won = (ratios < 1).sum(axis=0) >= wins_needed(self.confirmations)
@@ -120,17 +119,13 @@ class MeasuredMakespan:
             same &= (priority == self.priority).all(axis=1)
         return same
 
-    def _ratios(
-        self, op_device: IntArray, priority: FloatArray | None, rows: NDArray[np.int64], passes: int
-    ) -> FloatArray:
+    def _ratios(self, op_device: IntArray, priority: FloatArray | None, rows: Rows, passes: int) -> FloatArray:
         """float64 [passes, rows]: times of these rows over the champion's in the same pass."""
         times_s = self._times_s(op_device, priority, rows, passes)
         ratios: FloatArray = times_s[:, 1:] / times_s[:, :1]
         return ratios
 
-    def _times_s(
-        self, op_device: IntArray, priority: FloatArray | None, rows: NDArray[np.int64], passes: int
-    ) -> FloatArray:
+    def _times_s(self, op_device: IntArray, priority: FloatArray | None, rows: Rows, passes: int) -> FloatArray:
         """float64 [passes, 1 + rows]: seconds of the champion, then of each row, in each pass."""
         placements = np.concatenate([self.op_device[None], op_device[rows]])
         ranks = None
