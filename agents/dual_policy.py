@@ -40,10 +40,11 @@ from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer, Snapshot
 from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, judge
-from agents.guides import Guides, normalised
+from agents.found import Found
+from agents.guides import normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
-from agents.simulated import Judge, Simulated
+from agents.simulated import Judge
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
@@ -105,28 +106,37 @@ class DualPolicyAgent:
         self.player = DualPlayer(self.episodes, self.policy, self.graph, kind=self.config.policy, every_step=every_step)
         self.judge: Judge = self._simulate
         self.teacher_op_device: IntArray | None = None
-        self.updates, self.n_episodes, self.seconds, self._calls, self._stale = 0, 0, 0.0, 0, 0
-        self._forget()
-
-    def _forget(self) -> None:
-        """Whatever makespans have been seen."""
-        self.guides = Guides(self.graph, self.episodes, self.config.critical_share)
-        self.simulated = Simulated(self.env.problem)
-        self.elite: list[tuple[float, IntArray, NDArray[np.int64]]] = []
+        self.updates, self.n_episodes, self.seconds = 0, 0, 0.0
+        self.found = Found(self.graph, self.episodes, self.config)
         self._elite_rollout: DualRollout | None = None
-        self.first_makespan_s = 0.0
-        self.best_makespan_s = float("inf")
-        self.best_op_device = np.full(self.env.problem.n_ops, -1, dtype=np.int32)
 
     def judge_by(self, judge: Judge) -> None:
-        """Makespans come from `judge` from now on (stage III); those that were seen before no longer count."""
-        self.judge = judge
-        self._forget()
+        """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
+
+        The best placement, the guides and the elite are judged anew at once, and training goes on from them.
+        """
+        self.judge, self._elite_rollout = judge, None
+        self.found.judge_again(judge)
+
+    def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
+        """Stage I imitates this placement from now on; the simulator calls that found it count as the agent's own."""
+        self.teacher_op_device = np.array(op_device, dtype=np.int32)
+        self.found.calls += simulator_calls
+
+    def share(self, other: "DualPolicyAgent") -> None:
+        """Learns the policy of `other` from now on, with its optimiser; what was found stays apart."""
+        self.policy = self.player.policy = other.policy
+        self.optimiser = other.optimiser
 
     @property
     def simulator_calls(self) -> int:
         """Placements simulated (or measured) so far; what was simulated before is not simulated again."""
-        return self._calls
+        return self.found.calls
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the policy no longer finds a placement that has not been simulated."""
+        return self.found.stale >= PATIENCE
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
         """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
@@ -139,27 +149,30 @@ class DualPolicyAgent:
         if simulator_calls is None and seconds is None:
             raise InvalidOption("train needs simulator_calls or seconds; got neither")
         while True:
-            began = time.perf_counter()
-            spent = max(
-                self._calls / simulator_calls if simulator_calls else 0.0, self.seconds / seconds if seconds else 0.0
-            )
-            if spent >= 1 or self._stale >= PATIENCE:
+            calls = self.found.calls
+            spent = max(calls / simulator_calls if simulator_calls else 0.0, self.seconds / seconds if seconds else 0.0)
+            if spent >= 1 or self.is_stale:
                 return
-            imitating = self.updates < self.config.imitation_updates
-            left = simulator_calls - self._calls if simulator_calls else self.env.num_envs
-            metrics = self._imitate() if imitating else self._reinforce(spent, left)
-            self.updates += 1
-            self.n_episodes += self.env.num_envs * (1 if imitating else self.config.batches)
-            self.seconds += time.perf_counter() - began
-            yield Update(
-                self.updates,
-                self.n_episodes,
-                self._calls,
-                self.seconds,
-                self.best_makespan_s,
-                self.best_op_device.copy(),
-                {**metrics, "imitating": float(imitating)},
-            )
+            yield self.update(spent, simulator_calls - calls if simulator_calls else None)
+
+    def update(self, spent: float, left: int | None = None) -> Update:
+        """One update; `spent` is the share of the budget that is used, `left` how many placements may be simulated."""
+        began = time.perf_counter()
+        imitating = self.updates < self.config.imitation_updates
+        left = self.env.num_envs * self.config.batches if left is None else left
+        metrics = self._imitate() if imitating else self._reinforce(spent, left)
+        self.updates += 1
+        self.n_episodes += self.env.num_envs * (1 if imitating else self.config.batches)
+        self.seconds += time.perf_counter() - began
+        return Update(
+            self.updates,
+            self.n_episodes,
+            self.found.calls,
+            self.seconds,
+            self.found.best.makespan_s,
+            self.found.best.op_device.copy(),
+            {**metrics, "imitating": float(imitating)},
+        )
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: the placement of the most likely ops and devices."""
@@ -183,7 +196,7 @@ class DualPolicyAgent:
         judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
         b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
         loss, metrics = imitation_loss(
-            rollout, judged, b_level, self.teacher_op_device, interchangeable=self.simulated.interchangeable
+            rollout, judged, b_level, self.teacher_op_device, interchangeable=self.found.simulated.interchangeable
         )
         return {**metrics, **self._descend(loss, self.config.learning_rate)}
 
@@ -191,7 +204,7 @@ class DualPolicyAgent:
         """One update of stage II or III; `spent` is the share of the budget, `left` how many placements it allows."""
         config = self.config
         played: list[_Played] = []
-        n_free, snapshot = config.n_free(self.rng) if self.guides.now else config.batches, self.player.snapshot()
+        n_free, snapshot = config.n_free(self.rng) if self.found.guides.now else config.batches, self.player.snapshot()
         for k in range(config.batches):
             calls = left - sum(int(one.fresh.sum()) for one in played)
             if calls:
@@ -217,7 +230,7 @@ class DualPolicyAgent:
         return {
             "makespan_mean_s": float(makespans_s[free].mean() if free.any() else makespans_s.mean()),
             "makespan_min_s": float(makespans_s.min()),
-            "makespan_guide_s": min((one.makespan_s for one in self.guides.now), default=float("nan")),
+            "makespan_guide_s": min((one.makespan_s for one in self.found.guides.now), default=float("nan")),
             "fresh_share": float(fresh.mean()),
             "entropy": float(entropy.detach()),
             **metrics,
@@ -225,50 +238,31 @@ class DualPolicyAgent:
 
     def _play(self, snapshot: Snapshot, guided: bool, spent: float, left: int) -> "_Played":
         """One batch of episodes, after which the guides move."""
-        config = self.config
-        plan = self.guides.plan(self.env.num_envs, self.rng) if guided else None
+        config, found = self.config, self.found
+        plan = found.guides.plan(self.env.num_envs, self.rng) if guided else None
         if plan is None:
             rollout = self.player.play(snapshot, self.rng, n_greedy=1)
         else:
             rollout = self.player.follow(snapshot, plan, self.rng)
-        order = rollout.order if self.episodes.by_selection else None
-        makespans_s, fresh = self.simulated.makespans_s(self.judge, rollout.op_device, order, left)
-        self._calls += int(fresh.sum())
-        self._stale = 0 if fresh.any() else self._stale + 1
-        told = np.isfinite(makespans_s) & ~rollout.overfull
-        self.first_makespan_s = self.first_makespan_s or float(makespans_s[np.isfinite(makespans_s)].mean())
-        gain = self.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
-        self._remember(rollout, makespans_s)
-        temperature_s = self.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
-        told_s = np.where(told, makespans_s, np.inf)
+        makespans_s, fresh = found.makespans_s(self.judge, rollout.op_device, rollout.order, left)
+        gain = found.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
+        if found.remember(rollout, makespans_s):
+            self._elite_rollout = None
+        temperature_s = found.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
+        told_s = np.where(rollout.overfull, np.inf, makespans_s)
         if plan is None:
-            self.guides.propose(rollout.op_device, rollout.order, told_s, config.n_guides)
+            found.guides.propose(rollout.op_device, rollout.order, told_s, config.n_guides)
         else:
-            tried = np.where(fresh, told_s, np.inf)
-            self.guides.accept(plan, rollout.op_device, rollout.order, tried, temperature_s, self.rng)
+            tried_s = np.where(fresh, told_s, np.inf)
+            found.guides.accept(plan, rollout.op_device, rollout.order, tried_s, temperature_s, self.rng)
         return _Played(rollout, makespans_s, fresh, np.full(len(gain), plan is None), gain)
-
-    def _remember(self, rollout: DualRollout, makespans_s: FloatArray) -> None:
-        """Keeps the best placement and the elite (distinct makespans, so that one placement does not fill it)."""
-        for i in np.argsort(makespans_s, kind="stable")[: max(1, self.config.n_elite)]:
-            makespan = float(makespans_s[i])
-            if rollout.overfull[i] or not np.isfinite(makespan):
-                continue
-            if makespan < self.best_makespan_s:
-                self.best_makespan_s, self.best_op_device = makespan, rollout.op_device[i].copy()
-            worst = self.elite[-1][0] if len(self.elite) >= self.config.n_elite and self.elite else np.inf
-            if self.config.n_elite and makespan < worst and all(makespan != kept for kept, _, _ in self.elite):
-                order = rollout.order[i].astype(np.int64)
-                self.elite.append((makespan, rollout.op_device[i].copy(), order))
-                self.elite = sorted(self.elite, key=lambda kept: kept[0])[: self.config.n_elite]
-                self._elite_rollout = None
 
     def _elite_loss(self) -> Tensor:
         """Minus the mean log-probability of the elite's devices."""
-        if not self.elite or not self.config.elite_weight:
+        if not self.found.elite or not self.config.elite_weight:
             return torch.zeros((), device=self.device)
         if self._elite_rollout is None:
-            _, op_device, order = zip(*self.elite, strict=True)
+            _, op_device, order = zip(*self.found.elite, strict=True)
             self._elite_rollout = self.player.replay(np.stack(op_device), np.stack(order))
         judged = judge(self.policy, self.graph, self._elite_rollout, every_step=self.player.every_step)
         return -judged.taken(self._elite_rollout).mean()
@@ -283,21 +277,38 @@ class DualPolicyAgent:
         self.optimiser.step()
         return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": learning_rate}
 
-    def save(self, path: Path) -> None:
-        """Writes weights, optimiser, guides, elite, what was simulated, counters and the generator's state."""
-        state: dict[str, Any] = {
-            "config": asdict(self.config),
+    def state(self) -> dict[str, Any]:
+        """What was found, counters and the generator's state: all but weights and optimiser."""
+        return {
             "num_envs": self.env.num_envs,
+            "rng": self.rng.bit_generator.state,
+            "counters": (self.updates, self.n_episodes, self.seconds),
+            "teacher_op_device": None if self.teacher_op_device is None else torch.from_numpy(self.teacher_op_device),
+            "found": self.found.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `state` wrote.
+
+        Raises:
+            CheckpointMismatch: It is of another number of episodes.
+        """
+        if state["num_envs"] != self.env.num_envs:
+            raise CheckpointMismatch(f"trained with {state['num_envs']} episodes; got {self.env.num_envs}")
+        self.rng.bit_generator.state = state["rng"]
+        self.updates, self.n_episodes, self.seconds = state["counters"]
+        taught = state["teacher_op_device"]
+        self.teacher_op_device = None if taught is None else taught.numpy()
+        self.found.restore(state["found"])
+        self._elite_rollout = None
+
+    def save(self, path: Path) -> None:
+        """Writes weights, optimiser, and `state`."""
+        state = {
+            **self.state(),
+            "config": asdict(self.config),
             "policy": self.policy.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "counters": (self.updates, self.n_episodes, self._calls, self._stale, self.seconds, self.first_makespan_s),
-            "best_makespan_s": self.best_makespan_s,
-            "best_op_device": torch.from_numpy(self.best_op_device),
-            "teacher_op_device": None if self.teacher_op_device is None else torch.from_numpy(self.teacher_op_device),
-            "guides": self.guides.state(),
-            "simulated": self.simulated.state(),
-            "elite": [(makespan, torch.from_numpy(d), torch.from_numpy(o)) for makespan, d, o in self.elite],
         }
         save_checkpoint(path, agent=self.name, fingerprint=self.env.problem.fingerprint, state=state)
 
@@ -316,20 +327,9 @@ class DualPolicyAgent:
         )
         state = load_checkpoint(path, agent=cls.name, fingerprint=fingerprint)
         agent = cls(vec_env, DualPolicyConfig(**state["config"]), torch_device=torch_device)
-        if state["num_envs"] != agent.env.num_envs:
-            raise CheckpointMismatch(f"{path} was trained with {state['num_envs']} episodes; got {agent.env.num_envs}")
         agent.policy.load_state_dict(state["policy"])
         agent.optimiser.load_state_dict(state["optimiser"])
-        agent.rng.bit_generator.state = state["rng"]
-        agent.updates, agent.n_episodes, agent._calls, agent._stale, agent.seconds, agent.first_makespan_s = state[
-            "counters"
-        ]
-        agent.best_makespan_s, agent.best_op_device = state["best_makespan_s"], state["best_op_device"].numpy()
-        taught = state["teacher_op_device"]
-        agent.teacher_op_device = None if taught is None else taught.numpy()
-        agent.guides.restore(state["guides"])
-        agent.simulated.restore(state["simulated"])
-        agent.elite = [(makespan, d.numpy(), o.numpy()) for makespan, d, o in state["elite"]]
+        agent.restore(state)
         return agent
 
     def load_weights(self, path: Path) -> None:

@@ -133,7 +133,7 @@ class Guides:
             members += guide.order[max(0, begin) : begin + length].tolist()
         return members
 
-    def guide(self, op_device: IntArray, order: IntArray, makespan_s: float) -> Guide:
+    def guide(self, op_device: IntArray, order: NDArray[Any], makespan_s: float) -> Guide:
         """The guide that a placement makes."""
         compiled, priority = self.episodes.compiled, np.zeros(self.n_ops)
         if self.episodes.by_selection:

@@ -27,7 +27,7 @@ class Execution:
         program: What was placed.
         graph: Fingerprint of its op graph.
         placement: The placement's name.
-        kind: "baseline", "adversarial", "random" or "calibration".
+        kind: "baseline", "agent", "adversarial", "random" or "calibration".
         op_device: Device of each op.
         makespans_s: Of the runs that count.
         overheads_s: Of each run, the median over ops of the time that the engine took beside the kernel.

@@ -22,10 +22,9 @@ from experiments.command import command
 from experiments.curves import save_png
 from experiments.folder import RunFolder
 from experiments.placements import NamedPlacement, all_kinds, random
-from experiments.profile import measured
+from experiments.profile import profiled_problems
 from experiments.table import markdown, terminal, wide_console
 from placement_gym.calibration import calibrated
-from placement_gym.costs import ProfiledCost
 from placement_gym.errors import InvalidFile
 from placement_gym.files import write_text
 from placement_gym.graph import OpGraph
@@ -184,17 +183,12 @@ def run(config: DictConfig) -> int:
         InvalidProblem: A workload that cannot be run.
         ExecutionError: A run that failed.
     """
-    from placement_gym.pytorch.profiler import describe
-
     console, folder = wide_console(), RunFolder.of_hydra()
     sections = config.programs or {config.workload_name: config.workload}
     rule, graphs = build.build_rule(config), {n: build.build_executable(s, n) for n, s in sections.items()}
     baselines = build.build_baselines(config, rule)
     write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    profile = measured(list(graphs.values()), config, console)
-    cluster = profile.cluster([device.name for device in describe(list(config.torch_devices))], load=config.load)
-    costs = ProfiledCost(profile, load=config.load, overhead_s=config.overhead_s)
-    problems = {name: Problem.build(graph, cluster, costs=costs, name=name) for name, graph in graphs.items()}
+    problems = profiled_problems(graphs, config, console)
     placements = {name: placements_of(problem, rule, baselines, config) for name, problem in problems.items()}
     campaign = Campaign(config, folder.path / "executions.jsonl", console)
     try:

@@ -10,7 +10,7 @@ interrupted run goes on where it was. A picture is drawn beside it.
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from experiments.table import number, terminal, wide_console
 from placement_gym.costs import ProfiledCost, RooflineCost
 from placement_gym.errors import InvalidFile
 from placement_gym.graph import OpGraph
+from placement_gym.problem import Problem
 from placement_gym.profile import Profile, default_path
 from placement_gym.timing import Load
 
@@ -130,6 +131,20 @@ def measured(graphs: Sequence[OpGraph], config: DictConfig, console: Console) ->
         )
     found.save(path)
     return found
+
+
+def profiled_problems(graphs: Mapping[str, OpGraph], config: DictConfig, console: Console) -> dict[str, Problem]:
+    """Each graph as a problem on `config.torch_devices`, with costs and copies as measured on this machine.
+
+    Raises:
+        PlacementGymError: As `measured`.
+    """
+    from placement_gym.pytorch.profiler import describe
+
+    profile = measured(list(graphs.values()), config, console)
+    cluster = profile.cluster([device.name for device in describe(list(config.torch_devices))], load=config.load)
+    costs = ProfiledCost(profile, load=config.load, overhead_s=config.overhead_s)
+    return {name: Problem.build(graph, cluster, costs=costs, name=name) for name, graph in graphs.items()}
 
 
 def profile_path(config: DictConfig) -> Path:

@@ -1,7 +1,7 @@
 """Executable: a placed graph with everything that a run looks up worked out beforehand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -83,7 +83,7 @@ class Executable:
         placement: Placement,
         rule: Rule,
         priority: FloatArray,
-        values: Mapping[str, Tensor],
+        sources: "Sources",
         memories: Sequence[torch.device],
     ) -> "Executable":
         """Looks everything up and puts each op's part of the sources into its device's memory.
@@ -93,20 +93,18 @@ class Executable:
             placement: Feasible.
             rule: In which order.
             priority: float64 [n_ops].
-            values: A tensor per source, by name.
+            sources: Of the graph's kernels; what is in a memory already is not put there again.
             memories: The memory of each device; equal ones share their sources.
 
         Raises:
             ExecutionError: The graph has no kernels, or one with an unknown function.
-            InvalidOption: A source has no value, or one of another shape or dtype.
         """
         graph, n, kernels = problem.graph, problem.n_ops, kernels_of(problem)
         op_code = tuple(code_of(kernel) for kernel in kernels.op_kernels)
-        _check_values(kernels.sources, values)
         heads = transfer_heads(graph, placement.op_device, rule).tolist()
         edge_src = graph.edge_src.tolist()
         edge_holder = [src if head < 0 else n + head for src, head in zip(edge_src, heads, strict=True)]
-        tensor_edge, sources = _tensor_edges(graph, kernels), _Sources(values, {})
+        tensor_edge = _tensor_edges(graph, kernels)
 
         def read(op: int, operand: Operand) -> Read:
             if operand.op < 0:
@@ -193,7 +191,7 @@ def _index(operand: Operand) -> Index | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sources:
+class Sources:
     """Parts of sources in the memories that ops read them from, each put there once.
 
     Attributes:
@@ -202,9 +200,20 @@ class _Sources:
     """
 
     values: Mapping[str, Tensor]
-    placed: dict[tuple[str, Region | None, torch.device], Tensor]
+    placed: dict[tuple[str, Region | None, torch.device], Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kernels: Kernels, values: Mapping[str, Tensor]) -> "Sources":
+        """These values as the sources of these kernels.
+
+        Raises:
+            InvalidOption: A source has no value, or one of another shape or dtype.
+        """
+        _check_values(kernels.sources, values)
+        return cls(values)
 
     def part(self, operand: Operand, memory: torch.device) -> Tensor:
+        """The part of a source that an operand is, in this memory."""
         key = (operand.source, operand.region, memory)
         if key not in self.placed:
             value, index = self.values[operand.source].detach(), _index(operand)

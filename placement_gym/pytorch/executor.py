@@ -19,7 +19,7 @@ from placement_gym.problem import Problem
 from placement_gym.pytorch.allocator import kept_memory
 from placement_gym.pytorch.devices import TorchDevice
 from placement_gym.pytorch.engine import Engine
-from placement_gym.pytorch.executable import Executable, kernels_of
+from placement_gym.pytorch.executable import Executable, Sources, kernels_of
 from placement_gym.pytorch.measured import MeasuredSchedule
 from placement_gym.pytorch.programs import random_sources
 from placement_gym.pytorch.workers import Crew
@@ -92,7 +92,7 @@ def execute(
     options = options or RunOptions()
     if repeats < 1:
         raise InvalidOption(f"repeats is {repeats}; expected >= 1")
-    resolved = _real_rule(rule)
+    resolved = real_rule(rule)
     devices = TorchDevice.parse(torch_devices)
     problem = graph if isinstance(graph, Problem) else _problem_of(graph, devices)
     if problem.n_devices != len(devices):
@@ -103,11 +103,12 @@ def execute(
     ranks = ranks_of(problem, resolved, priority)
     values = random_sources(kernels.sources, options.seed) if options.values is None else options.values
     memories = [device.memory for device in devices]
-    executable = Executable.build(problem, placement, resolved, ranks, values, memories)
+    sources = Sources.of(kernels, values)
+    executable = Executable.build(problem, placement, resolved, ranks, sources, memories)
     for memory in memories:
         if memory.type == "cuda":
             torch.cuda.synchronize(memory)
-    with kept_memory(), _quiet_interpreter():
+    with kept_memory(), quiet_interpreter():
         return _measured(executable, devices, repeats, options)
 
 
@@ -152,8 +153,12 @@ def _measured(
     )
 
 
-def _real_rule(rule: str | Rule) -> Rule:
-    """The rule, if real devices can keep it."""
+def real_rule(rule: str | Rule) -> Rule:
+    """The rule, if real devices can keep it.
+
+    Raises:
+        InvalidRule: It is unknown, or has what real devices have not.
+    """
     resolved = resolve_rule(rule)
     if resolved.transfers == "multicast" or resolved.latency == "holds" or resolved.device_hold_s > 0:
         raise InvalidRule(
@@ -176,7 +181,7 @@ def _problem_of(graph: OpGraph, devices: Sequence[TorchDevice]) -> Problem:
 
 
 @contextmanager
-def _quiet_interpreter() -> Iterator[None]:
+def quiet_interpreter() -> Iterator[None]:
     """No garbage collection, quick hand-over of the interpreter's lock, one intra-op thread; restored afterwards."""
     collecting, interval_s, n_threads = gc.isenabled(), sys.getswitchinterval(), torch.get_num_threads()
     gc.disable()

@@ -1,0 +1,118 @@
+"""Found: what a search has found so far, whoever judges the placements."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.dual_config import DualPolicyConfig
+from agents.dual_rollout import DualRollout
+from agents.guides import Guides
+from agents.networks.dual import Graph
+from agents.simulated import Judge, Simulated
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.envs import SelectPlaceEpisodes
+
+
+class Kept(NamedTuple):
+    """A placement, int32 [n_ops], the order in which it was made, int64 [n_ops], and its makespan."""
+
+    makespan_s: float
+    op_device: IntArray
+    order: NDArray[np.int64]
+
+
+class Found:
+    """Best placement, elite, guides, and the makespans of all placements that were judged.
+
+    Args:
+        graph: The problem's graph.
+        episodes: What is played.
+        config: Sizes of the elite and of the guides.
+
+    Attributes:
+        best: The best placement; devices are -1 and its makespan is inf while there is none.
+        elite: The best `n_elite` placements of distinct makespans, so that one placement does not fill it.
+        first_makespan_s: Mean makespan of the first batch; 0 before it.
+        calls: Placements judged.
+        stale: Batches since one was judged.
+    """
+
+    def __init__(self, graph: Graph, episodes: SelectPlaceEpisodes, config: DualPolicyConfig) -> None:
+        self.config, self.episodes = config, episodes
+        self.guides = Guides(graph, episodes, config.critical_share)
+        self.calls = self.stale = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Whatever was said of placements."""
+        problem = self.episodes.compiled.problem
+        self.guides.now = []
+        self.simulated = Simulated(problem)
+        self.elite: list[Kept] = []
+        self.first_makespan_s = 0.0
+        self.best = Kept(float("inf"), np.full(problem.n_ops, -1, np.int32), problem.graph.order.astype(np.int64))
+
+    def makespans_s(
+        self, judge: Judge, op_device: IntArray, order: IntArray, most: int
+    ) -> tuple[FloatArray, BoolArray]:
+        """As `Simulated.makespans_s`; counts."""
+        ordered = order if self.episodes.by_selection else None
+        makespans_s, fresh = self.simulated.makespans_s(judge, op_device, ordered, most)
+        self.calls += int(fresh.sum())
+        self.stale = 0 if fresh.any() else self.stale + 1
+        known = makespans_s[np.isfinite(makespans_s)]
+        if not self.first_makespan_s and len(known):
+            self.first_makespan_s = float(known.mean())
+        return makespans_s, fresh
+
+    def remember(self, rollout: DualRollout, makespans_s: FloatArray) -> bool:
+        """Keeps the best placement and the elite; returns whether the elite changed."""
+        before = [one.makespan_s for one in self.elite]
+        for i in np.argsort(makespans_s, kind="stable")[: max(1, self.config.n_elite)]:
+            if rollout.overfull[i] or not np.isfinite(makespans_s[i]):
+                continue
+            one = Kept(float(makespans_s[i]), rollout.op_device[i].copy(), rollout.order[i].astype(np.int64))
+            if one.makespan_s < self.best.makespan_s:
+                self.best = one
+            if all(one.makespan_s != kept.makespan_s for kept in self.elite):
+                self.elite = sorted([*self.elite, one], key=lambda kept: kept.makespan_s)[: self.config.n_elite]
+        return before != [one.makespan_s for one in self.elite]
+
+    def judge_again(self, judge: Judge) -> None:
+        """Best placement, guides and elite stay, with the makespans that `judge` says; all others are forgotten."""
+        guides, elite, best = self.guides.now, self.elite, self.best
+        kept = [*(Kept(one.makespan_s, one.op_device, one.order) for one in guides), *elite]
+        self._forget()
+        self.stale = 0
+        if not np.isfinite(best.makespan_s):
+            return
+        kept.append(best)
+        op_device, order = np.stack([one.op_device for one in kept]), np.stack([one.order for one in kept])
+        makespans_s, _ = self.makespans_s(judge, op_device, order.astype(np.int32), len(kept))
+        told = [one._replace(makespan_s=float(s)) for one, s in zip(kept, makespans_s, strict=True)]
+        if np.isfinite(makespans_s).any():
+            self.best = min(told, key=lambda one: one.makespan_s)
+        known, n = np.isfinite(makespans_s), len(guides)
+        self.guides.now = [
+            self.guides.guide(told[k].op_device, told[k].order, told[k].makespan_s) for k in range(n) if known[k]
+        ]
+        self.elite = sorted((told[k] for k in range(n, len(told) - 1) if known[k]), key=lambda one: one.makespan_s)
+
+    def state(self) -> dict[str, Any]:
+        """For checkpoints."""
+        kept = [(s, torch.from_numpy(device), torch.from_numpy(order)) for s, device, order in (self.best, *self.elite)]
+        return {
+            "counters": (self.calls, self.stale, self.first_makespan_s),
+            "kept": kept,  # the best, then the elite
+            "guides": self.guides.state(),
+            "simulated": self.simulated.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `state` wrote."""
+        self.calls, self.stale, self.first_makespan_s = state["counters"]
+        self.best, *self.elite = (Kept(s, device.numpy(), order.numpy()) for s, device, order in state["kept"])
+        self.guides.restore(state["guides"])
+        self.simulated.restore(state["simulated"])
