@@ -125,6 +125,11 @@ class DualPolicyAgent:
         """Placements simulated (or measured) so far; what was simulated before is not simulated again."""
         return self._calls
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the policy no longer finds a placement that has not been simulated."""
+        return self._stale >= PATIENCE
+
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
         """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
 
@@ -136,27 +141,36 @@ class DualPolicyAgent:
         if simulator_calls is None and seconds is None:
             raise InvalidOption("train needs simulator_calls or seconds; got neither")
         while True:
-            began = time.perf_counter()
             spent = max(
                 self._calls / simulator_calls if simulator_calls else 0.0, self.seconds / seconds if seconds else 0.0
             )
-            if spent >= 1 or self._stale >= PATIENCE:
+            if spent >= 1 or self.is_stale:
                 return
-            imitating = self.updates < self.config.imitation_updates
-            left = simulator_calls - self._calls if simulator_calls else self.env.num_envs
-            metrics = self._imitate() if imitating else self._reinforce(spent, left)
-            self.updates += 1
-            self.n_episodes += self.env.num_envs * (1 if imitating else self.config.batches)
-            self.seconds += time.perf_counter() - began
-            yield Update(
-                self.updates,
-                self.n_episodes,
-                self._calls,
-                self.seconds,
-                self.best_makespan_s,
-                self.best_op_device.copy(),
-                {**metrics, "imitating": float(imitating)},
-            )
+            yield self.update(spent, simulator_calls - self._calls if simulator_calls else None)
+
+    def update(self, spent: float, left: int | None = None) -> Update:
+        """One update; `spent` is the share of the budget that is used, `left` how many placements may be simulated."""
+        began = time.perf_counter()
+        imitating = self.updates < self.config.imitation_updates
+        left = self.env.num_envs * self.config.batches if left is None else left
+        metrics = self._imitate() if imitating else self._reinforce(spent, left)
+        self.updates += 1
+        self.n_episodes += self.env.num_envs * (1 if imitating else self.config.batches)
+        self.seconds += time.perf_counter() - began
+        return Update(
+            self.updates,
+            self.n_episodes,
+            self._calls,
+            self.seconds,
+            self.best_makespan_s,
+            self.best_op_device.copy(),
+            {**metrics, "imitating": float(imitating)},
+        )
+
+    def share(self, other: "DualPolicyAgent") -> None:
+        """Learns the policy of `other` from now on, with its optimiser; guides, elite and what was seen stay apart."""
+        self.policy = self.player.policy = other.policy
+        self.optimiser = other.optimiser
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: the placement of the most likely ops and devices."""
@@ -301,13 +315,10 @@ class DualPolicyAgent:
         self.optimiser.step()
         return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": learning_rate}
 
-    def save(self, path: Path) -> None:
-        """Writes weights, optimiser, guides, elite, what was simulated, counters and the generator's state."""
-        state: dict[str, Any] = {
-            "config": asdict(self.config),
+    def state(self) -> dict[str, Any]:
+        """Guides, elite, what was simulated, counters and the generator's state: all but weights and optimiser."""
+        return {
             "num_envs": self.env.num_envs,
-            "policy": self.policy.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
             "rng": self.rng.bit_generator.state,
             "counters": (self.updates, self.n_episodes, self._calls, self._stale, self.seconds, self.first_makespan_s),
             "best_makespan_s": self.best_makespan_s,
@@ -316,6 +327,32 @@ class DualPolicyAgent:
             "guides": self.guides.state(),
             "simulated": self.simulated.state(),
             "elite": [(makespan, rollout.state()) for makespan, rollout in self.elite],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `state` wrote.
+
+        Raises:
+            CheckpointMismatch: It is of another number of episodes.
+        """
+        if state["num_envs"] != self.env.num_envs:
+            raise CheckpointMismatch(f"trained with {state['num_envs']} episodes; got {self.env.num_envs}")
+        self.rng.bit_generator.state = state["rng"]
+        self.updates, self.n_episodes, self._calls, self._stale, self.seconds, self.first_makespan_s = state["counters"]
+        self.best_makespan_s, self.best_op_device = state["best_makespan_s"], state["best_op_device"].numpy()
+        taught = state["teacher_op_device"]
+        self.teacher_op_device = None if taught is None else taught.numpy()
+        self.guides.restore(state["guides"])
+        self.simulated.restore(state["simulated"])
+        self.elite = [(makespan, DualRollout.of_state(kept)) for makespan, kept in state["elite"]]
+
+    def save(self, path: Path) -> None:
+        """Writes weights, optimiser, and `state`."""
+        state = {
+            **self.state(),
+            "config": asdict(self.config),
+            "policy": self.policy.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
         }
         save_checkpoint(path, agent=self.name, fingerprint=self.env.problem.fingerprint, state=state)
 
@@ -334,20 +371,9 @@ class DualPolicyAgent:
         )
         state = load_checkpoint(path, agent=cls.name, fingerprint=fingerprint)
         agent = cls(vec_env, DualPolicyConfig(**state["config"]), torch_device=torch_device)
-        if state["num_envs"] != agent.env.num_envs:
-            raise CheckpointMismatch(f"{path} was trained with {state['num_envs']} episodes; got {agent.env.num_envs}")
         agent.policy.load_state_dict(state["policy"])
         agent.optimiser.load_state_dict(state["optimiser"])
-        agent.rng.bit_generator.state = state["rng"]
-        agent.updates, agent.n_episodes, agent._calls, agent._stale, agent.seconds, agent.first_makespan_s = state[
-            "counters"
-        ]
-        agent.best_makespan_s, agent.best_op_device = state["best_makespan_s"], state["best_op_device"].numpy()
-        taught = state["teacher_op_device"]
-        agent.teacher_op_device = None if taught is None else taught.numpy()
-        agent.guides.restore(state["guides"])
-        agent.simulated.restore(state["simulated"])
-        agent.elite = [(makespan, DualRollout.of_state(kept)) for makespan, kept in state["elite"]]
+        agent.restore(state)
         return agent
 
     def load_weights(self, path: Path) -> None:
