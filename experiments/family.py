@@ -19,7 +19,7 @@ TRANSFORMERS = {"gpt": workloads.gpt, "bert": workloads.bert, "t5": workloads.t5
 SYNTHETIC: dict[str, Callable[..., Problem]] = {"layered": workloads.layered, "random_dag": workloads.random_dag}
 KINDS = ("expression", "moe", *TRANSFORMERS, *SYNTHETIC)
 # Graphs drawn before a family is said to have none of the size that is asked for.
-TRIES = 1000
+TRIES = 100
 
 
 def by_default() -> dict[str, float]:
