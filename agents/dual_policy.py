@@ -205,7 +205,7 @@ class DualPolicyAgent:
     def _reinforce(self, spent: float, left: int) -> dict[str, float]:
         """One update of stage II or III; `spent` is the share of the budget, `left` how many placements it allows."""
         config = self.config
-        played = []
+        played: list[_Played] = []
         for _ in range(config.batches):
             played.append(self._play(spent, left - sum(int(one.fresh.sum()) for one in played)))
         rollout = DualRollout.joined([one.rollout for one in played])
