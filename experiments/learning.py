@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agents.agent import Agent, Update
+from agents.agent import Update
 from experiments.tracking import CALLS, SECONDS, Tracker
 from placement_gym.errors import InvalidOption
 
@@ -49,6 +51,18 @@ class Budget:
         return min(1.0, max(used))
 
 
+class Trainable(Protocol):
+    """What can be trained and saved: an agent, or a family of them."""
+
+    def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
+        """As `Agent.train`."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """As `Agent.save`."""
+        ...
+
+
 class Interrupt:
     """Ctrl-C (or SIGTERM) as a flag that is read between two updates; a second one ends the process at once."""
 
@@ -72,7 +86,7 @@ class Interrupt:
 
 
 def learn(
-    agent: Agent, budget: Budget, tracker: Tracker, *, checkpoint_every_s: float, console: Console
+    agent: Trainable, budget: Budget, tracker: Tracker, *, checkpoint_every_s: float, console: Console
 ) -> tuple[Update | None, bool]:
     """Trains until the budget or Ctrl-C ends it; the checkpoint is written in between and at the end.
 

@@ -88,7 +88,7 @@ class Stages:
         if resumed:
             rewind_metrics(two.metrics, agent.simulator_calls)
         self._learn(agent, config, two, "stages I and II", config.stage_two.simulator_calls)
-        calls, seconds, best = agent.simulator_calls, agent.seconds, agent.best_op_device.copy()
+        calls, seconds, best = agent.simulator_calls, agent.seconds, agent.found.best.op_device.copy()
         found = [
             self._found(f"{name}, stage II", config.seed, best, calls, seconds),
             self._found(f"{name}, stage II (greedy)", config.seed, agent.act_greedy(), calls, seconds),
@@ -101,7 +101,7 @@ class Stages:
         )
         self._learn(agent, config, three, "stage III", calls + options.calls)
         vec_env.close()
-        for method, op_device in (("", agent.best_op_device), (" (greedy)", agent.act_greedy())):
+        for method, op_device in (("", agent.found.best.op_device), (" (greedy)", agent.act_greedy())):
             one = self._found(f"{name}, stage III{method}", config.seed, op_device, calls, agent.seconds)
             found.append(replace(one, measured_calls=agent.simulator_calls - calls))
         return found

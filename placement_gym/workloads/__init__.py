@@ -3,6 +3,7 @@
 from placement_gym.workloads.models import (
     bert,
     chain_mm,
+    expression,
     ffnn,
     gpt,
     llama_block,
@@ -21,6 +22,7 @@ __all__ = [
     "Toy",
     "bert",
     "chain_mm",
+    "expression",
     "ffnn",
     "fork_join",
     "gpt",
