@@ -120,6 +120,11 @@ class DualPolicyAgent:
         self.judge = judge
         self._forget()
 
+    def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
+        """Stage I imitates this placement from now on; the simulator calls that found it count as the agent's own."""
+        self.teacher_op_device = op_device
+        self._calls += simulator_calls
+
     @property
     def simulator_calls(self) -> int:
         """Placements simulated (or measured) so far; what was simulated before is not simulated again."""
