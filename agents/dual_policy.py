@@ -122,7 +122,7 @@ class DualPolicyAgent:
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
         """Stage I imitates this placement from now on; the simulator calls that found it count as the agent's own."""
-        self.teacher_op_device = op_device
+        self.teacher_op_device = np.array(op_device, dtype=np.int32)
         self._calls += simulator_calls
 
     @property

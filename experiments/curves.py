@@ -25,13 +25,13 @@ class Panel:
     Attributes:
         title: Its name.
         curves: Learning curves of each learner, one per seed; their rows are those of `metrics.jsonl`.
-        points: Results of each other method, one per seed.
+        points: Results of each other method, joined by a line: one list per budget, in it one result per seed.
         lower_bound_s: No placement is faster.
     """
 
     title: str
     curves: Mapping[str, Sequence[Curve]]
-    points: Mapping[str, Sequence[Row]]
+    points: Mapping[str, Sequence[Sequence[Row]]]
     lower_bound_s: float
 
 
@@ -66,12 +66,7 @@ def draw_samples(panels: Sequence[Panel], scale_s: float, unit: str) -> Figure:
         for name, curves in panel.curves.items():
             _draw_band(axis, name, curves, scale_s, f"C{names.index(name) % 10}")
         for name, results in panel.points.items():
-            i = names.index(name)
-            values = np.array([row.objective_s for row in results]) / scale_s
-            calls = max(1.0, float(np.mean([row.simulator_calls for row in results])))
-            ends = [[values.mean() - values.min()], [values.max() - values.mean()]]
-            marker = MARKERS[i % len(MARKERS)]
-            axis.errorbar(calls, values.mean(), yerr=ends, fmt=marker, color=f"C{i % 10}", label=name, capsize=3)
+            _draw_points(axis, name, results, scale_s, names.index(name))
         axis.axhline(panel.lower_bound_s / scale_s, color="black", linestyle=":", linewidth=1, label="lower bound")
         axis.set_title(panel.title)
         axis.set_xscale("log")
@@ -96,6 +91,17 @@ def _draw_band(axis: Axes, name: str, curves: Sequence[Curve], scale_s: float, c
     best = best_s / scale_s
     axis.plot(calls, best.mean(axis=0), color=colour, label=name, drawstyle="steps-post")
     axis.fill_between(calls, best.min(axis=0), best.max(axis=0), color=colour, alpha=0.2, step="post", linewidth=0)
+
+
+def _draw_points(axis: Axes, name: str, results: Sequence[Sequence[Row]], scale_s: float, i: int) -> None:
+    """Mean of each budget, with bars from least to most."""
+    by_calls = sorted(results, key=lambda rows: sum(row.simulator_calls for row in rows) / len(rows))
+    calls = [max(1.0, sum(row.simulator_calls for row in rows) / len(rows)) for rows in by_calls]
+    values = [np.array([row.objective_s / scale_s for row in rows]) for rows in by_calls]
+    means = np.array([value.mean() for value in values])
+    bars = np.array([(value.mean() - value.min(), value.max() - value.mean()) for value in values]).T
+    marker = MARKERS[i % len(MARKERS)]
+    axis.errorbar(calls, means, yerr=bars, fmt=f"{marker}--", color=f"C{i % 10}", label=name, capsize=3, linewidth=1)
 
 
 def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: float, title: str) -> Figure:

@@ -252,18 +252,27 @@ def _seeds(cell: Cell) -> str:
     return f"{cell.n} {'seed' if cell.n == 1 else 'seeds'}"
 
 
-def panels(outcomes: Sequence[tuple[Trial, Outcome]], standings: Standings) -> list[Panel]:
-    """What the curves of sample efficiency are drawn from, one panel per workload."""
+def panels(
+    outcomes: Sequence[tuple[Trial, Outcome]], bounds_s: Mapping[str, float], like: Mapping[str, str]
+) -> list[Panel]:
+    """What the curves of sample efficiency are drawn from, one panel per workload.
+
+    Args:
+        outcomes: All of the study.
+        bounds_s: Lower bound of each workload, seconds.
+        like: For each method the one whose points it is joined with, as a search with another budget; or itself.
+    """
     found = []
-    for workload, bound in standings.bounds_s.items():
+    for workload, bound in bounds_s.items():
         curves: dict[str, list[list[dict[str, float]]]] = {}
-        points: dict[str, list[Row]] = {}
+        points: dict[str, dict[str, list[Row]]] = {}
         for trial, outcome in outcomes:
             if trial.workload != workload or not math.isfinite(outcome.best.objective_s):
                 continue
             if trial.learns:
                 curves.setdefault(trial.method, []).append(read_metrics(trial.folder.metrics))
             else:
-                points.setdefault(trial.method, []).append(outcome.best)
-        found.append(Panel(workload, curves, points, bound))
+                points.setdefault(like[trial.method], {}).setdefault(trial.method, []).append(outcome.best)
+        joined = {name: list(results.values()) for name, results in points.items()}
+        found.append(Panel(workload, curves, joined, bound))
     return found

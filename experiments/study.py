@@ -6,7 +6,7 @@ python -m experiments.study experiment=doppler_main seeds=[0,1] '~workloads.laye
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from placement_gym.problem import Problem
 # What belongs to the study as a whole and to none of its trials.
 OF_STUDY = ("workloads", "methods", "seeds", "only", "judged", "unit")
 # What a learner's section may hold; the rest of a trial's configuration is the study's.
-OF_LEARNER = ("like", *(name for name in OPTIONS if name != "baseline"))
+OF_LEARNER = tuple(name for name in OPTIONS if name != "baseline")
 OF_WORKLOAD = ("workload", "cluster", "costs", "rule", "simulator_calls")
 
 
@@ -52,13 +52,14 @@ def check_names(config: DictConfig) -> None:
     for what in ("workloads", "methods", "seeds"):
         if not config[what]:
             raise InvalidOption(f"no {what} are configured; expected some, or experiment=<name>")
-    for group, known in (("workloads", OF_WORKLOAD), ("methods", OF_LEARNER)):
-        for name, section in config[group].items():
-            if group == "methods" and "_target_" in section:
-                continue
-            for key in section:
-                if key not in known:
-                    raise InvalidOption(f"{group}.{name}: {unknown_name('option', key, known)}")
+    for name, section in config.workloads.items():
+        _check_keys(f"workloads.{name}", section, OF_WORKLOAD)
+    for name in config.methods:
+        section = section_of(config, name)
+        if "agent" in section:
+            _check_keys(f"methods.{name}", section, OF_LEARNER)
+        elif "_target_" not in section:
+            raise InvalidOption(f"methods.{name} is {section}; expected a baseline's _target_, an agent, or like")
     for name, workloads in (config.only or {}).items():
         for workload in workloads:
             if workload not in config.workloads:
@@ -66,6 +67,12 @@ def check_names(config: DictConfig) -> None:
     for name in (*(config.only or {}), *([] if config.judged is None else [config.judged])):
         if name not in config.methods:
             raise InvalidOption(unknown_name("method", name, config.methods))
+
+
+def _check_keys(where: str, section: DictConfig, known: tuple[str, ...]) -> None:
+    for key in section:
+        if key not in known:
+            raise InvalidOption(f"{where}: {unknown_name('option', key, known)}")
 
 
 def section_of(config: DictConfig, method: str) -> DictConfig:
@@ -107,13 +114,12 @@ def trial_config(config: DictConfig, workload: str, method: str, seed: int) -> D
     return whole
 
 
-def seeds_of(config: DictConfig, workload: str, method: str) -> list[int | None]:
-    """The seeds of a method; None alone where its options do not depend on the seed."""
-    seeds = [int(seed) for seed in config.seeds]
-    first, other = (trial_config(config, workload, method, seed) for seed in (seeds[0], seeds[0] + 1))
-    if "agent" not in first and build.plain(first)["baseline"] == build.plain(other)["baseline"]:
+def seeds_of(config: DictConfig, method: str) -> list[int | None]:
+    """The seeds of a method; None alone for a baseline whose options do not refer to the seed."""
+    section = section_of(config, method)
+    if "agent" not in section and "${seed}" not in str(plain_section(section)):
         return [None]
-    return list(seeds)
+    return [int(seed) for seed in config.seeds]
 
 
 def build_problems(config: DictConfig) -> dict[str, Problem]:
@@ -152,21 +158,20 @@ class Study:
         only = self.config.only or {}
         keys = [
             (workload, str(method), seed)
-            for workload in self.problems
             for method in self.config.methods
+            for seed in seeds_of(self.config, method)
+            for workload in self.problems
             if workload in only.get(method, self.problems)
-            for seed in seeds_of(self.config, workload, method)
         ]
-        order = [None, *self.config.seeds]
-        return sorted(keys, key=lambda key: order.index(key[2]))
+        order, workloads = [None, *self.config.seeds], list(self.problems)
+        return sorted(keys, key=lambda key: (order.index(key[2]), workloads.index(key[0])))
 
-    def trials(self) -> Iterator[Trial]:
-        """The trials in that order."""
-        for workload, method, seed in self.keys():
-            config = trial_config(self.config, workload, method, self.config.seeds[0] if seed is None else seed)
-            name = f"{workload}/{method}" + ("" if seed is None else f"/seed{seed}")
-            problem = self.problems[workload]
-            yield Trial(workload, method, seed, config, problem, self.root.of_problem(name, problem))
+    def trial(self, workload: str, method: str, seed: int | None) -> Trial:
+        """The trial, with its folder."""
+        config = trial_config(self.config, workload, method, int(self.config.seeds[0]) if seed is None else seed)
+        name = f"{workload}/{method}" + ("" if seed is None else f"/seed{seed}")
+        problem = self.problems[workload]
+        return Trial(workload, method, seed, config, problem, self.root.of_problem(name, problem))
 
     def run(self, console: Console) -> tuple[list[tuple[Trial, Outcome]], int]:
         """Runs what is not recorded yet; returns the outcomes, and how many of them were recorded before.
@@ -175,14 +180,18 @@ class Study:
             KeyboardInterrupt: What was finished by then is recorded.
         """
         outcomes: list[tuple[Trial, Outcome]] = []
-        n_recorded, n_trials = 0, len(self.keys())
+        keys, n_recorded, warm = self.keys(), 0, set[str]()
         with progress_bar(console, transient=True) as shown:
-            line = shown.add_task("", total=n_trials, label="study")
+            line = shown.add_task("", total=len(keys), label="study")
             try:
-                for trial in self.trials():
-                    shown.update(line, description=f"{len(outcomes) + 1} of {n_trials}: {trial.name}")
+                for key in keys:
+                    trial = self.trial(*key)
+                    shown.update(line, description=f"{len(outcomes) + 1} of {len(keys)}: {trial.name}")
                     outcome = trial.outcome()
                     if outcome is None:
+                        if trial.method not in warm:
+                            trial.warm_up()
+                            warm.add(trial.method)
                         outcome = trial.run(console, shown)
                         said = said_of(trial, outcome)
                         console.print(said, highlight=False, markup=False, soft_wrap=True)
@@ -191,7 +200,7 @@ class Study:
                     outcomes.append((trial, outcome))
                     shown.advance(line)
             except KeyboardInterrupt:
-                console.print(f"{len(outcomes)} of {n_trials} are done; the same command goes on", highlight=False)
+                console.print(f"{len(outcomes)} of {len(keys)} are done; the same command goes on", highlight=False)
                 raise
         return outcomes, n_recorded
 
@@ -246,7 +255,8 @@ def run(config: DictConfig) -> int:
         console.print(sentence, highlight=False, soft_wrap=True)
     root = study.root
     write_text(root.table, as_markdown(standings))
-    save_png(draw_samples(panels(outcomes, standings), UNITS[config.unit], config.unit), root.samples)
+    like = {str(name): str(section.get("like") or name) for name, section in config.methods.items()}
+    save_png(draw_samples(panels(outcomes, bounds, like), UNITS[config.unit], config.unit), root.samples)
     if n_recorded < len(outcomes):
         track(config, root, outcomes)
     console.print(f"wrote {root.path}/: {root.table.name}, {root.samples.name}, a folder per trial", highlight=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProb
 from placement_gym.files import write_text
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
+from placement_gym.workloads import layered
 
 # What a method is: a trial whose configuration differs in one of them is another trial.
 OPTIONS = ("baseline", "env", "agent", "budget", "teacher", "samples")
@@ -118,9 +120,21 @@ class Trial:
         assert outcome is not None
         return outcome
 
+    def warm_up(self) -> None:
+        """Has Numba and torch compile what the method needs: on a machine's first run that is not the method's time."""
+        rule = build.build_rule(self.config)
+        if not self.learns:
+            warm_up(build.build_baselines(self.config, rule)[self.method])
+            return
+        vec_env = build.build_vector_env(self.config, layered(n_ops=4, n_devices=2), rule)
+        # An update of each stage, where the first is not long.
+        for update in islice(build.build_agent(self.config, vec_env).train(seconds=5.0), 10):
+            if update.simulator_calls:
+                break
+        vec_env.close()
+
     def _solve(self) -> None:
         solve = build.build_baselines(self.config, build.build_rule(self.config))[self.method]
-        warm_up(solve)
         write_text(self.folder.config, OmegaConf.to_yaml(self.config, resolve=True))
         solve_and_record(self.method, solve, self.problem, self.folder, verb="solve", config=build.plain(self.config))
 
@@ -167,7 +181,7 @@ class Trial:
             if not resumed:
                 raise InvalidOption(
                     f"{self.name}: budget {whole['budget']} ends before the first update of {config.env.num_envs} "
-                    "episodes; expected a larger budget, or fewer episodes (env.num_envs)"
+                    "episodes (a teacher's simulator calls count); expected a larger budget, or a smaller env.num_envs"
                 )
             # Interrupted between the end of training and the record: what was best is not in a checkpoint.
             folder.checkpoint.unlink()
