@@ -13,7 +13,6 @@ from experiments.report import mean_and_spread
 from experiments.table import Row, markdown, terminal
 from experiments.tracking import read_metrics
 from experiments.trial import Outcome, Trial
-from placement_gym.errors import InvalidOption, unknown_name
 
 UNITS = {"s": 1.0, "ms": 1e-3}
 # Means of the same value, added up in another order.
@@ -54,10 +53,7 @@ class Standings:
         outcomes: Of each (workload, method), one per seed; absent where a method was not tried.
         bounds_s: Lower bound of each workload, seconds; the order is that of the tables' columns.
         judged: The method that the sentences are about, None for none.
-        unit: "s" or "ms".
-
-    Raises:
-        InvalidOption: An unknown unit.
+        unit: Of makespans in tables, one of UNITS.
     """
 
     methods: tuple[str, ...]
@@ -65,10 +61,6 @@ class Standings:
     bounds_s: Mapping[str, float]
     judged: str | None
     unit: str
-
-    def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise InvalidOption(unknown_name("unit", self.unit, UNITS))
 
     @classmethod
     def of(
@@ -118,7 +110,7 @@ def decimals(value: float) -> int:
     return 2 if value <= 0 else max(0, 4 - math.floor(math.log10(value)))
 
 
-# A table's title, headings and lines; the second text marks a cell as the best of its column.
+# Lines of a table.
 Lines = list[tuple[str, ...]]
 
 

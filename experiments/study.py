@@ -44,7 +44,7 @@ def plain_section(section: DictConfig) -> dict[str, Any]:
 
 
 def check_names(config: DictConfig) -> None:
-    """Whether there are workloads, methods and seeds, and whether their sections hold what is known.
+    """Whether there are workloads, methods and seeds, and whether all names are known.
 
     Raises:
         InvalidOption: Something is missing or unknown.
@@ -52,6 +52,8 @@ def check_names(config: DictConfig) -> None:
     for what in ("workloads", "methods", "seeds"):
         if not config[what]:
             raise InvalidOption(f"no {what} are configured; expected some, or experiment=<name>")
+    if config.unit not in UNITS:
+        raise InvalidOption(unknown_name("unit", config.unit, UNITS))
     for name, section in config.workloads.items():
         _check_keys(f"workloads.{name}", section, OF_WORKLOAD)
     for name in config.methods:
