@@ -17,6 +17,8 @@ from experiments.trial import Outcome, Trial
 UNITS = {"s": 1.0, "ms": 1e-3}
 # Means of the same value, added up in another order.
 EQUAL = 1e-9
+# Shares are said in tenths of a percent: 0.0 % is no difference.
+AS_GOOD = 5e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,8 @@ class Standings:
         return math.fsum(o.best.simulator_calls for o in outcomes) / len(outcomes) if outcomes else 0.0
 
     def number(self, seconds: float, like_s: float | None = None) -> str:
-        """Seconds in the unit with five significant digits, or with the decimals that `like_s` has."""
-        value, like = (x / UNITS[self.unit] for x in (seconds, seconds if like_s is None else like_s))
-        return f"{value:,.{decimals(like)}f}"
+        """As `number_in`, in the unit."""
+        return number_in(self.unit, seconds, like_s)
 
     def said(self, cell: Cell) -> str:
         """Mean and spread; how many seeds found something, if not all."""
@@ -105,9 +106,11 @@ class Standings:
         return f"{self.number(cell.mean_s)}{spread}{some}"
 
 
-def decimals(value: float) -> int:
-    """Decimals that give five significant digits."""
-    return 2 if value <= 0 else max(0, 4 - math.floor(math.log10(value)))
+def number_in(unit: str, seconds: float, like_s: float | None = None) -> str:
+    """Seconds in a unit with five significant digits, or with the decimals that `like_s` has."""
+    value, like = (x / UNITS[unit] for x in (seconds, seconds if like_s is None else like_s))
+    decimals = 2 if like <= 0 else max(0, 4 - math.floor(math.log10(like)))
+    return f"{value:,.{decimals}f}"
 
 
 # Lines of a table.
@@ -219,7 +222,7 @@ RELATIONS = ("better than", "as good as", "worse than", "not told apart from")
 
 def relation(own: Cell, other: Cell) -> str:
     """How the means compare; two that differ by less than twice the standard error are not told apart."""
-    if abs(own.mean_s - other.mean_s) <= EQUAL * max(own.mean_s, other.mean_s):
+    if abs(own.mean_s - other.mean_s) <= AS_GOOD * own.mean_s:
         return "as good as"
     error_s = math.hypot(*(cell.spread_s / math.sqrt(len(cell.values_s)) for cell in (own, other)))
     if abs(own.mean_s - other.mean_s) < 2 * error_s:
@@ -232,7 +235,7 @@ def _against(standings: Standings, workload: str, method: str) -> str:
     assert standings.judged is not None
     own, other = standings.cell(workload, standings.judged), standings.cell(workload, method)
     notes = [standings.said(other)]
-    if own.mean_s > 0 and abs(other.mean_s - own.mean_s) > EQUAL * own.mean_s:
+    if abs(other.mean_s - own.mean_s) > AS_GOOD * own.mean_s > 0:
         notes.append(f"{100 * (other.mean_s / own.mean_s - 1):+.1f} %")
     mine, theirs = standings.calls(workload, standings.judged), standings.calls(workload, method)
     if abs(mine - theirs) > 0.02 * mine:

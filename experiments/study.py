@@ -20,7 +20,7 @@ from experiments.curves import draw_samples, save_png
 from experiments.folder import RunFolder
 from experiments.learning import progress_bar
 from experiments.solve import describe
-from experiments.standings import UNITS, Standings, as_markdown, on_terminal, panels, sentences
+from experiments.standings import UNITS, Standings, as_markdown, number_in, on_terminal, panels, sentences
 from experiments.table import Row, wide_console
 from experiments.tracking import Tracker
 from experiments.trial import OPTIONS, Outcome, Trial
@@ -195,7 +195,7 @@ class Study:
                             trial.warm_up()
                             warm.add(trial.method)
                         outcome = trial.run(console, shown)
-                        said = said_of(trial, outcome)
+                        said = said_of(trial, outcome, self.config.unit)
                         console.print(said, highlight=False, markup=False, soft_wrap=True)
                     else:
                         n_recorded += 1
@@ -207,14 +207,15 @@ class Study:
         return outcomes, n_recorded
 
 
-def said_of(trial: Trial, outcome: Outcome) -> str:
+def said_of(trial: Trial, outcome: Outcome, unit: str) -> str:
     """One line about a finished trial."""
     row = outcome.best
     if not math.isfinite(row.objective_s):
         return f"{trial.name}: {row.status} ({outcome.reason})"
-    greedy = f" (greedy {outcome.greedy.objective_s * 1e3:,.4f} ms)" if outcome.greedy else ""
-    calls = f"{row.simulator_calls:,} simulator calls, {row.seconds:,.2f} s"
-    return f"{trial.name}: {row.objective_s * 1e3:,.4f} ms{greedy}, {calls}"
+    greedy = f" (greedy {number_in(unit, outcome.greedy.objective_s)})" if outcome.greedy else ""
+    calls = "call" if row.simulator_calls == 1 else "calls"
+    effort = f"{row.simulator_calls:,} simulator {calls}, {row.seconds:,.2f} s"
+    return f"{trial.name}: {number_in(unit, row.objective_s)} {unit}{greedy}, {effort}"
 
 
 def track(config: DictConfig, root: RunFolder, outcomes: list[tuple[Trial, Outcome]]) -> None:
