@@ -81,17 +81,22 @@ class Standings:
         first = next((method for method in methods if method in learners), None)
         return cls(tuple(methods), gathered, bounds_s, judged or first, unit)
 
+    def found(self, workload: str, method: str) -> list[Outcome]:
+        """The outcomes of the seeds that found a placement."""
+        outcomes = self.outcomes.get((workload, method), ())
+        return [outcome for outcome in outcomes if math.isfinite(outcome.best.objective_s)]
+
     def cell(self, workload: str, method: str, *, greedy: bool = False) -> Cell:
         """The best found, or the greedy placements."""
         outcomes = self.outcomes.get((workload, method), ())
-        rows = [outcome.greedy if greedy else outcome.best for outcome in outcomes]
-        values = tuple(row.objective_s for row in rows if row is not None and math.isfinite(row.objective_s))
+        rows = [outcome.greedy if greedy else outcome.best for outcome in self.found(workload, method)]
+        values = tuple(row.objective_s for row in rows if row is not None)
         return Cell(values, len(outcomes), outcomes[0].best.status if outcomes else "-")
 
     def calls(self, workload: str, method: str) -> float:
-        """Mean simulator calls."""
-        outcomes = self.outcomes.get((workload, method), ())
-        return math.fsum(o.best.simulator_calls for o in outcomes) / len(outcomes) if outcomes else 0.0
+        """Mean simulator calls of the seeds that found a placement, 0 if none did."""
+        calls = [outcome.best.simulator_calls for outcome in self.found(workload, method)]
+        return math.fsum(calls) / len(calls) if calls else 0.0
 
     def number(self, seconds: float, like_s: float | None = None) -> str:
         """As `number_in`, in the unit."""
@@ -125,8 +130,7 @@ def _makespans(standings: Standings, marked: Callable[[str], str], *, greedy: bo
         for method in standings.methods
     }
     if greedy:
-        learners = [method for method in cells if any(cell.values_s for cell in cells[method].values())]
-        cells = {method: cells[method] for method in learners}
+        cells = {method: row for method, row in cells.items() if any(cell.values_s for cell in row.values())}
     best = {w: min((column[w].mean_s for column in cells.values()), default=math.inf) for w in workloads}
     lines: Lines = []
     for method, row in cells.items():
@@ -141,17 +145,14 @@ def _makespans(standings: Standings, marked: Callable[[str], str], *, greedy: bo
     return [*lines, ("(lower bound)", *(standings.number(bound) for bound in standings.bounds_s.values()))]
 
 
-def _of_outcomes(standings: Standings, cell: Callable[[Sequence[Outcome]], str]) -> Lines:
-    """One cell per method and workload; methods with nothing to say are left out."""
-    lines: Lines = [
-        (method, *(cell(standings.outcomes.get((workload, method), ())) for workload in standings.bounds_s))
-        for method in standings.methods
-    ]
-    return [line for line in lines if any(line[1:])]
-
-
-def _mean(values: Sequence[float], form: str) -> str:
-    return format(math.fsum(values) / len(values), form) if values else ""
+def _means(standings: Standings, value: Callable[[Outcome], float], form: str) -> Lines:
+    """Means over the seeds per method and workload; methods whose values are all 0 are left out."""
+    lines: Lines = []
+    for method in standings.methods:
+        columns = [[value(o) for o in standings.found(workload, method)] for workload in standings.bounds_s]
+        if any(map(any, columns)):
+            lines.append((method, *(format(math.fsum(c) / len(c), form) if c else "" for c in columns)))
+    return lines
 
 
 def _tables(standings: Standings, marked: Callable[[str], str]) -> dict[str, Lines]:
@@ -162,16 +163,11 @@ def _tables(standings: Standings, marked: Callable[[str], str]) -> dict[str, Lin
             standings, marked, greedy=False
         ),
         f"Greedy placement after training ({unit})": _makespans(standings, marked, greedy=True),
-        "Simulator calls (mean)": _of_outcomes(
-            standings, lambda outcomes: _mean([o.best.simulator_calls for o in outcomes if o.best.seconds > 0], ",.0f")
+        "Simulator calls (mean)": _means(standings, lambda o: o.best.simulator_calls, ",.0f"),
+        "Milliseconds per episode, learning included (mean)": _means(
+            standings, lambda o: 1e3 * o.best.seconds / o.episodes if o.episodes else 0.0, ".2f"
         ),
-        "Milliseconds per episode, learning included (mean)": _of_outcomes(
-            standings,
-            lambda outcomes: _mean([1e3 * o.best.seconds / o.episodes for o in outcomes if o.episodes > 0], ".2f"),
-        ),
-        "Seconds in all (mean)": _of_outcomes(
-            standings, lambda outcomes: _mean([o.best.seconds for o in outcomes if o.best.seconds > 0], ",.2f")
-        ),
+        "Seconds in all (mean)": _means(standings, lambda o: o.best.seconds, ",.2f"),
     }
 
 

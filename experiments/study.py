@@ -62,13 +62,8 @@ def check_names(config: DictConfig) -> None:
             _check_keys(f"methods.{name}", section, OF_LEARNER)
         elif "_target_" not in section:
             raise InvalidOption(f"methods.{name} is {section}; expected a baseline's _target_, an agent, or like")
-    for name, workloads in (config.only or {}).items():
-        for workload in workloads:
-            if workload not in config.workloads:
-                raise InvalidOption(f"only.{name}: {unknown_name('workload', workload, config.workloads)}")
-    for name in (*(config.only or {}), *([] if config.judged is None else [config.judged])):
-        if name not in config.methods:
-            raise InvalidOption(unknown_name("method", name, config.methods))
+    if config.judged is not None and config.judged not in config.methods:
+        raise InvalidOption(f"judged: {unknown_name('method', config.judged, config.methods)}")
 
 
 def _check_keys(where: str, section: DictConfig, known: tuple[str, ...]) -> None:
@@ -242,7 +237,8 @@ def run(config: DictConfig) -> int:
     study = Study(config, RunFolder.of_hydra(), problems)
     write_text(study.root.config, OmegaConf.to_yaml(config, resolve=True))
     for name, problem in problems.items():
-        console.print(f"{name}: {describe(problem, config.rule)}", highlight=False)
+        rule = config.workloads[name].get("rule", config.rule)
+        console.print(f"{name}: {describe(problem, rule)}", highlight=False)
     outcomes, n_recorded = study.run(console)
     if not any(math.isfinite(outcome.best.objective_s) for _, outcome in outcomes):
         raise InfeasiblePlacement(

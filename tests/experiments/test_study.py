@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from experiments import study, trial, validate
 from experiments.command import FAILED, INTERRUPTED
 from experiments.record import RecordedAt, read
 from experiments.tracking import CALLS, Tracker, read_metrics
+from placement_gym.errors import InvalidOption
 
 OUT = Path("outputs/study")
 TOY = "workload: {_target_: placement_gym.workloads.layered, n_ops: %d, n_devices: 2}"
@@ -47,7 +49,7 @@ DUAL = [
 
 @pytest.fixture
 def begun(workbench: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each trial has been run, by name; nothing is drawn, which takes half of the time of runs this small."""
+    """How often each trial has been run, by name; nothing is drawn or warmed up."""
     counts: Counter[str] = Counter()
     original = trial.Trial.run
 
@@ -57,6 +59,7 @@ def begun(workbench: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(trial.Trial, "run", counted)
     monkeypatch.setattr(study, "save_png", lambda *_: None)
+    monkeypatch.setattr(trial.Trial, "warm_up", lambda _: None)
     return counts
 
 
@@ -255,31 +258,45 @@ def test_a_file_that_is_missing_is_named_with_its_option(
     assert not begun
 
 
+def _config(**changes: object) -> DictConfig:
+    """A study's configuration as far as its names go."""
+    learner = {"env": {}, "agent": {}}
+    whole = {
+        "workloads": {"small": {"workload": {}, "simulator_calls": 10}},
+        "methods": {"heft": {"_target_": "heft"}, "learner": learner},
+        "seeds": [0],
+        "judged": None,
+        "unit": "s",
+    }
+    return OmegaConf.create({**whole, **changes})
+
+
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("changes", "message"),
     [
-        ([], "no methods are configured"),
-        ([*BASELINE, "~workloads.small", "~workloads.large"], "no workloads are configured"),
-        ([*BASELINE, "seeds=[]"], "no seeds are configured"),
-        ([*BASELINE, "+only={hefty: [small]}"], "unknown method 'hefty'; known: heft"),
-        ([*BASELINE, "+only={heft: [tiny]}"], "only.heft: unknown workload 'tiny'; known: large, small"),
-        ([*BASELINE, "judged=hefty"], "unknown method 'hefty'; known: heft"),
-        ([*BASELINE, "unit=h"], "unknown unit 'h'; known: ms, s"),
-        ([*BASELINE, "+workloads.small.calls=3"], "workloads.small: unknown option 'calls'"),
-        ([*LEARNER, "+methods.learner.sample=3"], "methods.learner: unknown option 'sample'"),
-        (["+methods.a={seed: 1}"], "expected a baseline's _target_, an agent, or like"),
-        ([*BASELINE, "+methods.a={like: b}"], "methods.a.like: unknown method 'b'; known: heft"),
-        ([*BASELINE, "+methods.a={like: heft}", "+methods.b={like: a}"], "methods.b.like: unknown method 'a'"),
-        ([*LEARNER, "workloads.small.simulator_calls=8"], "ends before the first update of 16 episodes"),
+        ({"methods": {}}, "no methods are configured"),
+        ({"workloads": None}, "no workloads are configured"),
+        ({"seeds": []}, "no seeds are configured"),
+        ({"judged": "hefty"}, "judged: unknown method 'hefty'; known: heft"),
+        ({"unit": "h"}, "unknown unit 'h'; known: ms, s"),
+        ({"workloads": {"small": {"calls": 3}}}, "workloads.small: unknown option 'calls'"),
+        ({"methods": {"learner": {"agent": {}, "sample": 3}}}, "methods.learner: unknown option 'sample'"),
+        ({"methods": {"a": {"seed": 1}}}, "expected a baseline's _target_, an agent, or like"),
+        ({"methods": {"heft": {"_target_": "heft"}, "a": {"like": "b"}}}, "methods.a.like: unknown method 'b'"),
+        ({"methods": {"a": {"_target_": "a"}, "b": {"like": "a"}, "c": {"like": "b"}}}, "unknown method 'b'; known: a"),
     ],
 )
-def test_mistakes_are_one_clear_line(
-    begun: Counter[str], capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
-) -> None:
+def test_names_that_are_not_known_are_refused(changes: dict[str, object], message: str) -> None:
     """What was got, what is known."""
-    assert _study(*overrides) == FAILED
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    study.check_names(_config())
+    with pytest.raises(InvalidOption, match=re.escape(message)):
+        study.check_names(_config(**changes))
+
+
+def test_a_budget_of_less_than_an_update_is_refused(begun: Counter[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It would train nothing."""
+    assert _study(*LEARNER, "workloads.small.simulator_calls=8") == FAILED
+    assert "ends before the first update of 16 episodes" in capsys.readouterr().err
 
 
 def test_a_method_that_cannot_run_stops_no_other(
