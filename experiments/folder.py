@@ -5,6 +5,8 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
+from placement_gym.problem import Problem
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
@@ -26,6 +28,19 @@ class RunFolder:
         """The folder at `path`, made if need be."""
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    def of_problem(self, name: str, problem: Problem) -> "RunFolder":
+        """The folder below for results on a problem, with the problem in it.
+
+        Where results of another problem lie under this name (its file has changed), it is a folder beside them: records
+        are validated against the problem in their folder.
+        """
+        folder = RunFolder.at(self.path / name)
+        if folder.problem.exists() and Problem.load(folder.problem).fingerprint != problem.fingerprint:
+            folder = RunFolder.at(self.path / f"{name}-{problem.fingerprint[:8]}")
+        if not folder.problem.exists():
+            problem.save(folder.problem)
+        return folder
 
     @property
     def config(self) -> Path:
@@ -71,6 +86,11 @@ class RunFolder:
     def ratios(self) -> Path:
         """Each method's ratio to the best value, for many instances."""
         return self.path / "ratios.png"
+
+    @property
+    def samples(self) -> Path:
+        """Sample efficiency: the best found against simulator calls, on many workloads."""
+        return self.path / "sample_efficiency.png"
 
     @property
     def table(self) -> Path:

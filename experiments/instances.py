@@ -79,20 +79,6 @@ def config_of(config: DictConfig, instance: Instance) -> DictConfig:
     return own
 
 
-def folder_of(root: RunFolder, instance: Instance, problem: Problem) -> RunFolder:
-    """The folder of an instance's results, with the problem in it.
-
-    Where results of another problem lie under this name (the file has changed), it is a folder beside them: records
-    are validated against the problem in their folder.
-    """
-    folder = RunFolder.at(root.path / instance.name)
-    if folder.problem.exists() and Problem.load(folder.problem).fingerprint != problem.fingerprint:
-        folder = RunFolder.at(root.path / f"{instance.name}-{problem.fingerprint[:8]}")
-    if not folder.problem.exists():
-        problem.save(folder.problem)
-    return folder
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """All methods on one instance.
@@ -121,7 +107,7 @@ class Task:
         own = config_of(config, instance)
         problem, rule = build.build_problem(own), build.build_rule(own)
         baselines = build.build_baselines(own, rule)
-        folder = folder_of(root, instance, problem)
+        folder = root.of_problem(instance.name, problem)
         write_text(folder.config, OmegaConf.to_yaml(own, resolve=True))
         recorded = record.read(folder.records) if folder.records.exists() else []
         return cls(instance, problem, rule, baselines, folder, build.plain(own), recorded)

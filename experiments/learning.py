@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ class Budget:
     Attributes:
         seconds: Wall-clock seconds of training, None for no limit.
         simulator_calls: Placements simulated, None for no limit.
+        updates: Updates, None for no limit; a limit of its own only beside one of the others.
 
     Raises:
         InvalidOption: No limit at all, or one that is not positive.
@@ -32,11 +33,12 @@ class Budget:
 
     seconds: float | None
     simulator_calls: int | None
+    updates: int | None = None
 
     def __post_init__(self) -> None:
         if self.seconds is None and self.simulator_calls is None:
             raise InvalidOption("budget has neither seconds nor simulator_calls; expected at least one")
-        for name in ("seconds", "simulator_calls"):
+        for name in ("seconds", "simulator_calls", "updates"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidOption(f"budget.{name} is {value}; expected a number > 0, or null for no limit")
@@ -85,25 +87,45 @@ class Interrupt:
                 signal.signal(number, handler)
 
 
+def progress_bar(console: Console, *, transient: bool = False) -> Progress:
+    """A bar per line: what is done (`label`), how much of it, and the description."""
+    return Progress(
+        TextColumn("{task.fields[label]}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        console=console,
+        transient=transient,
+    )
+
+
 def learn(
-    agent: Trainable, budget: Budget, tracker: Tracker, *, checkpoint_every_s: float, console: Console
+    agent: Trainable,
+    budget: Budget,
+    tracker: Tracker,
+    *,
+    checkpoint_every_s: float,
+    console: Console,
+    shown: Progress | None = None,
 ) -> tuple[Update | None, bool]:
     """Trains until the budget or Ctrl-C ends it; the checkpoint is written in between and at the end.
+
+    Args:
+        agent: The learner.
+        budget: When training ends.
+        tracker: Where the learning curve goes, and the folder of the checkpoint.
+        checkpoint_every_s: Seconds between two checkpoints.
+        console: Where the progress bar is shown.
+        shown: A `progress_bar` that is on the console already and gets a line for this training; None: one of its own.
 
     Returns:
         The last update (None if the budget was spent already) and whether training was interrupted.
     """
-    bar = Progress(
-        TextColumn("training"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-    )
+    bar = progress_bar(console) if shown is None else shown
     saved, update = time.monotonic(), None
-    with Interrupt().listening() as interrupt, bar:
-        line = bar.add_task("starting", total=1.0)
+    with Interrupt().listening() as interrupt, nullcontext() if shown is not None else bar:
+        line = bar.add_task("starting", total=1.0, label="training")
         for update in agent.train(simulator_calls=budget.simulator_calls, seconds=budget.seconds):
             # There is no best makespan before the first feasible episode.
             found = math.isfinite(update.best_makespan_s)
@@ -122,10 +144,12 @@ def learn(
                 completed=budget.share(update.simulator_calls, update.seconds),
                 description=f"best {update.best_makespan_s * 1e3:,.4f} ms, {update.simulator_calls:,} simulator calls",
             )
-            if interrupt.asked:
+            if interrupt.asked or (budget.updates is not None and update.number >= budget.updates):
                 break
             if time.monotonic() - saved > checkpoint_every_s:
                 agent.save(tracker.folder.checkpoint)
                 saved = time.monotonic()
         agent.save(tracker.folder.checkpoint)
+        if shown is not None:
+            shown.remove_task(line)
     return update, interrupt.asked

@@ -17,7 +17,7 @@ from agents.learner import LearnerConfig
 from agents.placeto import PlacetoConfig
 from agents.ppo import PpoConfig
 from agents.reinforce import ReinforceConfig
-from experiments import build
+from experiments import build, study
 from experiments.command import CONF
 from placement_gym.baselines import BASELINES
 from placement_gym.costs import ProfiledCost, RooflineCost
@@ -144,10 +144,44 @@ def test_every_experiment_composes_and_states_its_command(name: str) -> None:
     assert build.plain(DictConfig({key: value for key, value in config.items() if key != "hydra"}))
 
 
+STUDIES = [
+    name for name in _names("experiment") if "experiments.study" in (CONF / f"experiment/{name}.yaml").read_text()
+]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_method_of_every_study_builds(name: str) -> None:
+    """Its options are known to its baseline, or to its agent and environment."""
+    config = _compose("study", f"experiment@_global_={name}")
+    study.check_names(config)
+    problem = layered(n_ops=6, n_devices=2)
+    for method in config.methods:
+        trial = study.trial_config(config, next(iter(config.workloads)), method, 3)
+        rule = build.build_rule(trial)
+        if "agent" in trial:
+            vec_env = build.build_vector_env(trial, problem, rule)
+            assert build.build_agent(trial, vec_env).simulator_calls == 0
+            assert trial.budget.simulator_calls > 0
+            vec_env.close()
+        else:
+            build.build_baselines(trial, rule)[method](problem).schedule.check()
+
+
+@pytest.mark.parametrize("name", _names("workloads"))
+def test_every_set_of_workloads_builds(name: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the published files, each with a budget."""
+    monkeypatch.setenv("PLACEMENT_GYM_SHARED", str(shared_data.parent))
+    config = _compose("study", f"workloads={name}", "+baseline@methods=heft")
+    problems = study.build_problems(config)
+    assert list(problems) == list(config.workloads)
+    assert len({problem.fingerprint for problem in problems.values()}) == len(problems)
+    assert all(section.simulator_calls >= 1000 for section in config.workloads.values())
+
+
 def test_every_folder_of_conf_is_known_here() -> None:
     """A new group of configuration files needs a test of its own."""
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert groups == {"agent", "baseline", "cluster", "costs", "env", "experiment", "tracking", "workload"}
+    assert groups == {"agent", "baseline", "cluster", "costs", "env", "experiment", "tracking", "workload", "workloads"}
 
 
 @pytest.mark.parametrize(
