@@ -91,7 +91,9 @@ class Standings:
         outcomes = self.outcomes.get((workload, method), ())
         rows = [outcome.greedy if greedy else outcome.best for outcome in self.found(workload, method)]
         values = tuple(row.objective_s for row in rows if row is not None)
-        return Cell(values, len(outcomes), outcomes[0].best.status if outcomes else "-")
+        # A learner that has found a placement has a greedy one, if only one that does not fit.
+        status = "infeasible" if greedy and rows else outcomes[0].best.status if outcomes else "-"
+        return Cell(values, len(outcomes), status)
 
     def calls(self, workload: str, method: str) -> float:
         """Mean simulator calls of the seeds that found a placement, 0 if none did."""

@@ -88,6 +88,14 @@ def test_the_first_learner_is_judged_against_all_others(outcomes: list[tuple[Tri
     )
 
 
+def test_a_greedy_placement_may_not_fit(outcomes: list[tuple[Trial, Outcome]]) -> None:
+    """Its seed is not in the mean; a cell without any says so."""
+    (trial, _), *others = outcomes
+    unfit = (trial, Outcome(_row("agent", 2.0), None))
+    assert "| agent | **5.0000 [1 of 2]** |" in as_markdown(_standings([unfit, *others]))
+    assert _standings([unfit]).said(_standings([unfit]).cell("w", "agent", greedy=True)) == "infeasible"
+
+
 def test_milliseconds_are_seconds_times_a_thousand(outcomes: list[tuple[Trial, Outcome]]) -> None:
     """With five significant digits."""
     assert "| agent | 2,250.0 ± 353.6 (2,000.0) |" in as_markdown(_standings(outcomes, "ms"))
