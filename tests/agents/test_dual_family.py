@@ -49,8 +49,8 @@ def test_members_have_one_policy_and_memories_of_their_own() -> None:
     moved = {id(p) for group in other.optimiser.param_groups for p in group["params"]}
     assert moved == {id(p) for p in other.policy.parameters()}
     train(family, 64)
-    assert one.guides.now[0].op_device.shape != other.guides.now[0].op_device.shape
-    assert one.elite is not other.elite
+    assert one.found.guides.now[0].op_device.shape != other.found.guides.now[0].op_device.shape
+    assert one.found.elite is not other.found.elite
 
 
 @pytest.mark.parametrize("turn", [0, 1])
@@ -128,7 +128,7 @@ def test_a_teacher_per_member_is_imitated() -> None:
 def test_zero_shot_is_better_than_untrained() -> None:
     """Mean makespan of samples on unseen layered graphs, other sizes and more devices than those trained on."""
     problems = [pg.workloads.layered(n_ops=24, n_devices=3, seed=i, ccr=2.0) for i in range(4)]
-    config = DualPolicyConfig(width=16, n_layers=1, imitation_updates=0, guided_share=0.3)
+    config = DualPolicyConfig(width=16, n_layers=1, imitation_updates=0, guided_share=0.3, batches=1)
     family = make(problems, config=config)
     unseen = [pg.workloads.layered(n_ops=36, n_devices=4, seed=100 + i, ccr=2.0) for i in range(2)]
 

@@ -249,8 +249,8 @@ def test_judge_may_be_exchanged() -> None:
     """What another judge measures is what counts from then on, of the placements kept, too; these count as calls."""
     agent = make(GRAPH)
     last(agent, 24)
-    kept = {agent.best_op_device.tobytes(), *(one.op_device.tobytes() for one in agent.guides.now)}
-    kept |= {rollout.op_device[0].tobytes() for _, rollout in agent.elite}
+    kept = {agent.found.best.op_device.tobytes(), *(one.op_device.tobytes() for one in agent.found.guides.now)}
+    kept |= {one.op_device.tobytes() for one in agent.found.elite}
     asked: list[np.ndarray] = []
 
     def judge_of_zeros(op_device: Any, _: Any) -> Any:
@@ -260,10 +260,14 @@ def test_judge_may_be_exchanged() -> None:
     agent.judge_by(judge_of_zeros)
     assert {row.tobytes() for row in asked} <= kept
     assert agent.simulator_calls == 24 + len(asked)
-    assert agent.best_makespan_s == 7.0 + min((row == 0).mean() for row in asked)
-    assert [one.makespan_s for one in agent.guides.now] == [7.0 + (agent.guides.now[0].op_device == 0).mean()]
-    assert [s for s, _ in agent.elite] == sorted(7.0 + (one.op_device[0] == 0).mean() for _, one in agent.elite)
-    after_two = agent.best_makespan_s
+    assert agent.found.best.makespan_s == 7.0 + min((row == 0).mean() for row in asked)
+    assert [one.makespan_s for one in agent.found.guides.now] == [
+        7.0 + (agent.found.guides.now[0].op_device == 0).mean()
+    ]
+    assert [one.makespan_s for one in agent.found.elite] == sorted(
+        7.0 + (one.op_device == 0).mean() for one in agent.found.elite
+    )
+    after_two = agent.found.best.makespan_s
     assert 7.0 <= last(agent, 60).best_makespan_s <= after_two
 
 
@@ -272,9 +276,9 @@ def test_the_third_stage_keeps_the_best_of_the_second() -> None:
     agent = make(GRAPH)
     best = last(agent, 60).best_op_device
     agent.judge_by(lambda op_device, _: np.where((op_device == best).all(axis=1), 1.0, 2.0))
-    assert agent.best_op_device.tolist() == best.tolist()
+    assert agent.found.best.op_device.tolist() == best.tolist()
     assert last(agent, 90).best_op_device.tolist() == best.tolist()
-    assert agent.best_makespan_s == 1.0
+    assert agent.found.best.makespan_s == 1.0
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -290,8 +294,8 @@ def test_noise_does_not_fool_the_third_stage(seed: int) -> None:
     judge = MeasuredMakespan(runs, best, repeats=1, confirmations=9)
     agent.judge_by(judge)
     last(agent, 100)
-    assert agent.best_op_device.tolist() == judge.op_device.tolist()
-    found_s, handed_over_s = pg.simulate_batch(GRAPH, np.stack([agent.best_op_device, best]))
+    assert agent.found.best.op_device.tolist() == judge.op_device.tolist()
+    found_s, handed_over_s = pg.simulate_batch(GRAPH, np.stack([agent.found.best.op_device, best]))
     assert found_s <= handed_over_s
 
 
@@ -300,9 +304,17 @@ def test_judges_are_told_the_ranks_of_the_kept(priority: str) -> None:
     """Judged again by the simulator, guides, elite and best have the makespans that they had."""
     agent = make(GRAPH, priority=priority)
     last(agent, 40)
-    before = [one.makespan_s for one in agent.guides.now], [s for s, _ in agent.elite], agent.best_makespan_s
+    before = (
+        [one.makespan_s for one in agent.found.guides.now],
+        [one.makespan_s for one in agent.found.elite],
+        agent.found.best.makespan_s,
+    )
     agent.judge_by(agent.judge)
-    assert ([one.makespan_s for one in agent.guides.now], [s for s, _ in agent.elite], agent.best_makespan_s) == before
+    assert (
+        [one.makespan_s for one in agent.found.guides.now],
+        [one.makespan_s for one in agent.found.elite],
+        agent.found.best.makespan_s,
+    ) == before
 
 
 def test_names_of_like_devices_do_not_count() -> None:
@@ -319,10 +331,10 @@ def test_guided_episodes_leave_their_guide_at_members_only() -> None:
     """Every other op stays; the first member goes elsewhere; the order is the guide's; both guides are followed."""
     agent = make(GRAPH)
     free = free_batch(agent)
-    agent.guides.now = [agent.guides.guide(free.op_device[k], free.order[k], 1.0) for k in range(2)]
+    agent.found.guides.now = [agent.found.guides.guide(free.op_device[k], free.order[k], 1.0) for k in range(2)]
     moved = 0
     for seed in range(20):
-        plan = agent.guides.plan(8, np.random.default_rng(seed))
+        plan = agent.found.guides.plan(8, np.random.default_rng(seed))
         rollout = agent.player.follow(agent.player.snapshot(), plan, np.random.default_rng(seed))
         assert plan.guide.tolist() == [0, 1] * 4
         for b in range(8):
@@ -339,7 +351,7 @@ def test_members_leave_as_the_move_says(mode: int, expected: str) -> None:
     """Four ops on devices 0, 1, 1, 0, all members, two devices: the first goes to 1, by hand what the others do."""
     problem = pg.Problem.from_times(pg.OpGraph.build(list("abcd"), []), np.ones((4, 2)))
     agent = make(problem)
-    guide = agent.guides.guide(np.array([0, 1, 1, 0], np.int32), np.arange(4, dtype=np.int32), 1.0)
+    guide = agent.found.guides.guide(np.array([0, 1, 1, 0], np.int32), np.arange(4, dtype=np.int32), 1.0)
     move = next(k for k, (_, how) in enumerate(MOVES) if how == mode)
     plan = Plan(
         np.zeros(3, np.int64),
@@ -375,7 +387,7 @@ def test_what_guides_tell_by_hand() -> None:
     graph = pg.OpGraph.build(list("abcd"), [(0, 2, 0.0), (1, 3, 0.0), (2, 3, 0.0)])
     problem = pg.Problem.from_times(graph, [[2.0] * 3, [1.0] * 3, [3.0] * 3, [1.0] * 3])
     agent = make(problem)
-    guide = agent.guides.guide(np.array([0, 0, 1, 1], np.int32), np.arange(4, dtype=np.int32), 6.0)
+    guide = agent.found.guides.guide(np.array([0, 0, 1, 1], np.int32), np.arange(4, dtype=np.int32), 6.0)
     assert guide.chain.tolist() == [3, 2, 0]
     idle = guide.features[:, :, GUIDE_FEATURES.index("guide_idle")]
     # b is ready at 0 and done at 3: device 0 is busy, device 1 works in the third of these seconds.
@@ -432,7 +444,7 @@ def test_player_keeps_to_memory() -> None:
     end = last(agent, 64)
     pg.Placement(end.best_op_device).check(problem)
     player = DualPlayer(agent.episodes, DualPolicy(8, 1), agent.graph, kind="dual", every_step=False)
-    plan = agent.guides.plan(8, np.random.default_rng(0))
+    plan = agent.found.guides.plan(8, np.random.default_rng(0))
     for rollout in (free_batch(agent), player.follow(player.snapshot(), plan, np.random.default_rng(0))):
         for op_device in rollout.op_device:
             pg.Placement(op_device).check(problem)
