@@ -55,7 +55,7 @@ class DualPolicyConfig:
     imitation_updates: int = 3
     n_elite: int = 4
     elite_weight: float = 0.1
-    guided_share: float = 0.9
+    guided_share: float = 0.75
     n_guides: int = 1
     critical_share: float = 0.5
     hot: float = 0.01

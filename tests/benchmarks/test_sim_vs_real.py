@@ -1,4 +1,4 @@
-"""Simulated against measured makespans on two CPU workers (several minutes; the machine must be idle)."""
+"""Simulated against measured makespans on two CPU workers (a quarter of an hour; the machine must be idle)."""
 
 import json
 import os

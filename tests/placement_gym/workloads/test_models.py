@@ -146,10 +146,13 @@ def test_ops_grow_linearly_with_layers(model: str) -> None:
 
 
 def test_a_deep_model_is_built_within_a_second() -> None:
-    """GPT of 96 layers at its default width: building computes nothing (time of this process alone)."""
-    start = time.process_time()
-    program = pg.workloads.gpt(n_layers=96)
-    assert time.process_time() - start < 1
+    """GPT of 96 layers at its default width: building computes nothing (time of this process alone, best of three)."""
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        program = pg.workloads.gpt(n_layers=96)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 1
     assert len([op for op in program.ops if op.name.endswith(".attention.scores")]) == 96
 
 
