@@ -119,9 +119,13 @@ class DualPolicyAgent:
         self.found.judge_again(judge)
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
-        """Stage I imitates this placement from now on; the simulator calls that found it count as the agent's own."""
+        """Stage I imitates this placement from now on, and it is the first guide.
+
+        The simulator calls that found it count as the agent's own, as does the one that judges it again.
+        """
         self.teacher_op_device = np.array(op_device, dtype=np.int32)
         self.found.calls += simulator_calls
+        self.found.start(self.judge, self.teacher_op_device)
 
     def share(self, other: "DualPolicyAgent") -> None:
         """Learns the policy of `other` from now on, with its optimiser; what was found stays apart."""
@@ -183,9 +187,8 @@ class DualPolicyAgent:
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
         """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
         rng, b, snapshot = np.random.default_rng(seed), self.env.num_envs, self.player.snapshot()
-        return np.concatenate([self.player.play(snapshot, rng).op_device for _ in range(-(-placements // b))])[
-            :placements
-        ]
+        batches = [self.player.play(snapshot, rng).op_device for _ in range(-(-placements // b))]
+        return np.concatenate(batches)[:placements]
 
     def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
         return self.episodes.compiled.makespans_s(op_device, priority)

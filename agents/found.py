@@ -80,6 +80,16 @@ class Found:
                 self.elite = sorted([*self.elite, one], key=lambda kept: kept.makespan_s)[: self.config.n_elite]
         return before != [one.makespan_s for one in self.elite]
 
+    def start(self, judge: Judge, op_device: IntArray) -> None:
+        """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""
+        order = self.episodes.compiled.problem.graph.order.astype(np.int64)
+        makespan_s = float(self.makespans_s(judge, op_device[None], order[None].astype(np.int32), 1)[0][0])
+        if np.isfinite(makespan_s):
+            one = Kept(makespan_s, op_device.copy(), order)
+            self.best = min(self.best, one, key=lambda kept: kept.makespan_s)
+            self.elite = [one][: self.config.n_elite]
+            self.guides.now = [self.guides.guide(op_device, order, makespan_s)]
+
     def judge_again(self, judge: Judge) -> None:
         """Best placement, guides and elite stay, with the makespans that `judge` says; all others are forgotten."""
         guides, elite, best = self.guides.now, self.elite, self.best

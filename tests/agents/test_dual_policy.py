@@ -245,6 +245,17 @@ def test_simulator_calls_are_counted_exactly(priority: str) -> None:
     assert end.simulator_calls == len(rows) == len(np.unique(rows, axis=0)) == 101
 
 
+def test_a_teachers_placement_is_the_first_guide() -> None:
+    """It is best, elite and guide at first, its calls and the one that judges it count, and the end is no worse."""
+    annealed = pg.baselines.simulated_annealing(GRAPH, simulator_calls=60)
+    agent = make(GRAPH)
+    agent.teach(annealed.placement.op_device, simulator_calls=60)
+    assert agent.simulator_calls == 61
+    assert agent.found.best.makespan_s == agent.found.guides.now[0].makespan_s == annealed.objective
+    assert [one.makespan_s for one in agent.found.elite] == [annealed.objective]
+    assert last(agent, 100).best_makespan_s <= annealed.objective
+
+
 def test_judge_may_be_exchanged() -> None:
     """What another judge measures is what counts from then on, of the placements kept, too; these count as calls."""
     agent = make(GRAPH)
