@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,31 +37,18 @@ from torch import Tensor, nn
 from agents.agent import Update, resolve_torch_device
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.dual_config import DualPolicyConfig
-from agents.dual_player import DualPlayer, Snapshot
+from agents.dual_player import DualPlayer
 from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, judge
-from agents.found import Found
+from agents.dual_search import DualSearch, Played
 from agents.guides import normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
 from agents.simulated import Judge
-from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.arrays import IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
 from placement_gym.errors import CheckpointMismatch, InvalidOption
-
-# Training ends after so many batches without a placement that was not simulated before.
-PATIENCE = 30
-
-
-class _Played(NamedTuple):
-    """A batch, the makespans, which were new, which episodes were free, and seconds gained on guides (`gains`)."""
-
-    rollout: DualRollout
-    makespans_s: FloatArray
-    fresh: BoolArray
-    free: BoolArray
-    gain: FloatArray
 
 
 class DualPolicyAgent:
@@ -74,7 +61,8 @@ class DualPolicyAgent:
         torch_device: "auto", "cpu", "cuda", ...
 
     Attributes:
-        judge: Says the makespans of a batch of placements; the simulator, unless it is exchanged (`judge_by`).
+        search: Plays and judges batches.
+        found: What it has found.
         teacher_op_device: int32 [n_ops], the placement that teaches in stage I; None for the critical path.
 
     Raises:
@@ -104,19 +92,17 @@ class DualPolicyAgent:
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         every_step = self.config.message_passing == "step"
         self.player = DualPlayer(self.episodes, self.policy, self.graph, kind=self.config.policy, every_step=every_step)
-        self.judge: Judge = self._simulate
+        self.search = DualSearch(self.player, self.graph, self.config, self.rng)
+        self.found = self.search.found
         self.teacher_op_device: IntArray | None = None
         self.updates, self.n_episodes, self.seconds = 0, 0, 0.0
-        self.found = Found(self.graph, self.episodes, self.config)
-        self._elite_rollout: DualRollout | None = None
 
     def judge_by(self, judge: Judge) -> None:
         """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
 
         The best placement, the guides and the elite are judged anew at once, and training goes on from them.
         """
-        self.judge, self._elite_rollout = judge, None
-        self.found.judge_again(judge)
+        self.search.judge_by(judge)
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
         """Stage I imitates this placement from now on, and it is the first guide.
@@ -125,7 +111,8 @@ class DualPolicyAgent:
         """
         self.teacher_op_device = np.array(op_device, dtype=np.int32)
         self.found.calls += simulator_calls
-        self.found.start(self.judge, self.teacher_op_device)
+        self.found.start(self.search.judge, self.teacher_op_device)
+        self.search.forget_elite()
 
     def share(self, other: "DualPolicyAgent") -> None:
         """Learns the policy of `other` from now on, with its optimiser; what was found stays apart."""
@@ -140,7 +127,7 @@ class DualPolicyAgent:
     @property
     def is_stale(self) -> bool:
         """Whether the policy no longer finds a placement that has not been simulated."""
-        return self.found.stale >= PATIENCE
+        return self.found.is_stale
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
         """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
@@ -190,28 +177,26 @@ class DualPolicyAgent:
         batches = [self.player.play(snapshot, rng).op_device for _ in range(-(-placements // b))]
         return np.concatenate(batches)[:placements]
 
-    def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
-        return self.episodes.compiled.makespans_s(op_device, priority)
-
     def _imitate(self) -> dict[str, float]:
         """One update of stage I."""
-        rollout = self.player.play(self.player.snapshot(), self.rng, op_device=self.teacher_op_device)
+        teacher = self.teacher_op_device
+        rollout = self.player.play(self.player.snapshot(), self.rng, op_device=teacher)
         judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
         b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
         loss, metrics = imitation_loss(
-            rollout, judged, b_level, self.teacher_op_device, interchangeable=self.found.simulated.interchangeable
+            rollout, judged, b_level, teacher, interchangeable=self.found.simulated.interchangeable
         )
         return {**metrics, **self._descend(loss, self.config.learning_rate)}
 
     def _reinforce(self, spent: float, left: int) -> dict[str, float]:
         """One update of stage II or III; `spent` is the share of the budget, `left` how many placements it allows."""
         config = self.config
-        played: list[_Played] = []
+        played: list[Played] = []
         n_free, snapshot = config.n_free(self.rng) if self.found.guides.now else config.batches, self.player.snapshot()
         for k in range(config.batches):
             calls = left - sum(int(one.fresh.sum()) for one in played)
             if calls:
-                played.append(self._play(snapshot, k >= n_free, spent, calls))
+                played.append(self.search.play(snapshot, guided=k >= n_free, spent=spent, left=calls))
         rollout = DualRollout.joined([one.rollout for one in played])
         makespans_s, fresh, free, gain = (np.concatenate(part) for part in zip(*(p[1:] for p in played), strict=True))
         advantage = torch.from_numpy(normalised(gain, free)).to(self.device, torch.float32)
@@ -239,36 +224,13 @@ class DualPolicyAgent:
             **metrics,
         }
 
-    def _play(self, snapshot: Snapshot, guided: bool, spent: float, left: int) -> "_Played":
-        """One batch of episodes, after which the guides move."""
-        config, found = self.config, self.found
-        plan = found.guides.plan(self.env.num_envs, self.rng) if guided else None
-        if plan is None:
-            rollout = self.player.play(snapshot, self.rng, n_greedy=1)
-        else:
-            rollout = self.player.follow(snapshot, plan, self.rng)
-        makespans_s, fresh = found.makespans_s(self.judge, rollout.op_device, rollout.order, left)
-        gain = found.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
-        if found.remember(rollout, makespans_s):
-            self._elite_rollout = None
-        temperature_s = found.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
-        told_s = np.where(rollout.overfull, np.inf, makespans_s)
-        if plan is None:
-            found.guides.propose(rollout.op_device, rollout.order, told_s, config.n_guides)
-        else:
-            tried_s = np.where(fresh, told_s, np.inf)
-            found.guides.accept(plan, rollout.op_device, rollout.order, tried_s, temperature_s, self.rng)
-        return _Played(rollout, makespans_s, fresh, np.full(len(gain), plan is None), gain)
-
     def _elite_loss(self) -> Tensor:
         """Minus the mean log-probability of the elite's devices."""
-        if not self.found.elite or not self.config.elite_weight:
+        elite = self.search.elite() if self.config.elite_weight else None
+        if elite is None:
             return torch.zeros((), device=self.device)
-        if self._elite_rollout is None:
-            _, op_device, order = zip(*self.found.elite, strict=True)
-            self._elite_rollout = self.player.replay(np.stack(op_device), np.stack(order))
-        judged = judge(self.policy, self.graph, self._elite_rollout, every_step=self.player.every_step)
-        return -judged.taken(self._elite_rollout).mean()
+        judged = judge(self.policy, self.graph, elite, every_step=self.player.every_step)
+        return -judged.taken(elite).mean()
 
     def _descend(self, loss: Tensor, learning_rate: float) -> dict[str, float]:
         """One step of the optimiser."""
@@ -303,7 +265,7 @@ class DualPolicyAgent:
         taught = state["teacher_op_device"]
         self.teacher_op_device = None if taught is None else taught.numpy()
         self.found.restore(state["found"])
-        self._elite_rollout = None
+        self.search.forget_elite()
 
     def save(self, path: Path) -> None:
         """Writes weights, optimiser, and `state`."""

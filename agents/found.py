@@ -14,6 +14,9 @@ from agents.simulated import Judge, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
 
+# Batches without a placement that was not judged before, after which nothing new is expected.
+PATIENCE = 30
+
 
 class Kept(NamedTuple):
     """A placement, int32 [n_ops], the order in which it was made, int64 [n_ops], and its makespan."""
@@ -44,6 +47,11 @@ class Found:
         self.guides = Guides(graph, episodes, config.critical_share)
         self.calls = self.stale = 0
         self._forget()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last batches, `PATIENCE` of them, held no placement that had not been judged."""
+        return self.stale >= PATIENCE
 
     def _forget(self) -> None:
         """Whatever was said of placements."""

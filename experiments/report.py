@@ -30,6 +30,8 @@ from placement_gym.rule import PRESETS, Rule
 
 README = CONF.parent / "README.md"
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+# <!-- table <file> "<beginning of a section's title>" ... -->, where the sections of the file are put.
+TABLE = re.compile(r'(<!-- table (\S+)((?: "[^"]+")+) -->\n).*?(<!-- /table -->)', re.DOTALL)
 OTHER_COLUMNS = ("simulator calls", "seconds", "runs")
 FIGURE_FORMAT = "placement_gym.figure.v1"
 
@@ -163,28 +165,68 @@ def read_figures(path: Path) -> list[dict[str, Any]]:
     return [latest[name] for name in sorted(latest)]
 
 
+def rounded(value: object) -> str:
+    """What a figure is of, as a table shows it: numbers to four digits, in lists and mappings as well."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(rounded(one) for one in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} {rounded(one)}' for key, one in value.items())}}}"
+    return str(value)
+
+
 def figures_table(figures: Sequence[dict[str, Any]]) -> str:
     """The figures in Markdown."""
     lines = []
     for row in figures:
         said = {None: "", True: "holds", False: "**missed**"}[row["holds"]]
-        context = ", ".join(f"{key} {value}" for key, value in row["context"].items())
-        lines.append((row["name"], f"{number(row['value'])} {row['unit']}".strip(), row["target"] or "", said, context))
+        context = ", ".join(f"{key} {rounded(value)}" for key, value in row["context"].items())
+        sign, _, target = (row["target"] or "").partition(" ")
+        asked = f"{sign} {target if len(target) <= 8 else rounded(float(target))}".strip()
+        lines.append((row["name"], f"{number(row['value'])} {row['unit']}".strip(), asked, said, context))
     return markdown(("figure", "measured", "target", "", "of"), lines)
 
 
-def rewrite_readme(figures: Sequence[dict[str, Any]], readme: Path) -> None:
-    """Puts the table between the markers of the README.
+def sections_of(table: Path, titles: Sequence[str]) -> str:
+    """The sections (## ...) of a table file whose titles begin so, in this order.
 
     Raises:
-        InvalidFile: There is nothing to put, or the markers are missing.
+        InvalidFile: It has no such section.
     """
+    sections = table.read_text(encoding="utf-8").split("## ")[1:]
+    found = []
+    for title in titles:
+        section = next((one for one in sections if one.startswith(title)), None)
+        if section is None:
+            raise InvalidFile(
+                f"{table} has no section {title!r}; expected one of {[s.splitlines()[0] for s in sections]}"
+            )
+        name, _, text = section.partition("\n")
+        found.append(f"**{name}**\n\n{text.strip()}\n")
+    return "\n".join(found)
+
+
+def rewrite_readme(figures: Sequence[dict[str, Any]], readme: Path) -> None:
+    """Puts the figures and the tables that are there between the markers of the README.
+
+    Raises:
+        InvalidFile: There are no figures, the markers are missing, or a table lacks a section.
+    """
+
+    def renewed(match: re.Match[str]) -> str:
+        table = Path(match[2])
+        return (
+            match[1] + sections_of(table, re.findall('"([^"]+)"', match[3])) + match[4] if table.exists() else match[0]
+        )
+
     if not figures:
         raise InvalidFile("no figures were recorded; run `make bench` first")
     text = readme.read_text(encoding="utf-8")
     if not BLOCK.search(text):
         raise InvalidFile(f"{readme} lacks the markers <!-- figures --> and <!-- /figures -->")
-    write_text(readme, BLOCK.sub(lambda match: match[1] + figures_table(figures) + match[2], text))
+    text = BLOCK.sub(lambda match: match[1] + figures_table(figures) + match[2], text)
+    write_text(readme, TABLE.sub(renewed, text))
 
 
 def run(config: DictConfig) -> int:

@@ -35,6 +35,7 @@ from experiments.learning import Budget, learn
 from experiments.record import Effort, Record
 from experiments.table import Row, markdown, row_of_record, terminal, wide_console
 from experiments.tracking import Tracker, rewind_metrics
+from experiments.zero_shot import ways
 from placement_gym.baselines import lower_bound_s
 from placement_gym.errors import InvalidOption
 from placement_gym.files import write_text
@@ -151,27 +152,27 @@ class Transfer:
         return rows
 
     def zero_shot(self, place: Place, weights: str) -> list[Row]:
-        """The family's policy as it is places a case: by its most likely choices, and the best of some samples.
+        """The family's policy as it is places a case in several ways, and as a control one with random weights.
 
         Seconds count from the problem to the schedule: environment, networks, weights, choices and simulation.
         """
-        samples, seed, rows = int(self.config.zero_shot.samples), int(self.config.seed), []
-        for way, n in (("greedy", 1), (f"best of {samples}", samples)):
-            method, basis = f"zero-shot ({way})", {"weights": weights, "samples": n}
-            row = place.known(method, basis, seed)
+        seed, rows = int(self.config.seed), []
+        for way in ways(self.config.zero_shot):
+            basis = {"weights": weights if way.trained else "", **asdict(way)}
+            row = place.known(way.method, basis, seed)
             if row is None:
-                start = time.perf_counter()
-                agent = self.agent(place.case.problem, max(2, n), "training", seed)
-                placements = agent.act_greedy()[None] if n == 1 else agent.act_sampled(n, seed=seed)
-                schedule = best_schedule(place.case.problem, placements, self.rule)
+                start, problem = time.perf_counter(), place.case.problem
+                n_episodes = way.n_episodes(int(self.config.env.num_envs))
+                agent = self.agent(problem, n_episodes, "training" if way.trained else "scratch", seed)
+                schedule = best_schedule(problem, way.place(agent, seed), self.rule)
                 effort = Effort(
-                    lower_bound_s=lower_bound_s(place.case.problem),
-                    simulator_calls=n,
+                    lower_bound_s=lower_bound_s(problem),
+                    simulator_calls=way.simulator_calls,
                     seconds=time.perf_counter() - start,
                     seed=seed,
                 )
                 agent.env.close()
-                row = self.add(place, method, schedule, effort, basis)
+                row = self.add(place, way.method, schedule, effort, basis)
             rows.append(row)
         return rows
 

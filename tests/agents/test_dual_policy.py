@@ -233,13 +233,13 @@ def test_simulator_calls_are_counted_exactly(priority: str) -> None:
     """Every placement that the judge is asked for counts, none is asked for twice, and the budget is kept."""
     agent = make(GRAPH, priority=priority)
     asked: list[np.ndarray] = []
-    simulate = agent.judge
+    simulate = agent.search.judge
 
     def counted(op_device: Any, ranks: Any) -> Any:
         asked.append(op_device.copy() if ranks is None else np.concatenate([op_device, ranks], axis=1))
         return simulate(op_device, ranks)
 
-    agent.judge = counted
+    agent.search.judge = counted
     end = last(agent, 101)
     rows = np.concatenate(asked)
     assert end.simulator_calls == len(rows) == len(np.unique(rows, axis=0)) == 101
@@ -254,6 +254,18 @@ def test_a_teachers_placement_is_the_first_guide() -> None:
     assert agent.found.best.makespan_s == agent.found.guides.now[0].makespan_s == annealed.objective
     assert [one.makespan_s for one in agent.found.elite] == [annealed.objective]
     assert last(agent, 100).best_makespan_s <= annealed.objective
+
+
+def test_a_search_learns_nothing() -> None:
+    """Free episodes first, then guided ones, until the calls are spent exactly."""
+    agent, plain = make(GRAPH), make(GRAPH)
+    before = weights(agent)
+    agent.search.run(free=8, simulator_calls=60)
+    assert agent.simulator_calls == 60
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(agent), strict=True))
+    plain.search.run(free=8, simulator_calls=8)
+    assert agent.found.best.makespan_s < plain.found.best.makespan_s
+    assert pg.simulate(GRAPH, agent.found.best.op_device).makespan_s == agent.found.best.makespan_s
 
 
 def test_judge_may_be_exchanged() -> None:
@@ -320,7 +332,7 @@ def test_judges_are_told_the_ranks_of_the_kept(priority: str) -> None:
         [one.makespan_s for one in agent.found.elite],
         agent.found.best.makespan_s,
     )
-    agent.judge_by(agent.judge)
+    agent.judge_by(agent.search.judge)
     assert (
         [one.makespan_s for one in agent.found.guides.now],
         [one.makespan_s for one in agent.found.elite],

@@ -31,13 +31,21 @@ def test_the_newest_row_of_a_figure_counts(tmp_path: Path) -> None:
 
 def test_figures_are_printed_from_their_rows(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Value, unit, target, whether it holds, and of what."""
-    missed = {**ROW, "name": "speed-up on two cores", "value": 1.5, "target": ">= 1.8", "holds": False}
+    context = {"seconds": {"a": 1 / 3, "b": [2e6, 12]}, "kind": "mean"}
+    missed = {
+        **ROW,
+        "name": "speed-up on two cores",
+        "value": 1.5,
+        "target": ">= 1.8",
+        "holds": False,
+        "context": context,
+    }
     _write(workbench / "bench", "a.jsonl", ROW, missed)
     (workbench / "outputs").mkdir()
     assert report.main(["figures=bench"]) == 0
     out = capsys.readouterr().out
     assert "| kernel over C loop | 1.25 x | <= 1.5 | holds | n_ops 1000, rule giph |" in out
-    assert "| speed-up on two cores | 1.5 x | >= 1.8 | **missed** |" in out
+    assert "| 1.5 x | >= 1.8 | **missed** | seconds {a 0.3333, b [2,000,000, 12]}, kind mean |" in out
 
 
 def test_the_readme_is_rewritten_between_its_markers(tmp_path: Path) -> None:
@@ -50,6 +58,25 @@ def test_the_readme_is_rewritten_between_its_markers(tmp_path: Path) -> None:
     assert text.endswith("|\n<!-- /figures -->\nz\n")
     assert "stale" not in text
     assert report.BLOCK.search(report.README.read_text())
+
+
+def test_tables_that_are_there_are_put_where_the_readme_names_them(workbench: Path) -> None:
+    """Sections by the beginning of their titles, in the order asked for; what is not there stays as it was."""
+    (workbench / "out").mkdir()
+    write_text(
+        workbench / "out" / "table.md",
+        "## Best (s)\n\n| a |\n|---|\n| 1 |\n\n## Seconds\n\nno\n\n## In words\n\n- yes\n",
+    )
+    block = '<!-- table out/table.md "In words" "Best" -->\nold\n<!-- /table -->\n'
+    absent = '<!-- table out/absent.md "Best" -->\nkept\n<!-- /table -->\n'
+    readme = write_text(workbench / "README.md", f"<!-- figures -->\n<!-- /figures -->\n{block}{absent}z\n")
+    report.rewrite_readme([ROW], readme)
+    _, _, text = readme.read_text().partition("<!-- /figures -->\n")
+    told = "**In words**\n\n- yes\n\n**Best (s)**\n\n| a |\n|---|\n| 1 |\n"
+    assert text == block.replace("old\n", told) + absent + "z\n"
+    write_text(workbench / "out" / "table.md", "## Worst\n")
+    with pytest.raises(InvalidFile, match=r"no section 'In words'; expected one of \['Worst'\]"):
+        report.rewrite_readme([ROW], readme)
 
 
 def test_a_malformed_figure_is_named_by_file_and_line(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ TINY = [
     "training.config.imitation_updates=1",
     "held_out.problems=1",
     "held_out.n_devices=[2, 4]",
-    "zero_shot.samples=8",
+    "zero_shot.simulator_calls=8",
+    "zero_shot.free=4",
     "env.num_envs=4",
     "agent.config.width=8",
     "agent.config.n_layers=1",
@@ -50,14 +51,15 @@ def test_a_policy_is_trained_and_used_on_graphs_that_it_has_not_seen(
     fine_tune = [groups, "scratch.simulator_calls=20"]
     assert _transfer(40, *fine_tune) == 0
     out, run = capsys.readouterr().out, workbench / "outputs" / "transfer"
-    for word in ("held-out, 4 devices", "zero-shot (greedy)", "zero-shot (best of 8)", "fine-tuned", "from scratch"):
+    ways = ("zero-shot (greedy)", "zero-shot (best of 8)", "zero-shot (search, 8 calls)", "untrained (search, 8 calls)")
+    for word in (*ways, "held-out, 4 devices", "fine-tuned", "from scratch"):
         assert word in out
         assert word in (run / "table.md").read_text()
     rows = [at.record for at in read(run)]
     tuned = [row for row in rows if row.method == "fine-tuned"]
     assert [(row.seed, row.simulator_calls) for row in tuned] == [(0, 12), (1, 12)]
     assert {row.simulator_calls for row in rows if row.method == "from scratch"} == {20}
-    assert {row.config["basis"]["samples"] for row in rows if row.method.startswith("zero-shot")} == {1, 8}
+    assert {row.simulator_calls for row in rows if row.method.startswith("zero-shot")} == {1, 8}
     assert validate.main([]) == 0
     before = _records(run)
     assert _transfer(40, *fine_tune) == 0
@@ -73,8 +75,12 @@ def test_a_larger_budget_goes_on_with_the_training(workbench: Path) -> None:
     fresh = _records(run)
     for one in before:
         fresh.remove(one)
-    assert {method for _, method in fresh} == {"zero-shot (greedy)", "zero-shot (best of 8)"}
-    assert len(fresh) == 2 * 3  # both ways on the toy that warms up and on one graph with 2 and with 4 devices
+    assert {method for _, method in fresh} == {
+        "zero-shot (greedy)",
+        "zero-shot (best of 8)",
+        "zero-shot (search, 8 calls)",
+    }
+    assert len(fresh) == 3 * 3  # all ways on the toy that warms up and on one graph with 2 and with 4 devices
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ def test_other_hyper_parameters_or_problems_do_not_go_on(workbench: Path, capsys
     assert _transfer(10) == 0
     checkpoint = (workbench / "outputs" / "transfer" / "checkpoint.pt").read_bytes()
     for override, message in (
-        ("training.config.guided_share=0.5", "afresh"),
+        ("training.config.guided_share=0.75", "afresh"),
         ("training.problems=3", "another problem"),
     ):
         assert _transfer(20, override) == 1

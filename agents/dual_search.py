@@ -1,0 +1,103 @@
+"""DualSearch: batches of episodes that a dual policy plays and a judge judges, and what they find."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from agents.dual_config import DualPolicyConfig
+from agents.dual_player import DualPlayer, Snapshot
+from agents.dual_rollout import DualRollout
+from agents.found import Found
+from agents.networks.dual import Graph
+from agents.simulated import Judge
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
+
+
+class Played(NamedTuple):
+    """A batch, the makespans, which were new, which episodes were free, and seconds gained on guides (`gain`)."""
+
+    rollout: DualRollout
+    makespans_s: FloatArray
+    fresh: BoolArray
+    free: BoolArray
+    gain: FloatArray
+
+
+class DualSearch:
+    """Plays batches, has them judged and keeps what is good; learns nothing.
+
+    Args:
+        player: Plays with the policy.
+        graph: The problem's graph.
+        config: Hyper-parameters.
+        rng: Where all choices are drawn from.
+
+    Attributes:
+        judge: Says the makespans of a batch of placements; the simulator, unless it is exchanged (`judge_by`).
+        found: What was found.
+    """
+
+    def __init__(self, player: DualPlayer, graph: Graph, config: DualPolicyConfig, rng: np.random.Generator) -> None:
+        self.player, self.config, self.rng = player, config, rng
+        self.episodes = player.episodes
+        self.found = Found(graph, player.episodes, config)
+        self.judge: Judge = self._simulate
+        self._elite: DualRollout | None = None
+
+    def judge_by(self, judge: Judge) -> None:
+        """Makespans come from `judge` from now on; what is kept is judged anew."""
+        self.judge = judge
+        self.forget_elite()
+        self.found.judge_again(judge)
+
+    def play(self, snapshot: Snapshot, *, guided: bool, spent: float, left: int) -> Played:
+        """One batch of episodes, after which the guides move.
+
+        Args:
+            snapshot: The policy.
+            guided: Whether episodes follow guides; there must be one.
+            spent: Share of the budget that is used, from which the temperature follows.
+            left: How many placements may be judged.
+        """
+        config, found, n_episodes = self.config, self.found, self.episodes.n_episodes
+        plan = found.guides.plan(n_episodes, self.rng) if guided else None
+        if plan is None:
+            rollout = self.player.play(snapshot, self.rng, n_greedy=1)
+        else:
+            rollout = self.player.follow(snapshot, plan, self.rng)
+        makespans_s, fresh = found.makespans_s(self.judge, rollout.op_device, rollout.order, left)
+        gain = found.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
+        if found.remember(rollout, makespans_s):
+            self.forget_elite()
+        temperature_s = found.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
+        told_s = np.where(rollout.overfull, np.inf, makespans_s)
+        if plan is None:
+            found.guides.propose(rollout.op_device, rollout.order, told_s, config.n_guides)
+        else:
+            tried_s = np.where(fresh, told_s, np.inf)
+            found.guides.accept(plan, rollout.op_device, rollout.order, tried_s, temperature_s, self.rng)
+        return Played(rollout, makespans_s, fresh, np.full(n_episodes, plan is None), gain)
+
+    def run(self, *, free: int, simulator_calls: int) -> None:
+        """Free episodes, `free` of them or a few more, then guided ones; `simulator_calls` placements are judged.
+
+        Ends early if no placement is found that was not judged before.
+        """
+        snapshot, begun = self.player.snapshot(), self.found.calls
+        while (calls := self.found.calls - begun) < simulator_calls and not self.found.is_stale:
+            guided = calls >= free and bool(self.found.guides.now)
+            self.play(snapshot, guided=guided, spent=calls / simulator_calls, left=simulator_calls - calls)
+
+    def elite(self) -> DualRollout | None:
+        """The elite, as if the policy had chosen all its devices; None if there is none."""
+        if self._elite is None and self.found.elite:
+            _, op_device, order = zip(*self.found.elite, strict=True)
+            self._elite = self.player.replay(np.stack(op_device), np.stack(order))
+        return self._elite
+
+    def forget_elite(self) -> None:
+        """The elite has changed."""
+        self._elite = None
+
+    def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
+        return self.episodes.compiled.makespans_s(op_device, priority)
