@@ -1,5 +1,6 @@
 """Agent: what every learner offers, and the update that its training yields."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,41 @@ class Agent(Protocol):
     def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]", *, torch_device: str = "auto") -> Self:
         """The learner that `save` wrote; raises CheckpointMismatch if it is of another problem or agent."""
         ...
+
+
+class Spender(Protocol):
+    """What a budget is spent by."""
+
+    @property
+    def simulator_calls(self) -> int:
+        """Placements simulated so far."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        ...
+
+
+def spent_share(agent: Spender, simulator_calls: int | None, seconds: float | None, *, batch: int = 0) -> float:
+    """How much of its budget an agent has used: the larger of both shares; inf if it has no calls for another batch.
+
+    Args:
+        agent: The agent.
+        simulator_calls: Its calls in all, None for no limit.
+        seconds: Its time in all, None for no limit.
+        batch: Placements that are simulated at once, all or none.
+
+    Raises:
+        InvalidOption: There is no limit.
+    """
+    if simulator_calls is None and seconds is None:
+        raise InvalidOption("train needs simulator_calls or seconds; got neither")
+    if simulator_calls and agent.simulator_calls + batch > simulator_calls:
+        return math.inf
+    return max(
+        agent.simulator_calls / simulator_calls if simulator_calls else 0.0, agent.seconds / seconds if seconds else 0.0
+    )
 
 
 def resolve_torch_device(name: str) -> torch.device:

@@ -36,6 +36,7 @@ class DualPolicyConfig:
         critical_share: Detail 7.
         hot: Detail 7.
         cold: Detail 7.
+        max_candidates: Detail 10; a joint policy has no such limit.
 
     Raises:
         InvalidOption: A number outside its range, or an unknown name.
@@ -48,7 +49,7 @@ class DualPolicyConfig:
     op_embedding: bool = False
     learning_rate: float = 2e-3
     entropy: float = 0.01
-    batches: int = 4
+    batches: int = 8
     epochs: int = 1
     clip_range: float = 0.2
     max_gradient_norm: float = 1.0
@@ -60,6 +61,7 @@ class DualPolicyConfig:
     critical_share: float = 0.5
     hot: float = 0.01
     cold: float = 0.0002
+    max_candidates: int = 32
 
     def n_free(self, rng: np.random.Generator) -> int:
         """How many of an update's batches follow no guide, drawn such that `guided_share` holds in the mean."""
@@ -72,7 +74,7 @@ class DualPolicyConfig:
             if getattr(self, name) not in get_args(known):
                 raise InvalidOption(unknown_name(name, getattr(self, name), get_args(known)))
         least = {"width": 1, "n_layers": 0, "batches": 1, "epochs": 1, "imitation_updates": 0, "n_elite": 0}
-        for name, low in {**least, "n_guides": 1}.items():
+        for name, low in {**least, "n_guides": 1, "max_candidates": 1}.items():
             if getattr(self, name) < low:
                 raise InvalidOption(f"DualPolicyConfig.{name} is {getattr(self, name)}; expected >= {low}")
         for name in ("learning_rate", "max_gradient_norm", "clip_range", "hot", "cold"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from agents.agent import Update
+from agents.agent import Update, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.dual_config import DualPolicyConfig
 from agents.dual_policy import DualPolicyAgent
@@ -78,16 +78,12 @@ class DualFamily:
         Raises:
             InvalidOption: No budget is given.
         """
-        if simulator_calls is None and seconds is None:
-            raise InvalidOption("train needs simulator_calls or seconds; got neither")
-        while not all(member.is_stale for member in self.members):
-            calls = self.simulator_calls
-            spent = max(calls / simulator_calls if simulator_calls else 0.0, self.seconds / seconds if seconds else 0.0)
-            if spent >= 1:
+        while (spent := spent_share(self, simulator_calls, seconds)) < 1:
+            if all(member.is_stale for member in self.members):
                 return
             self._turns = self._turns or self.rng.permutation(len(self.members)).tolist()
             member = self.members[self._turns.pop()]
-            update = member.update(spent, simulator_calls - calls if simulator_calls else None)
+            update = member.update(spent, simulator_calls - self.simulator_calls if simulator_calls else None)
             yield Update(
                 sum(one.updates for one in self.members),
                 sum(one.n_episodes for one in self.members),

@@ -29,14 +29,24 @@ class DualPlayer:
         graph: The problem.
         kind: "dual", "select_only" (devices of earliest finish), "place_only" (ops of largest b-level) or "joint".
         every_step: Whether messages are passed at every step instead of once.
+        max_candidates: SEL chooses among so many ready ops of largest b-level.
     """
 
     def __init__(
-        self, episodes: SelectPlaceEpisodes, policy: DualPolicy, graph: Graph, *, kind: str, every_step: bool
+        self,
+        episodes: SelectPlaceEpisodes,
+        policy: DualPolicy,
+        graph: Graph,
+        *,
+        kind: str,
+        every_step: bool,
+        max_candidates: int,
     ) -> None:
         self.episodes, self.policy, self.graph = episodes, policy, graph
         self.kind, self.every_step = kind, every_step
+        self.max_candidates = min(max_candidates, episodes.n_ops)
         self.static = graph.op_features.cpu().numpy()
+        self.by_level = np.argsort(-self.static[:, OP_FEATURES.index("b_level")], kind="stable")
         self.fixed = Fixed.of(episodes.compiled, episodes.reference_s)
 
     def snapshot(self) -> "Snapshot":
@@ -121,7 +131,11 @@ class _Batch:
         self.episodes, self.policy = player.episodes, player.policy
         b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
         self.rows, self.unguided = np.arange(b), np.zeros((1, d, len(GUIDE_FEATURES)), np.float32)
-        self.ops, self.devices = np.zeros((n, b), np.int64), np.zeros((n, b), np.int64)
+        self.ops, self.devices, self.first = (
+            np.zeros((n, b), np.int64),
+            np.zeros((n, b), np.int64),
+            np.zeros(b, np.int64),
+        )
         self.sampled = np.zeros((n, b), np.bool_)
         self.torch_device = player.graph.op_features.device
         self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
@@ -180,9 +194,21 @@ class _Batch:
             level = static[:, OP_FEATURES.index("b_level")]
             op: NDArray[np.int64] = np.where(ready, level, -1.0).argmax(axis=1)
             return op
-        scores, row, candidate, seen = select_scores(self.heads, encoded.select, static, self.rows, ready)
-        self.select_log.append((row + t * len(self.rows), candidate, seen))
-        return self._draw(scores)
+        scores, candidates, seen = select_scores(
+            self.heads,
+            encoded.select,
+            static,
+            self.rows,
+            ready,
+            self.episodes.op_device,
+            self.player.by_level,
+            self.first,
+            self.player.max_candidates,
+        )
+        row, column = np.nonzero(candidates >= 0)
+        self.select_log.append((row + t * len(self.rows), candidates[row, column], seen))
+        chosen: NDArray[np.int64] = candidates[self.rows, self._draw(scores)]
+        return chosen
 
     def _place(self, encoded: "_Arrays", t: int) -> None:
         """Writes devices[t] and sampled[t] for the ops selected."""

@@ -20,6 +20,8 @@ a judge that measures (`judge`). Departures from the released recipe; each has a
    the policy's own choices are learnt, and nothing else is scored (`agents.follow`).
 8. What was simulated is not simulated again, names of interchangeable devices apart.
 9. `op_embedding`: an embedding per op is learned besides; it belongs to one graph.
+10. SEL chooses among at most `max_candidates` ready ops, those of largest b-level, so that an episode of a wide graph
+    costs no more per op than one of a narrow graph.
 """
 
 import time
@@ -34,7 +36,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.agent import Update, resolve_torch_device
+from agents.agent import Update, resolve_torch_device, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer
@@ -48,7 +50,7 @@ from agents.simulated import Judge
 from placement_gym.arrays import IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
-from placement_gym.errors import CheckpointMismatch, InvalidOption
+from placement_gym.errors import CheckpointMismatch
 
 
 class DualPolicyAgent:
@@ -90,8 +92,14 @@ class DualPolicyAgent:
             self.policy = DualPolicy(self.config.width, self.config.n_layers, n_ops=n_ops)
         self.policy.to(self.device)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
-        every_step = self.config.message_passing == "step"
-        self.player = DualPlayer(self.episodes, self.policy, self.graph, kind=self.config.policy, every_step=every_step)
+        self.player = DualPlayer(
+            self.episodes,
+            self.policy,
+            self.graph,
+            kind=self.config.policy,
+            every_step=self.config.message_passing == "step",
+            max_candidates=self.config.max_candidates,
+        )
         self.search = DualSearch(self.player, self.graph, self.config, self.rng)
         self.found = self.search.found
         self.teacher_op_device: IntArray | None = None
@@ -137,14 +145,8 @@ class DualPolicyAgent:
         Raises:
             InvalidOption: No budget is given.
         """
-        if simulator_calls is None and seconds is None:
-            raise InvalidOption("train needs simulator_calls or seconds; got neither")
-        while True:
-            calls = self.found.calls
-            spent = max(calls / simulator_calls if simulator_calls else 0.0, self.seconds / seconds if seconds else 0.0)
-            if spent >= 1 or self.is_stale:
-                return
-            yield self.update(spent, simulator_calls - calls if simulator_calls else None)
+        while (spent := spent_share(self, simulator_calls, seconds)) < 1 and not self.is_stale:
+            yield self.update(spent, simulator_calls - self.simulator_calls if simulator_calls else None)
 
     def update(self, spent: float, left: int | None = None) -> Update:
         """One update; `spent` is the share of the budget that is used, `left` how many placements may be simulated."""

@@ -139,20 +139,24 @@ def _once(policy: DualPolicy, graph: Graph, rollout: DualRollout, place_rows: Te
     encoded = policy.encode(graph)
     device, (n_steps, b), d = graph.op_features.device, rollout.ops.shape, rollout.masks.shape[1]
     group = rollout.place_group[place_rows].to(device)
-    if len(place_rows) * n_steps < n_steps * b * encoded.content.shape[1]:
-        # Few rows: what is on each device is added up for them alone.
-        step = torch.empty(b, n_steps, dtype=torch.int64).scatter_(
-            1, rollout.ops.T, torch.arange(n_steps).expand(b, -1)
-        )
-        placed = step.to(device)[group % b] < (group // b).unsqueeze(1)
-        op_device = torch.from_numpy(rollout.op_device).to(device)[group % b]
+    step, episode = group // b, group % b
+    # What is on each device is added up along the episodes that have many rows, and for each row of the others.
+    many = torch.bincount(episode, minlength=b) > encoded.content.shape[1]
+    content = encoded.content.new_zeros(len(group), d, encoded.content.shape[1])
+    few = (~many)[episode].nonzero().squeeze(1)
+    if len(few):
+        at = torch.empty(b, n_steps, dtype=torch.int64).scatter_(1, rollout.ops.T, torch.arange(n_steps).expand(b, -1))
+        placed = at.to(device)[episode[few]] < step[few].unsqueeze(1)
+        op_device = torch.from_numpy(rollout.op_device).to(device)[episode[few]]
         here = (placed.unsqueeze(1) & (op_device.unsqueeze(1) == torch.arange(d, device=device)[:, None])).float()
-        content = here @ encoded.content / here.sum(dim=2, keepdim=True).clamp(min=1)
-    else:
-        on = torch.nn.functional.one_hot(rollout.devices, d).to(device, torch.float32)
-        added = encoded.content[rollout.ops.to(device)].unsqueeze(2) * on.unsqueeze(3)
+        mean = here @ encoded.content / here.sum(dim=2, keepdim=True).clamp(min=1)
+        content = content.index_copy(0, few, mean)
+    if many.any():
+        on = torch.nn.functional.one_hot(rollout.devices.to(device)[:, many], d).float()
+        added = encoded.content[rollout.ops.to(device)[:, many]].unsqueeze(2) * on.unsqueeze(3)
         count = (on.cumsum(0) - on).clamp(min=1).unsqueeze(3)
-        content = ((added.cumsum(0) - added) / count).flatten(0, 1)[group]
+        rows, number = many[episode].nonzero().squeeze(1), many.cumsum(0) - 1
+        content = content.index_copy(0, rows, ((added.cumsum(0) - added) / count)[step[rows], number[episode[rows]]])
     select = encoded.select[rollout.select_ops.to(device)]
     return select, encoded.place[rollout.place_ops[place_rows].to(device)], content
 

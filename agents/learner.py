@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.agent import Update, native_env, resolve_torch_device
+from agents.agent import Update, native_env, resolve_torch_device, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.rollout import Rollout, roll_out
 from placement_gym.envs.observation import DEVICE_FEATURES, table
@@ -172,16 +172,8 @@ class Learner(ABC, Generic[Config]):
         Raises:
             InvalidOption: No budget is given.
         """
-        if simulator_calls is None and seconds is None:
-            raise InvalidOption("train needs simulator_calls or seconds; got neither")
-        while True:
+        while (spent := spent_share(self, simulator_calls, seconds, batch=self.env.num_envs)) < 1:
             began = time.perf_counter()
-            spent = max(
-                self.simulator_calls / simulator_calls if simulator_calls else 0.0,
-                self.seconds / seconds if seconds else 0.0,
-            )
-            if spent >= 1 or (simulator_calls and self.simulator_calls + self.env.num_envs > simulator_calls):
-                return
             for group in self.optimiser.param_groups:
                 group["lr"] = self.config.learning_rate * (1 - 0.9 * spent)
             imitating = float(self.imitating)

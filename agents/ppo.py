@@ -15,7 +15,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.agent import Update, native_env, resolve_torch_device
+from agents.agent import Update, native_env, resolve_torch_device, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.networks.extractor import GraphExtractor
 from placement_gym.envs import AssignEnv
@@ -150,12 +150,7 @@ class Ppo:
         Raises:
             InvalidOption: No budget is given.
         """
-        if simulator_calls is None and seconds is None:
-            raise InvalidOption("train needs simulator_calls or seconds; got neither")
-        batch = self.config.n_envs * self.config.episodes
-        while not (simulator_calls and self.simulator_calls + batch > simulator_calls) and not (
-            seconds and self.seconds >= seconds
-        ):
+        while spent_share(self, simulator_calls, seconds, batch=self.config.n_envs * self.config.episodes) < 1:
             began = time.perf_counter()
             watch = _Watch()
             with self._own_rng():

@@ -11,10 +11,9 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.agent import Update, native_env
+from agents.agent import Update, native_env, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.rollout import roll_out
-from placement_gym.errors import InvalidOption
 
 
 class Random:
@@ -47,11 +46,7 @@ class Random:
         Raises:
             InvalidOption: No budget is given.
         """
-        if simulator_calls is None and seconds is None:
-            raise InvalidOption("train needs simulator_calls or seconds; got neither")
-        while not (simulator_calls and self.simulator_calls + self.env.num_envs > simulator_calls) and not (
-            seconds and self.seconds >= seconds
-        ):
+        while spent_share(self, simulator_calls, seconds, batch=self.env.num_envs) < 1:
             began = time.perf_counter()
             rollout = roll_out(self.env, self._act)
             best = int(np.argmin(np.where(rollout.feasible, rollout.makespans_s, np.inf)))

@@ -162,8 +162,7 @@ class Transfer:
             row = place.known(way.method, basis, seed)
             if row is None:
                 start, problem = time.perf_counter(), place.case.problem
-                n_episodes = way.n_episodes(int(self.config.env.num_envs))
-                agent = self.agent(problem, n_episodes, "training" if way.trained else "scratch", seed)
+                agent = self.agent(problem, way.n_episodes, "training" if way.trained else "scratch", seed)
                 schedule = best_schedule(problem, way.place(agent, seed), self.rule)
                 effort = Effort(
                     lower_bound_s=lower_bound_s(problem),

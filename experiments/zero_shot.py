@@ -1,6 +1,6 @@
 """Ways in which a policy that no longer learns places a graph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,12 +21,14 @@ class Way:
             that follow the best placement so far but for a few ops, where the policy chooses (`agents.guides`).
         simulator_calls: Placements that are simulated.
         free: Samples with which a search begins.
+        batch: Episodes that a search plays at once.
         trained: Whether the policy has learned on other graphs; the control, with random weights, has not.
     """
 
     kind: Kind
     simulator_calls: int
     free: int = 0
+    batch: int = 0
     trained: bool = True
 
     @property
@@ -39,9 +41,10 @@ class Way:
         }
         return f"{'zero-shot' if self.trained else 'untrained'} ({how[self.kind]})"
 
-    def n_episodes(self, batch: int) -> int:
-        """Episodes of an agent that is to place in this way; a search plays batches of `batch`."""
-        return batch if self.kind == "search" else max(2, self.simulator_calls)
+    @property
+    def n_episodes(self) -> int:
+        """Episodes at once of an agent that is to place in this way."""
+        return self.batch if self.kind == "search" else max(2, self.simulator_calls)
 
     def place(self, agent: DualPolicyAgent, seed: int) -> NDArray[np.int32]:
         """int32 [k, n_ops]: placements, of which the best is the result."""
@@ -54,11 +57,6 @@ class Way:
 
 
 def ways(config: DictConfig) -> list[Way]:
-    """The ways of a configuration, {simulator_calls, free}."""
-    calls, free = int(config.simulator_calls), int(config.free)
-    return [
-        Way("greedy", 1),
-        Way("sampled", calls),
-        Way("search", calls, free),
-        Way("search", calls, free, trained=False),
-    ]
+    """The ways of a configuration, {samples, search: {simulator_calls, free, batch}}."""
+    search = Way("search", **config.search)
+    return [Way("greedy", 1), Way("sampled", config.samples), search, replace(search, trained=False)]

@@ -135,9 +135,19 @@ def place_scores(
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def select_scores(
-    heads: Heads, embedded: np.ndarray, static: np.ndarray, numbers: np.ndarray, ready: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """SEL's scores float32 [R, n_ops], -inf where not ready; of each candidate int64 row, int64 op and features.
+    heads: Heads,
+    embedded: np.ndarray,
+    static: np.ndarray,
+    numbers: np.ndarray,
+    ready: np.ndarray,
+    op_device: np.ndarray,
+    by_rank: np.ndarray,
+    first: np.ndarray,
+    most: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """SEL's scores float32 [R, most], -inf behind the last candidate; candidates int64 [R, most], -1 there; features.
+
+    Features of candidates are those of all rows, one after the other: float32 [candidates, 2 * n_features].
 
     Args:
         heads: Weights.
@@ -145,40 +155,49 @@ def select_scores(
         static: float32 [n_ops, n_features].
         numbers: int64 [R], episodes.
         ready: bool [R, n_ops].
+        op_device: int32 [R, n_ops], below 0 where an op is not placed.
+        by_rank: int64 [n_ops], ops in the order in which they are candidates.
+        first: int64 [R], where in this order an op may first be found that is not placed; brought up to date.
+        most: Candidates of a row; further ready ops are none.
     """
     n_features, width = static.shape[1], embedded.shape[2]
-    total = ready.sum()
-    rows, ops = np.empty(total, np.int64), np.empty(total, np.int64)
-    candidates = np.empty((total, 2 * n_features), np.float32)
-    scores = np.full(ready.shape, -np.inf, np.float32)
+    seen = np.empty((ready.shape[0] * most, 2 * n_features), np.float32)
+    scores = np.full((ready.shape[0], most), -np.inf, np.float32)
+    ops = np.full((ready.shape[0], most), -1, np.int64)
     mean, spread = np.empty(n_features), np.empty(n_features)
     hidden = np.empty(width, np.float32)
     m = 0
     for r in range(ready.shape[0]):
-        begin = m
+        n = 0
         mean[:] = 0
         spread[:] = 0
-        for op in range(ready.shape[1]):
+        while op_device[r, by_rank[first[r]]] >= 0:
+            first[r] += 1
+        for i in range(first[r], len(by_rank)):
+            op = by_rank[i]
             if ready[r, op]:
-                rows[m], ops[m] = r, op
-                m += 1
+                ops[r, n] = op
                 mean += static[op]
-        mean /= m - begin
-        for c in range(begin, m):
-            spread += (static[ops[c]] - mean) ** 2
-        spread = np.sqrt(spread / (m - begin)) + 1e-3
-        for c in range(begin, m):
-            own = embedded[numbers[r] if embedded.shape[0] > 1 else 0, ops[c]]
+                n += 1
+                if n == most:
+                    break
+        mean /= n
+        for c in range(n):
+            spread += (static[ops[r, c]] - mean) ** 2
+        spread = np.sqrt(spread / n) + 1e-3
+        for c in range(n):
+            own = embedded[numbers[r] if embedded.shape[0] > 1 else 0, ops[r, c]]
             for k in range(width):
                 hidden[k] = own[k] + heads.candidate_bias[k]
             for i in range(n_features):
-                raw = static[ops[c], i]
+                raw = static[ops[r, c], i]
                 close = np.float32(min(max((raw - mean[i]) / spread[i], -5.0), 5.0))
-                candidates[c, i], candidates[c, n_features + i] = raw, close
+                seen[m, i], seen[m, n_features + i] = raw, close
                 for k in range(width):
                     hidden[k] += raw * heads.candidate[i, k] + close * heads.candidate[n_features + i, k]
             score = heads.select_bias[0]
             for k in range(width):
                 score += max(hidden[k], np.float32(0)) * heads.select[k, 0]
-            scores[r, ops[c]] = score
-    return scores, rows, ops, candidates
+            scores[r, c] = score
+            m += 1
+    return scores, ops, seen[:m]

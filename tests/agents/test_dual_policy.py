@@ -21,6 +21,7 @@ from agents.imitation import labels
 from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Graph
 from agents.networks.paths import jump_table, next_on_path, path_mean
 from agents.simulated import Simulated
+from placement_gym.envs.observation import OP_FEATURES
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 from placement_gym.pytorch.judge import MeasuredMakespan
 
@@ -123,9 +124,14 @@ def test_training_sees_what_the_rollout_saw(kind: Any, message_passing: Any) -> 
         assert torch.allclose(judged.taken(episode).detach().flatten(), best, atol=1e-4)
 
 
-def test_sel_selects_ready_ops_only() -> None:
-    """Candidates are exactly the ops that are not placed, but whose inputs are; their probabilities add up to 1."""
-    agent = make(GRAPH)
+@pytest.mark.parametrize("most", [2, 3, 16])
+def test_sel_selects_ready_ops_only(most: int) -> None:
+    """Candidates are the ops that are not placed, but whose inputs are, at most so many, those of largest b-level.
+
+    Their probabilities add up to 1.
+    """
+    agent = make(GRAPH, config=replace(SMALL, max_candidates=most))
+    level = agent.graph.op_features[:, OP_FEATURES.index("b_level")]
     rollout = free_batch(agent)
     judged = judge(agent.policy, agent.graph, rollout, every_step=False)
     total = torch.zeros(rollout.ops.numel()).index_add(0, rollout.select_group, judged.select_log_p.detach().exp())
@@ -136,7 +142,26 @@ def test_sel_selects_ready_ops_only() -> None:
     for t in range(GRAPH.n_ops):
         placed = set(rollout.ops[:t, 2].tolist())
         ready = {v for v in range(GRAPH.n_ops) if v not in placed and inputs[v] <= placed}
-        assert set(rollout.select_ops[rollout.select_group == t * 8 + 2].tolist()) == ready
+        candidates = rollout.select_ops[rollout.select_group == t * 8 + 2].tolist()
+        assert len(candidates) == len(set(candidates)) == min(most, len(ready))
+        assert set(candidates) <= ready
+        assert level[candidates].min() >= max((level[v] for v in ready - set(candidates)), default=0)
+        assert int(rollout.ops[t, 2]) in candidates
+
+
+def test_content_is_the_mean_of_what_is_on_a_device() -> None:
+    """The same for an episode with many rows, whose contents are added up along it, as for each of its rows alone."""
+    agent = make(GRAPH, config=replace(SMALL, width=4))
+    rollout = free_batch(agent)
+    everywhere = judge(agent.policy, agent.graph, rollout, every_step=False)
+    rollout.sampled_device[::5] = False
+    rollout.sampled_device[:, 1:] = False
+    rollout.sampled_device[3, 2] = True  # one row of an episode, whose content is added up for it alone
+    some = judge(agent.policy, agent.graph, rollout, every_step=False)
+    assert len(some.place_rows) == int(rollout.sampled_device.sum()) < len(everywhere.place_rows)
+    place = dict(zip(everywhere.place_rows.tolist(), everywhere.place_log_p, strict=True))
+    for row, log_p in zip(some.place_rows.tolist(), some.place_log_p, strict=True):
+        assert torch.allclose(log_p, place[row], atol=1e-5)
 
 
 def test_teacher_labels() -> None:
@@ -466,7 +491,7 @@ def test_player_keeps_to_memory() -> None:
     agent = make(problem)
     end = last(agent, 64)
     pg.Placement(end.best_op_device).check(problem)
-    player = DualPlayer(agent.episodes, DualPolicy(8, 1), agent.graph, kind="dual", every_step=False)
+    player = DualPlayer(agent.episodes, DualPolicy(8, 1), agent.graph, kind="dual", every_step=False, max_candidates=16)
     plan = agent.found.guides.plan(8, np.random.default_rng(0))
     for rollout in (free_batch(agent), player.follow(player.snapshot(), plan, np.random.default_rng(0))):
         for op_device in rollout.op_device:

@@ -12,12 +12,13 @@ from agents.dual_policy import DualPolicyAgent
 
 pytestmark = pytest.mark.benchmark
 Figure = Callable[..., bool]
-SEEDS = range(5)
+# Others than the defaults were chosen with.
+SEEDS = range(10, 20)
 
 
 def found(problem: pg.Problem, calls: int, seed: int, *, taught: bool) -> tuple[float, float]:
     """Makespans, seconds, of the best placement found and of the greedy one after training, defaults throughout."""
-    vec_env = gym.make_vec("placement_gym/SelectPlace-v0", num_envs=16, problem=problem, rule="giph")
+    vec_env = gym.make_vec("placement_gym/SelectPlace-v0", num_envs=8, problem=problem, rule="giph")
     agent = DualPolicyAgent(vec_env, seed=seed, torch_device="cpu")
     if taught:
         teacher = pg.baselines.enumerative(problem, rule="giph")
@@ -38,7 +39,7 @@ def found(problem: pg.Problem, calls: int, seed: int, *, taught: bool) -> tuple[
     ],
 )
 def test_against_annealing(figure: Figure, shared_data: Path, graph: str, calls: int) -> None:
-    """Means over five seeds, spread beside them; taught by the critical path, as published, and by `enumerative`."""
+    """Means over ten seeds, spread beside them; taught by the critical path, as published, and by `enumerative`."""
     problem = pg.workloads.read_doppler(shared_data / "doppler" / f"{graph}.txt")
     annealed = [
         pg.baselines.simulated_annealing(problem, rule="giph", simulator_calls=calls, seed=seed).objective
@@ -48,7 +49,7 @@ def test_against_annealing(figure: Figure, shared_data: Path, graph: str, calls:
     for teacher in ("critical path", "enumerative"):
         pairs = [found(problem, calls, seed, taught=teacher == "enumerative") for seed in SEEDS]
         best, greedy = (np.array(column) for column in zip(*pairs, strict=True))
-        name = f"dual policy taught by {teacher}, {graph}, {calls:,} calls, mean of 5 seeds"
+        name = f"dual policy taught by {teacher}, {graph}, {calls:,} calls, mean of 10 seeds"
         context = {"found": np.sort(best).round(3).tolist(), "greedy": round(float(greedy.mean()), 3)}
         figure(name, float(best.mean()), "published unit", **context)
         over = float(best.mean() / np.mean(annealed))

@@ -6,6 +6,12 @@ import pytest
 from executable import chain, made_up_profile
 
 
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra composes every configuration twice, the first time to see whether it sets `hydra.mode`; none does."""
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
+
+
 @pytest.fixture
 def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as working directory; commands write their outputs/ there."""

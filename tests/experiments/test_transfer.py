@@ -21,8 +21,8 @@ TINY = [
     "training.config.imitation_updates=1",
     "held_out.problems=1",
     "held_out.n_devices=[2, 4]",
-    "zero_shot.simulator_calls=8",
-    "zero_shot.free=4",
+    "zero_shot.samples=8",
+    "zero_shot.search={simulator_calls: 12, free: 4, batch: 4}",
     "env.num_envs=4",
     "agent.config.width=8",
     "agent.config.n_layers=1",
@@ -51,7 +51,12 @@ def test_a_policy_is_trained_and_used_on_graphs_that_it_has_not_seen(
     fine_tune = [groups, "scratch.simulator_calls=20"]
     assert _transfer(40, *fine_tune) == 0
     out, run = capsys.readouterr().out, workbench / "outputs" / "transfer"
-    ways = ("zero-shot (greedy)", "zero-shot (best of 8)", "zero-shot (search, 8 calls)", "untrained (search, 8 calls)")
+    ways = (
+        "zero-shot (greedy)",
+        "zero-shot (best of 8)",
+        "zero-shot (search, 12 calls)",
+        "untrained (search, 12 calls)",
+    )
     for word in (*ways, "held-out, 4 devices", "fine-tuned", "from scratch"):
         assert word in out
         assert word in (run / "table.md").read_text()
@@ -59,7 +64,7 @@ def test_a_policy_is_trained_and_used_on_graphs_that_it_has_not_seen(
     tuned = [row for row in rows if row.method == "fine-tuned"]
     assert [(row.seed, row.simulator_calls) for row in tuned] == [(0, 12), (1, 12)]
     assert {row.simulator_calls for row in rows if row.method == "from scratch"} == {20}
-    assert {row.simulator_calls for row in rows if row.method.startswith("zero-shot")} == {1, 8}
+    assert {row.simulator_calls for row in rows if row.method.startswith("zero-shot")} == {1, 8, 12}
     assert validate.main([]) == 0
     before = _records(run)
     assert _transfer(40, *fine_tune) == 0
@@ -78,7 +83,7 @@ def test_a_larger_budget_goes_on_with_the_training(workbench: Path) -> None:
     assert {method for _, method in fresh} == {
         "zero-shot (greedy)",
         "zero-shot (best of 8)",
-        "zero-shot (search, 8 calls)",
+        "zero-shot (search, 12 calls)",
     }
     assert len(fresh) == 3 * 3  # all ways on the toy that warms up and on one graph with 2 and with 4 devices
 

@@ -18,7 +18,7 @@ def assert_same_trace(one: Trace, other: Trace) -> None:
         np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name, strict=True)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(placed_problems(), st.sampled_from(ALL_RULES))
 def test_kernel_equals_reference(placed: Placed, rule: pg.Rule) -> None:
     """Every time of every op and transfer is the same float on every mix of options, and the schedule is legal."""
