@@ -119,8 +119,7 @@ class DualPolicyAgent:
         """
         self.teacher_op_device = np.array(op_device, dtype=np.int32)
         self.found.calls += simulator_calls
-        self.found.start(self.search.judge, self.teacher_op_device)
-        self.search.forget_elite()
+        self.search.start(self.teacher_op_device)
 
     def share(self, other: "DualPolicyAgent") -> None:
         """Learns the policy of `other` from now on, with its optimiser; what was found stays apart."""
@@ -266,8 +265,7 @@ class DualPolicyAgent:
         self.updates, self.n_episodes, self.seconds = state["counters"]
         taught = state["teacher_op_device"]
         self.teacher_op_device = None if taught is None else taught.numpy()
-        self.found.restore(state["found"])
-        self.search.forget_elite()
+        self.search.restore(state["found"])
 
     def save(self, path: Path) -> None:
         """Writes weights, optimiser, and `state`."""

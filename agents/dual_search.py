@@ -1,6 +1,6 @@
 """DualSearch: batches of episodes that a dual policy plays and a judge judges, and what they find."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,9 +46,13 @@ class DualSearch:
 
     def judge_by(self, judge: Judge) -> None:
         """Makespans come from `judge` from now on; what is kept is judged anew."""
-        self.judge = judge
-        self.forget_elite()
+        self.judge, self._elite = judge, None
         self.found.judge_again(judge)
+
+    def start(self, op_device: IntArray) -> None:
+        """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""
+        self.found.start(self.judge, op_device)
+        self._elite = None
 
     def play(self, snapshot: Snapshot, *, guided: bool, spent: float, left: int) -> Played:
         """One batch of episodes, after which the guides move.
@@ -68,7 +72,7 @@ class DualSearch:
         makespans_s, fresh = found.makespans_s(self.judge, rollout.op_device, rollout.order, left)
         gain = found.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
         if found.remember(rollout, makespans_s):
-            self.forget_elite()
+            self._elite = None
         temperature_s = found.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
         told_s = np.where(rollout.overfull, np.inf, makespans_s)
         if plan is None:
@@ -95,8 +99,9 @@ class DualSearch:
             self._elite = self.player.replay(np.stack(op_device), np.stack(order))
         return self._elite
 
-    def forget_elite(self) -> None:
-        """The elite has changed."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `found.state()` said."""
+        self.found.restore(state)
         self._elite = None
 
     def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:

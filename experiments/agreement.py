@@ -162,7 +162,8 @@ class Comparison:
 
     def rows(self) -> list[dict[str, object]]:
         """As JSON rows, one per way of costing."""
-        about = {"program": self.program, "placements": len(self.executions), "n_ops": len(self.op_s)}
+        runs = min(len(e.makespans_s) for e in self.executions)
+        about = {"program": self.program, "placements": len(self.executions), "runs": runs, "n_ops": len(self.op_s)}
         return [
             {**about, "mean_op_s": float(self.op_s.mean()), "costs": costs, **asdict(Agreement.of(s, self.executions))}
             for costs, s in self.simulated_s.items()

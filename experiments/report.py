@@ -189,12 +189,12 @@ def figures_table(figures: Sequence[dict[str, Any]]) -> str:
 
 
 def sections_of(table: Path, titles: Sequence[str]) -> str:
-    """The sections (## ...) of a table file whose titles begin so, in this order.
+    """The sections (# ... or ## ...) of a table file whose titles begin so, in this order.
 
     Raises:
         InvalidFile: It has no such section.
     """
-    sections = table.read_text(encoding="utf-8").split("## ")[1:]
+    sections = re.split("^##? ", table.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     found = []
     for title in titles:
         section = next((one for one in sections if one.startswith(title)), None)

@@ -33,7 +33,7 @@ def test_simulated_against_measured(figure: Figure) -> None:
     for row in rows:
         judged = row["costs"] == "calibrated" and row["mean_op_s"] >= LARGE_OP_S
         name = f"{row['program']}, {row['costs']} costs"
-        about = ("placements", "n_ops", "mean_op_s", "bias", "worst", "pearson", "ceiling", "spread")
+        about = ("placements", "runs", "n_ops", "mean_op_s", "bias", "worst", "pearson", "ceiling", "spread")
         context = {key: row[key] for key in about}
         held.append(
             figure(f"simulated makespans, MAPE, {name}", 100 * row["mape"], "%", "<= 10" if judged else None, **context)

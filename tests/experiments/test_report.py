@@ -65,7 +65,7 @@ def test_tables_that_are_there_are_put_where_the_readme_names_them(workbench: Pa
     (workbench / "out").mkdir()
     write_text(
         workbench / "out" / "table.md",
-        "## Best (s)\n\n| a |\n|---|\n| 1 |\n\n## Seconds\n\nno\n\n## In words\n\n- yes\n",
+        "# Best (s)\n\n| a |\n|---|\n| 1 |\n\n## Seconds\n\nno\n\n## In words\n\n- yes\n",
     )
     block = '<!-- table out/table.md "In words" "Best" -->\nold\n<!-- /table -->\n'
     absent = '<!-- table out/absent.md "Best" -->\nkept\n<!-- /table -->\n'
