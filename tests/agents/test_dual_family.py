@@ -16,7 +16,7 @@ from agents.dual_family import DualFamily
 from agents.dual_policy import DualPolicyAgent
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
-SMALL = DualPolicyConfig(width=16, n_layers=1, imitation_updates=1, n_elite=2, guided_share=0.5)
+SMALL = DualPolicyConfig(batches=4, width=16, n_layers=1, imitation_updates=1, n_elite=2, guided_share=0.5)
 TWO = [pg.workloads.layered(n_ops=12 + 4 * i, n_devices=2 + i, seed=i, ccr=1.0) for i in range(2)]
 
 
