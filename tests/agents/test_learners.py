@@ -109,8 +109,14 @@ def test_drawn_placements_are_the_seeds(name: str) -> None:
     assert len({tuple(placement) for placement in drawn[0].tolist()}) > 1
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("toy", ["two_chains", "memory_bound", "unlike_devices"])
+@pytest.mark.parametrize(
+    ("name", "toy"),
+    [
+        pytest.param(name, toy, marks=pytest.mark.slow if name == "ppo" and toy != "memory_bound" else ())
+        for name in LEARNERS
+        for toy in ("two_chains", "memory_bound", "unlike_devices")
+    ],
+)
 def test_solves_toys(name: str, toy: str) -> None:
     """The best placement found is the toy's optimum, is feasible and is what the simulator says it is."""
     made = pg.workloads.TOYS[toy]()
