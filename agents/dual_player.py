@@ -131,11 +131,8 @@ class _Batch:
         self.episodes, self.policy = player.episodes, player.policy
         b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
         self.rows, self.unguided = np.arange(b), np.zeros((1, d, len(GUIDE_FEATURES)), np.float32)
-        self.ops, self.devices, self.first = (
-            np.zeros((n, b), np.int64),
-            np.zeros((n, b), np.int64),
-            np.zeros(b, np.int64),
-        )
+        self.ops, self.devices = np.zeros((n, b), np.int64), np.zeros((n, b), np.int64)
+        self.first = np.zeros(b, np.int64)
         self.sampled = np.zeros((n, b), np.bool_)
         self.torch_device = player.graph.op_features.device
         self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []

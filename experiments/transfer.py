@@ -166,7 +166,8 @@ class Transfer:
                 schedule = best_schedule(problem, way.place(agent, seed), self.rule)
                 effort = Effort(
                     lower_bound_s=lower_bound_s(problem),
-                    simulator_calls=way.simulator_calls,
+                    # A search ends early where it finds nothing new; the other ways judge what they are given.
+                    simulator_calls=agent.simulator_calls or way.simulator_calls,
                     seconds=time.perf_counter() - start,
                     seed=seed,
                 )
