@@ -5,7 +5,8 @@ Implementation details; each departure from the paper has a number and, where it
 1. One pass over the ops per episode, in the order of Assign-v0, each op placed once, as DOPPLER (arXiv 2505.23131) ran
    it; the paper improves a placement step by step. No episode begins from an earlier placement.
 2. The placement so far is among the op features at every step, and embeddings are computed anew from it
-   (`PlacementEncoder`). Op features are normalised over the ops; released re-implementations feed raw costs.
+   (`PlacementEncoder`), within an episode only those that a step changes (`PlacementFollower`). Op features are
+   normalised over the ops; released re-implementations feed raw costs.
 3. Scores of devices: from the embedding alone as in the paper, plus, with `device_features`, a head that sees what the
    observation says of each device (earliest finish, load, ...), so that all learners see the same.
 4. Support, memory and colocation are masked by the environment.
@@ -33,7 +34,7 @@ from agents.learner import (
     normalised,
 )
 from agents.networks.device_head import DeviceHead
-from agents.networks.placement_encoder import PlacementEncoder
+from agents.networks.placement_encoder import Around, PlacementEncoder, PlacementFollower
 from agents.rollout import Rollout
 from placement_gym.envs.observation import DEVICE_FEATURES
 
@@ -81,7 +82,10 @@ class PlacetoPolicy(nn.Module):
 
     def forward(self, op: int, placed: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """Logits [B, n_devices], -inf where not allowed; `placed` as for the encoder."""
-        context = self.encoder(op, placed)
+        return self.score(self.encoder(op, placed), features, mask)
+
+    def score(self, context: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        """Logits as `forward`, from what the encoder says."""
         logits: Tensor = self.by_placement(context).masked_fill(~mask, -torch.inf)
         return logits if self.by_device is None else logits + self.by_device(context, features, mask)
 
@@ -99,14 +103,16 @@ class Placeto(Learner[PlacetoConfig]):
         encoder = PlacementEncoder(
             normalised(features), edge_index, n_devices, width=config.width, n_rounds=config.n_rounds
         )
+        # What each step changes, known from the first batch on.
+        self._plans: dict[tuple[int, int], list[Around]] = {}
         return PlacetoPolicy(encoder, n_devices, config)
 
     def _scorer(self) -> Scorer:
         op_device = torch.from_numpy(self.env.episodes.op_device)
+        encode = PlacementFollower(self.policy.encoder, self.env.num_envs, self._plans)
 
         def score(op: int, features: Tensor, mask: Tensor) -> Tensor:
-            logits: Tensor = self.policy(op, (op_device.t().long() + 1).to(self.device), features, mask)
-            return logits
+            return self.policy.score(encode(op, (op_device.t().long() + 1).to(self.device)), features, mask)
 
         return score
 

@@ -1,5 +1,9 @@
 """PlacementEncoder: embeddings of ops that know where the ops before were placed (Placeto)."""
 
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -75,18 +79,26 @@ class PlacementEncoder(nn.Module):
         Returns:
             [B, 4 * width].
         """
-        n, b = placed.shape
         x = self.embed(self.op_features).unsqueeze(1) + self.placed(placed)
         x = torch.cat([x[:op], x[op : op + 1] + self.current, x[op + 1 :]])
-        h = x
+        return self.context(op, self.rounds(x)[-1])
+
+    def rounds(self, x: Tensor) -> list[Tensor]:
+        """Embeddings [n_ops, B, width] after 0, 1, ..., n_rounds rounds of messages."""
+        n, b, _ = x.shape
+        h = [x]
         for _ in range(self.n_rounds):
-            message = self.message(h).relu()
-            down, up = message.chunk(2, dim=-1)
+            down, up = self.message(h[-1]).relu().chunk(2, dim=-1)
             parts = [
                 torch.sparse.mm(over, part.reshape(n, -1)).view(n, b, -1)
                 for over, part in ((self.from_inputs, down), (self.from_readers, up))
             ]
-            h = x + self.update(torch.cat(parts, dim=-1)).relu()
+            h.append(x + self.update(torch.cat(parts, dim=-1)).relu())
+        return h
+
+    def context(self, op: int, h: Tensor) -> Tensor:
+        """What is said of an op, [B, 4 * width], by the embeddings [n_ops, B, width] of all."""
+        n, b, _ = h.shape
         before, after = self.reach[:, op], self.reach[op]
         others = ~(before | after)
         others[op] = False
@@ -94,3 +106,91 @@ class PlacementEncoder(nn.Module):
         weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
         pools = (weight @ h.reshape(n, -1)).view(3, b, -1)
         return torch.cat([h[op], *pools], dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Ops and what they take messages from: (row among the ops, other op, weight of its message) of every pair.
+
+    Attributes:
+        ops: int64 [n], the ops.
+        inputs: Pairs with inputs.
+        readers: Pairs with readers.
+    """
+
+    ops: Tensor
+    inputs: tuple[Tensor, Tensor, Tensor]
+    readers: tuple[Tensor, Tensor, Tensor]
+
+    @classmethod
+    def of(cls, encoder: PlacementEncoder, ops: Tensor) -> Self:
+        """Of these ops of the encoder's graph."""
+        row = torch.full((len(encoder.op_features),), -1, dtype=torch.int64, device=ops.device)
+        row[ops] = torch.arange(len(ops), device=ops.device)
+
+        def pairs(over: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            (of, other), weight = over.indices(), over.values()
+            here = row[of] >= 0
+            return row[of[here]], other[here], weight[here]
+
+        return cls(ops, pairs(encoder.from_inputs), pairs(encoder.from_readers))
+
+    @property
+    def reached(self) -> Tensor:
+        """int64 [m]: these ops and all that they take messages from, which are those that they give messages to."""
+        reached: Tensor = torch.unique(torch.cat([self.ops, self.inputs[1], self.readers[1]]))
+        return reached
+
+
+class PlacementFollower:
+    """What the encoder says, step after step of B episodes, without gradients: only what a step changes is computed.
+
+    A step changes two ops: the one that was placed and the one that is placed now; k rounds later, that has reached the
+    ops within k edges of them, whose embeddings alone are made anew.
+
+    Args:
+        encoder: Whose weights do not change meanwhile.
+        n_episodes: B.
+        plans: What the follower of an earlier batch found out about the graph (`plans`).
+    """
+
+    def __init__(
+        self,
+        encoder: PlacementEncoder,
+        n_episodes: int,
+        plans: dict[tuple[int, int], list[Around]] | None = None,
+    ) -> None:
+        self.encoder, self.last = encoder, -1
+        self.plans = {} if plans is None else plans
+        x = encoder.embed(encoder.op_features).unsqueeze(1) + encoder.placed.weight[0]
+        self.h = [h.repeat(1, n_episodes, 1) for h in encoder.rounds(x)]
+        self.messages = [encoder.message(h).relu() for h in self.h[:-1]]
+
+    def __call__(self, op: int, placed: Tensor) -> Tensor:
+        """As the encoder, of the next op of the episodes."""
+        encoder, x = self.encoder, self.h[0]
+        if self.last >= 0:
+            x[self.last] = encoder.embed(encoder.op_features[self.last]) + encoder.placed(placed[self.last])
+        x[op] = encoder.embed(encoder.op_features[op]) + encoder.placed(placed[op]) + encoder.current
+        plan = self._plan(op)
+        for k, (changed, then) in enumerate(pairwise(plan)):
+            self.messages[k][changed.ops] = encoder.message(self.h[k][changed.ops]).relu()
+            down, up = self.messages[k].chunk(2, dim=-1)
+            parts = []
+            for (row, other, weight), part in ((then.inputs, down), (then.readers, up)):
+                mean = part.new_zeros(len(then.ops), *part.shape[1:])
+                parts.append(mean.index_add_(0, row, part[other] * weight[:, None, None]))
+            self.h[k + 1][then.ops] = x[then.ops] + encoder.update(torch.cat(parts, dim=-1)).relu()
+        self.last = op
+        return encoder.context(op, self.h[-1])
+
+    def _plan(self, op: int) -> list[Around]:
+        """Per round, from 0 on, the ops whose embeddings the step from the last op to this one changes."""
+        key = self.last, op
+        if key not in self.plans:
+            changed = [i for i in key if i >= 0]
+            found = [Around.of(self.encoder, torch.tensor(changed, device=self.encoder.op_features.device))]
+            for _ in range(self.encoder.n_rounds):
+                found.append(Around.of(self.encoder, found[-1].reached))
+            self.plans[key] = found
+        return self.plans[key]
