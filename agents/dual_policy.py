@@ -25,7 +25,7 @@ a judge that measures (`judge`). Departures from the released recipe; each has a
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -298,15 +298,25 @@ class DualPolicyAgent:
         return agent
 
     def load_weights(self, path: Path) -> None:
-        """The policy of another training, whatever its problem; all else stays as it is.
+        """The policy that `save` of another training wrote, whatever its problem; all else stays as it is.
 
         Raises:
             InvalidFile: No such file, or not a checkpoint.
             CheckpointMismatch: It is of another agent, or its networks have another form.
         """
-        state = load_checkpoint(path, agent=self.name, fingerprint=None)
-        weights = {name: value for name, value in state["policy"].items() if name != "table"}
+        self._take(load_checkpoint(path, agent=self.name, fingerprint=None)["policy"], str(path))
+
+    def adopt(self, policy: DualPolicy) -> None:
+        """The weights of another training's policy, whatever its problem; all else stays as it is.
+
+        Raises:
+            CheckpointMismatch: Its networks have another form.
+        """
+        self._take(policy.state_dict(), "the policy")
+
+    def _take(self, weights: Mapping[str, Tensor], source: str) -> None:
+        weights = {name: value for name, value in weights.items() if name != "table"}
         own = {name: value.shape for name, value in self.policy.state_dict().items() if name != "table"}
         if own != {name: value.shape for name, value in weights.items()}:
-            raise CheckpointMismatch(f"{path} has networks of another form; expected width {self.config.width}")
+            raise CheckpointMismatch(f"{source} has networks of another form; expected width {self.config.width}")
         self.policy.load_state_dict(weights, strict=False)

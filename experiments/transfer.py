@@ -7,294 +7,129 @@ python -m experiments.transfer experiment=doppler_transfer budget.seconds=3600 f
 Given again, a command goes on where it was: training from its checkpoint, and what is recorded is not run again.
 """
 
-import hashlib
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from agents.dual_config import DualPolicyConfig
 from agents.dual_family import DualFamily
-from agents.dual_policy import DualPolicyAgent
-from agents.networks.dual import DualPolicy
-from experiments import build, record
-from experiments.baselines import solve_and_record, warm_up
+from experiments import build
 from experiments.command import INTERRUPTED, command
-from experiments.evaluate import best_schedule
-from experiments.family import Case, cases, training_problems
+from experiments.family import cases, training_problems
 from experiments.folder import RunFolder
 from experiments.grid import Grid, as_markdown, on_terminal
 from experiments.learning import Budget, learn
-from experiments.record import Effort, Record
-from experiments.table import Row, markdown, row_of_record, terminal, wide_console
+from experiments.table import markdown, terminal, wide_console
 from experiments.tracking import Tracker, rewind_metrics
-from experiments.zero_shot import ways
-from placement_gym.baselines import lower_bound_s
+from experiments.unseen import Unseen, agent_config
 from placement_gym.errors import InvalidOption
 from placement_gym.files import write_text
-from placement_gym.problem import Problem
-from placement_gym.schedule import Schedule
-from placement_gym.simulator import simulate
-from placement_gym.workloads import layered
 
 # What all methods are compared with.
 REFERENCE = "critical_path"
-COLUMNS = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the results of a case go, and what was recorded there before.
+def train(config: DictConfig, folder: RunFolder, console: Console, tracker: Tracker) -> tuple[DualFamily, bool]:
+    """Trains a family, or goes on; the family, and whether it was interrupted.
 
-    Attributes:
-        case: The case.
-        folder: Its folder.
-        recorded: Its records.
+    Raises:
+        InvalidOption: The folder's policy has other hyper-parameters.
+        CheckpointMismatch: The folder's policy learned from other problems.
     """
+    problems, own = training_problems(config), agent_config(config, "training")
+    rule, torch_device = build.build_rule(config), build.torch_device(config.torch_device)
+    vec_envs = [build.build_vector_env(config, problem, rule) for problem in problems]
+    if folder.checkpoint.exists():
+        family = DualFamily.load(folder.checkpoint, vec_envs, torch_device=torch_device)
+        if family.config != own:
+            raise InvalidOption(
+                f"{folder.checkpoint} was trained with {family.config}; expected {own} "
+                "(another hydra.run.dir starts afresh)"
+            )
+        rewind_metrics(folder.metrics, family.simulator_calls)
+    else:
+        family = DualFamily(vec_envs, own, seed=config.seed, torch_device=torch_device)
+    console.print(f"seed {config.seed}: learning from {len(problems)} problems", highlight=False)
+    every_s = float(config.checkpoint_every_s)
+    _, interrupted = learn(family, Budget(**config.budget), tracker, checkpoint_every_s=every_s, console=console)
+    for vec_env in vec_envs:
+        vec_env.close()
+    return family, interrupted
 
-    case: Case
-    folder: RunFolder
-    recorded: list[Record]
 
-    @classmethod
-    def of(cls, case: Case, root: RunFolder) -> "Place":
-        """The folder is named after the case; records of another problem of that name do not count."""
-        folder = RunFolder.at(root.path / case.group.replace(", ", "-").replace(" ", "-") / case.name)
-        case.problem.save(folder.problem)
-        recorded = [at.record for at in record.read(folder.records)] if folder.records.exists() else []
-        return cls(case, folder, [one for one in recorded if one.fingerprint == case.problem.fingerprint])
-
-    def known(self, method: str, basis: Mapping[str, Any], seed: int) -> Row | None:
-        """The newest result of the method that rests on the same as now."""
-        for one in reversed(self.recorded):
-            if (one.method, one.seed, one.config["basis"]) == (method, seed, dict(basis)):
-                return row_of_record(one)
-        return None
+def train_and_place(config: DictConfig, folder: RunFolder, console: Console) -> dict[str, Grid] | None:
+    """What one policy and the baselines make of the graphs that it was not trained on; None if interrupted."""
+    with Tracker(folder, build.plain(config), instantiate(config.tracking), f"transfer seed {config.seed}") as tracker:
+        family, interrupted = train(config, folder, console, tracker)
+        if interrupted:
+            console.print("Interrupted; the same command goes on.", highlight=False)
+            return None
+        grids = Unseen(config, folder, console, family.policy).evaluate(cases(config))
+        rows = {
+            (f"{group}/{name}", method): row
+            for group, grid in grids.items()
+            for (name, method), row in grid.rows.items()
+        }
+        tracker.instances(rows)
+    return grids
 
 
-class Transfer:
-    """One run of the command.
+def summary(grids: Mapping[int, Mapping[str, Grid]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """(headings, lines) of all policies' grids by seed and group.
 
-    Args:
-        config: The whole configuration.
-        folder: Where its results go; one folder below it per case.
-        console: The terminal.
+    Per group and method: the ratio to critical path, its mean over graphs with the standard deviation of that over
+    policies, the worst, and the most seconds.
     """
-
-    def __init__(self, config: DictConfig, folder: RunFolder, console: Console) -> None:
-        self.config, self.folder, self.console = config, folder, console
-        self.plain, self.rule = build.plain(config), build.build_rule(config)
-        self.torch_device = build.torch_device(config.torch_device)
-
-    def agent_config(self, part: str) -> DualPolicyConfig:
-        """Hyper-parameters: those of `agent`, but for what this part of the configuration says."""
-        made = instantiate(OmegaConf.merge(self.config.agent.config, self.config[part].config), _convert_="all")
-        assert isinstance(made, DualPolicyConfig)
-        return made
-
-    def train(self, tracker: Tracker) -> tuple[DualFamily, bool]:
-        """Trains the family, or goes on; the family, and whether it was interrupted.
-
-        Raises:
-            InvalidOption: The folder's policy has other hyper-parameters.
-            CheckpointMismatch: The folder's policy learned from other problems.
-        """
-        problems, own = training_problems(self.config), self.agent_config("training")
-        vec_envs = [build.build_vector_env(self.config, problem, self.rule) for problem in problems]
-        if self.folder.checkpoint.exists():
-            family = DualFamily.load(self.folder.checkpoint, vec_envs, torch_device=self.torch_device)
-            if family.config != own:
-                raise InvalidOption(
-                    f"{self.folder.checkpoint} was trained with {family.config}; expected {own} "
-                    "(another hydra.run.dir starts afresh)"
-                )
-            rewind_metrics(self.folder.metrics, family.simulator_calls)
-        else:
-            family = DualFamily(vec_envs, own, seed=self.config.seed, torch_device=self.torch_device)
-        self.console.print(f"learning from {len(problems)} problems", highlight=False)
-        budget, every_s = Budget(**self.config.budget), float(self.config.checkpoint_every_s)
-        _, interrupted = learn(family, budget, tracker, checkpoint_every_s=every_s, console=self.console)
-        for vec_env in vec_envs:
-            vec_env.close()
-        return family, interrupted
-
-    def agent(self, problem: Problem, n_episodes: int, part: str, seed: int) -> DualPolicyAgent:
-        """A learner of one problem; only one that is trained from scratch does not have the family's weights."""
-        config = self.config.copy()
-        config.env.num_envs = n_episodes
-        vec_env = build.build_vector_env(config, problem, self.rule)
-        agent = DualPolicyAgent(vec_env, self.agent_config(part), seed=seed, torch_device=self.torch_device)
-        if part != "scratch":
-            agent.load_weights(self.folder.checkpoint)
-        return agent
-
-    def baselines(self, place: Place) -> list[Row]:
-        """All baselines on a case."""
-        rows = []
-        for name, solve in build.build_baselines(self.config, self.rule).items():
-            basis = self.plain["baseline"][name]
-            row = next(
-                (row_of_record(o) for o in place.recorded[::-1] if (o.method, o.config["basis"]) == (name, basis)), None
-            )
-            if row is None:
-                warm_up(solve)
-                config = {**self.plain, "basis": basis}
-                made = solve_and_record(name, solve, place.case.problem, place.folder, verb="transfer", config=config)
-                row = row_of_record(made)
-            rows.append(row)
-        return rows
-
-    def zero_shot(self, place: Place, weights: str) -> list[Row]:
-        """The family's policy as it is places a case in several ways, and as a control one with random weights.
-
-        Seconds count from the problem to the schedule: environment, networks, weights, choices and simulation.
-        """
-        seed, rows = int(self.config.seed), []
-        for way in ways(self.config.zero_shot):
-            basis = {"weights": weights if way.trained else "", **asdict(way)}
-            row = place.known(way.method, basis, seed)
-            if row is None:
-                start, problem = time.perf_counter(), place.case.problem
-                agent = self.agent(problem, way.n_episodes, "training" if way.trained else "scratch", seed)
-                schedule = best_schedule(problem, way.place(agent, seed), self.rule)
-                effort = Effort(
-                    lower_bound_s=lower_bound_s(problem),
-                    # A search ends early where it finds nothing new; the other ways judge what they are given.
-                    simulator_calls=agent.simulator_calls or way.simulator_calls,
-                    seconds=time.perf_counter() - start,
-                    seed=seed,
-                )
-                agent.env.close()
-                row = self.add(place, way.method, schedule, effort, basis)
-            rows.append(row)
-        return rows
-
-    def fine_tune(self, place: Place, weights: str) -> list[Row]:
-        """Trains on the case alone, from the family's weights and from scratch; means of the best found over seeds."""
-        rows = []
-        for part, method in (("fine_tune", "fine-tuned"), ("scratch", "from scratch")):
-            calls, own = int(self.config[part].simulator_calls), asdict(self.agent_config(part))
-            basis = {"weights": weights if part == "fine_tune" else "", "simulator_calls": calls, "agent": own}
-            found = []
-            for seed in self.config.fine_tune.seeds:
-                row = place.known(method, basis, seed)
-                if row is None:
-                    agent = self.agent(place.case.problem, int(self.config.env.num_envs), part, seed)
-                    *_, last = agent.train(simulator_calls=calls)
-                    agent.env.close()
-                    effort = Effort(
-                        lower_bound_s=lower_bound_s(place.case.problem),
-                        simulator_calls=last.simulator_calls,
-                        seconds=last.seconds,
-                        seed=seed,
-                    )
-                    schedule = simulate(place.case.problem, last.best_op_device, rule=self.rule)
-                    row = self.add(place, method, schedule, effort, basis)
-                found.append(row)
-            mean_s, seconds = (
-                float(np.mean([getattr(row, name) for row in found])) for name in ("objective_s", "seconds")
-            )
-            rows.append(replace(found[0], objective_s=mean_s, seconds=seconds))
-        return rows
-
-    def add(self, place: Place, method: str, schedule: Schedule, effort: Effort, basis: Mapping[str, Any]) -> Row:
-        """Checks and records a schedule of the policy; its line of the table."""
-        schedule.check()
-        made = Record.of(
-            schedule,
-            verb="transfer",
-            method=method,
-            effort=effort,
-            problem_file=place.folder.problem.name,
-            config={**self.plain, "basis": dict(basis)},
-        )
-        record.append(place.folder.records, made)
-        return row_of_record(made)
-
-    def evaluate(self, all_cases: Sequence[Case], weights: str) -> dict[str, Grid]:
-        """All methods on all cases; a grid per group."""
-        found: dict[str, dict[tuple[str, str], Row]] = {}
-        self.zero_shot(Place.of(Case("warm-up", "layered", layered(n_ops=4, n_devices=2)), self.folder), weights)
-        with Progress(*COLUMNS, console=self.console, transient=True) as progress:
-            bar = progress.add_task("", total=len(all_cases))
-            for case in all_cases:
-                progress.update(bar, description=f"{case.group}: {case.name}")
-                place = Place.of(case, self.folder)
-                rows = self.baselines(place) + self.zero_shot(place, weights)
-                if case.group in self.config.fine_tune.groups:
-                    rows += self.fine_tune(place, weights)
-                found.setdefault(case.group, {}).update({(case.name, row.method): row for row in rows})
-                progress.advance(bar)
-        return {group: grid_of(rows) for group, rows in found.items()}
-
-
-def weights_of(policy: DualPolicy) -> str:
-    """A digest of the weights, which is what results rest on."""
-    digest = hashlib.sha256()
-    for value in policy.state_dict().values():
-        digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def grid_of(rows: Mapping[tuple[str, str], Row]) -> Grid:
-    """Instances and methods in the order in which they come."""
-    return Grid(tuple(dict.fromkeys(i for i, _ in rows)), tuple(dict.fromkeys(m for _, m in rows)), dict(rows))
-
-
-def summary(grids: Mapping[str, Grid]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """(headings, lines): per group and method, the mean and worst ratio to critical path, and the most seconds."""
     lines: list[tuple[str, ...]] = []
-    for group, grid in grids.items():
-        for method in grid.methods:
-            rows = [grid.rows[name, method] for name in grid.instances]
-            ratios = [
-                row.objective_s / grid.rows[name, REFERENCE].objective_s
-                for name, row in zip(grid.instances, rows, strict=True)
-            ]
-            seconds = max(row.seconds for row in rows)
-            lines.append((group, method, f"{np.mean(ratios):.3f}", f"{max(ratios):.3f}", f"{seconds:.2f}"))
+    first = next(iter(grids.values()))
+    for group in first:
+        for method in first[group].methods:
+            ratios, seconds = [], 0.0
+            for grid in (of_seed[group] for of_seed in grids.values()):
+                rows = [grid.rows[name, method] for name in grid.instances]
+                reference = [grid.rows[name, REFERENCE] for name in grid.instances]
+                ratios.append([row.objective_s / one.objective_s for row, one in zip(rows, reference, strict=True)])
+                seconds = max(seconds, *(row.seconds for row in rows))
+            means = np.mean(ratios, axis=1)
+            spread = f" ± {means.std(ddof=1):.3f}" if len(means) > 1 else ""
+            lines.append((group, method, f"{means.mean():.3f}{spread}", f"{np.max(ratios):.3f}", f"{seconds:.2f}"))
     return ("instance", "method", f"mean ratio to {REFERENCE}", "worst ratio", "most seconds"), lines
 
 
 def run(config: DictConfig) -> int:
-    """Trains, places what was not trained on, fine-tunes, and writes the tables."""
+    """Trains a policy per seed, places what was not trained on, fine-tunes, and writes the tables."""
     console, folder = wide_console(), RunFolder.of_hydra()
     build.set_torch_threads(config.torch_threads)
     if REFERENCE not in (config.get("baseline") or {}):
         raise InvalidOption(f"baseline lacks {REFERENCE}, with which all methods are compared")
-    # Mistakes are found before the training and not behind it.
-    transfer, all_cases = Transfer(config, folder, console), cases(config)
+    if not config.seeds:
+        raise InvalidOption("seeds is empty; expected one per policy that is to be trained")
+    cases(config)  # mistakes are found before the training and not behind it
     write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    with Tracker(folder, transfer.plain, instantiate(config.tracking), f"transfer seed {config.seed}") as tracker:
-        family, interrupted = transfer.train(tracker)
-        if interrupted:
-            console.print("Interrupted; the same command goes on.", highlight=False)
+    grids: dict[int, dict[str, Grid]] = {}
+    for seed in config.seeds:
+        own = config.copy()
+        own.seed = seed
+        found = train_and_place(own, RunFolder.at(folder.path / f"seed-{seed}"), console)
+        if found is None:
             return INTERRUPTED
-        grids = transfer.evaluate(all_cases, weights_of(family.policy))
-        tracker.instances(
-            {
-                (f"{group}/{name}", method): row
-                for group, grid in grids.items()
-                for (name, method), row in grid.rows.items()
-            }
-        )
+        grids[seed] = found
     headings, lines = summary(grids)
     text = [f"# Mean over graphs\n\n{markdown(headings, lines)}"]
-    for group, grid in grids.items():
-        text.append(f"# {group}\n\n{as_markdown(grid)}")
-        for shown in on_terminal(grid):
-            console.print(f"{group}", shown, highlight=False)
+    for seed, of_seed in grids.items():
+        for group, grid in of_seed.items():
+            title = f"{group}, seed {seed}"
+            text.append(f"# {title}\n\n{as_markdown(grid)}")
+            for shown in on_terminal(grid):
+                console.print(title, shown, highlight=False)
     console.print(terminal("", headings, lines))
     write_text(folder.table, "\n".join(text))
     console.print(
-        f"wrote {folder.path}/: {folder.table.name}, {folder.checkpoint.name}, records by graph", highlight=False
+        f"wrote {folder.path}/: {folder.table.name}, per seed {folder.checkpoint.name} and records by graph",
+        highlight=False,
     )
     return 0
 

@@ -238,6 +238,9 @@ def test_weights_fit_any_problem(tmp_path: Path) -> None:
     other.load_weights(tmp_path / "checkpoint.pt")
     assert torch.equal(other.policy.place_out.weight, agent.policy.place_out.weight)
     assert other.act_greedy().shape == (40,)
+    adopting = make(large, seed=9)
+    adopting.adopt(agent.policy)
+    assert all(torch.equal(a, b) for a, b in zip(weights(adopting), weights(other), strict=True))
     with pytest.raises(CheckpointMismatch, match="expected width 8"):
         make(GRAPH, config=replace(SMALL, width=8)).load_weights(tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointMismatch, match="a checkpoint of another problem"):

@@ -9,7 +9,9 @@ import pytest
 from experiments import family as family_module
 from experiments import transfer, validate
 from experiments.family import Family
+from experiments.grid import Grid
 from experiments.record import read
+from experiments.table import Row
 from placement_gym.errors import InvalidOption
 
 TINY = [
@@ -47,7 +49,7 @@ def test_a_policy_is_trained_and_used_on_graphs_that_it_has_not_seen(
     workbench: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One more device than in training, too; the same command again runs nothing again; all records hold."""
-    groups = "fine_tune={groups: ['held-out, 2 devices'], seeds: [0, 1], simulator_calls: 12}"
+    groups = "fine_tune={groups: ['held-out, 2 devices'], seeds: [3, 4], simulator_calls: 12}"
     fine_tune = [groups, "scratch.simulator_calls=20"]
     assert _transfer(40, *fine_tune) == 0
     out, run = capsys.readouterr().out, workbench / "outputs" / "transfer"
@@ -62,7 +64,7 @@ def test_a_policy_is_trained_and_used_on_graphs_that_it_has_not_seen(
         assert word in (run / "table.md").read_text()
     rows = [at.record for at in read(run)]
     tuned = [row for row in rows if row.method == "fine-tuned"]
-    assert [(row.seed, row.simulator_calls) for row in tuned] == [(0, 12), (1, 12)]
+    assert [(row.seed, row.simulator_calls) for row in tuned] == [(3, 12), (4, 12)]
     assert {row.simulator_calls for row in rows if row.method == "from scratch"} == {20}
     assert {row.simulator_calls for row in rows if row.method.startswith("zero-shot")} == {1, 8, 12}
     assert validate.main([]) == 0
@@ -88,9 +90,33 @@ def test_a_larger_budget_goes_on_with_the_training(workbench: Path) -> None:
     assert len(fresh) == 3 * 3  # all ways on the toy that warms up and on one graph with 2 and with 4 devices
 
 
+def test_the_summary_is_over_graphs_and_policies() -> None:
+    """Two policies, two graphs: mean and deviation of the means 0.7 and 0.9, the worst ratio, the most seconds."""
+    grids = {
+        seed: {"group": Grid(("a", "b"), ("critical_path", "own"), {**_rows("a", *a), **_rows("b", *b)})}
+        for seed, a, b in ((0, (2.0, 1.2), (4.0, 3.2)), (1, (1.0, 0.8), (4.0, 4.0)))
+    }
+    assert transfer.summary(grids)[1] == [
+        ("group", "critical_path", "1.000 ± 0.000", "1.000", "1.00"),
+        ("group", "own", "0.800 ± 0.141", "1.000", "4.00"),
+    ]
+    assert transfer.summary({0: grids[0]})[1][1] == ("group", "own", "0.700", "0.800", "3.20")
+
+
+def _rows(name: str, critical_path_s: float, own_s: float) -> dict[tuple[str, str], Row]:
+    """Two results on a graph; one that takes as long to find as it is."""
+    about: dict[str, Any] = {"lower_bound_s": 0.0, "simulator_calls": 1, "status": "feasible", "is_baseline": False}
+    values = {"critical_path": (critical_path_s, 1.0), "own": (own_s, own_s)}
+    return {
+        (name, method): Row(method=method, objective="makespan", objective_s=value, seconds=seconds, **about)
+        for method, (value, seconds) in values.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("seeds=[]", "seeds is empty"),
         ("held_out.first_seed=1", "the seeds below are trained on"),
         ("+family.weights.layred=1", "unknown kind of graph 'layred'"),
         ("~baseline.critical_path", "lacks critical_path"),
@@ -108,14 +134,14 @@ def test_mistakes_are_one_line(
 def test_other_hyper_parameters_or_problems_do_not_go_on(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The folder's policy stays what it is."""
     assert _transfer(10) == 0
-    checkpoint = (workbench / "outputs" / "transfer" / "checkpoint.pt").read_bytes()
+    checkpoint = (workbench / "outputs" / "transfer" / "seed-0" / "checkpoint.pt").read_bytes()
     for override, message in (
         ("training.config.guided_share=0.75", "afresh"),
         ("training.problems=3", "another problem"),
     ):
         assert _transfer(20, override) == 1
         assert message in capsys.readouterr().err
-    assert (workbench / "outputs" / "transfer" / "checkpoint.pt").read_bytes() == checkpoint
+    assert (workbench / "outputs" / "transfer" / "seed-0" / "checkpoint.pt").read_bytes() == checkpoint
 
 
 def test_a_family_draws_unlike_problems_of_the_size_that_is_asked_for() -> None:
