@@ -36,8 +36,20 @@ def test_episode_of_the_published_layer(shared_data: Path, figure: Figure) -> No
 
 
 def test_growth_with_ops(figure: Figure) -> None:
-    """Seconds per episode and op at 5,000 ops over those at 500."""
+    """Seconds per episode and op at 5,000 ops over those at 500, of random graphs, which grow wider too."""
     small, large = (
         episode_s(pg.workloads.layered(n_ops=n, n_devices=4, seed=0), "giph", tries=2) / n for n in (500, 5000)
     )
     figure("dual policy, growth from 500 to 5,000 ops", large / small, "times linear", "<= 1.5", n_devices=4)
+
+
+def test_growth_with_depth(figure: Figure) -> None:
+    """The same of a transformer with more and more layers, as networks grow."""
+    cluster = pg.Cluster.uniform(pg.Device("gpu", {"float32": 9e12}, 700e9, 16e9), 4, latency_s=1e-5, bytes_per_s=12e9)
+    per_op_s, n_ops = [], []
+    for n_layers in (3, 27):
+        program = pg.workloads.gpt(n_layers=n_layers, tokens=512, width=512, n_heads=8, vocabulary=2048)
+        problem = pg.Problem.build(pg.programs.shard(program, n=4), cluster)
+        per_op_s.append(episode_s(problem, "giph", tries=2) / problem.n_ops)
+        n_ops.append(problem.n_ops)
+    figure("dual policy, growth with layers", per_op_s[1] / per_op_s[0], "times linear", "<= 1.5", n_ops=n_ops)
