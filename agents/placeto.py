@@ -34,7 +34,7 @@ from agents.learner import (
     normalised,
 )
 from agents.networks.device_head import DeviceHead
-from agents.networks.placement_encoder import Around, PlacementEncoder, PlacementFollower
+from agents.networks.placement_encoder import PlacementEncoder, PlacementFollower
 from agents.rollout import Rollout
 from placement_gym.envs.observation import DEVICE_FEATURES
 
@@ -103,13 +103,11 @@ class Placeto(Learner[PlacetoConfig]):
         encoder = PlacementEncoder(
             normalised(features), edge_index, n_devices, width=config.width, n_rounds=config.n_rounds
         )
-        # What each step changes, known from the first batch on.
-        self._plans: dict[tuple[int, int], list[Around]] = {}
         return PlacetoPolicy(encoder, n_devices, config)
 
     def _scorer(self) -> Scorer:
         op_device = torch.from_numpy(self.env.episodes.op_device)
-        encode = PlacementFollower(self.policy.encoder, self.env.num_envs, self._plans)
+        encode = PlacementFollower(self.policy.encoder, self.env.num_envs)
 
         def score(op: int, features: Tensor, mask: Tensor) -> Tensor:
             return self.policy.score(encode(op, (op_device.t().long() + 1).to(self.device)), features, mask)

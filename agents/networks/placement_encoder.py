@@ -58,6 +58,8 @@ class PlacementEncoder(nn.Module):
         super().__init__()
         n, n_features = op_features.shape
         self.n_rounds = n_rounds
+        # What a step from one op to another changes, as far as followers have asked.
+        self.step_plans: dict[tuple[int, int], list[Around]] = {}
         self.embed = nn.Linear(n_features, width)
         self.placed = nn.Embedding(n_devices + 1, width)
         self.current = nn.Parameter(torch.randn(width))
@@ -151,17 +153,10 @@ class PlacementFollower:
     Args:
         encoder: Whose weights do not change meanwhile.
         n_episodes: B.
-        plans: What the follower of an earlier batch found out about the graph (`plans`).
     """
 
-    def __init__(
-        self,
-        encoder: PlacementEncoder,
-        n_episodes: int,
-        plans: dict[tuple[int, int], list[Around]] | None = None,
-    ) -> None:
+    def __init__(self, encoder: PlacementEncoder, n_episodes: int) -> None:
         self.encoder, self.last = encoder, -1
-        self.plans = {} if plans is None else plans
         x = encoder.embed(encoder.op_features).unsqueeze(1) + encoder.placed.weight[0]
         self.h = [h.repeat(1, n_episodes, 1) for h in encoder.rounds(x)]
         self.messages = [encoder.message(h).relu() for h in self.h[:-1]]
@@ -186,11 +181,11 @@ class PlacementFollower:
 
     def _plan(self, op: int) -> list[Around]:
         """Per round, from 0 on, the ops whose embeddings the step from the last op to this one changes."""
-        key = self.last, op
-        if key not in self.plans:
+        key, plans = (self.last, op), self.encoder.step_plans
+        if key not in plans:
             changed = [i for i in key if i >= 0]
             found = [Around.of(self.encoder, torch.tensor(changed, device=self.encoder.op_features.device))]
             for _ in range(self.encoder.n_rounds):
                 found.append(Around.of(self.encoder, found[-1].reached))
-            self.plans[key] = found
-        return self.plans[key]
+            plans[key] = found
+        return plans[key]

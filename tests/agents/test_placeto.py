@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import placement_gym as pg
-from agents.networks.placement_encoder import Around, PlacementEncoder, PlacementFollower, reachable
+from agents.networks.placement_encoder import PlacementEncoder, PlacementFollower, reachable
 from agents.placeto import Placeto, PlacetoConfig
 from placement_gym.envs.observation import DEVICE_FEATURES
 
@@ -66,14 +66,13 @@ def test_follower_says_what_the_encoder_says(n_rounds: int) -> None:
     features = torch.randn(10, 4, generator=generator)
     with torch.no_grad():
         model = PlacementEncoder(features, edges, 3, width=8, n_rounds=n_rounds)
-        plans: dict[tuple[int, int], list[Around]] = {}
         for _ in range(2):
-            follow = PlacementFollower(model, 5, plans)
+            follow = PlacementFollower(model, 5)
             placed = torch.zeros(10, 5, dtype=torch.int64)
             for op in (0, 9, 1, 2, 7, 3, 4, 5, 6, 8):
                 assert torch.allclose(follow(op, placed), model(op, placed), atol=1e-5)
                 placed[op] = torch.randint(1, 4, (5,), generator=generator)
-    assert len(plans) == 10
+    assert len(model.step_plans) == 10
 
 
 def agreement(agent: Placeto) -> float:
