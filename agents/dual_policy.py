@@ -46,6 +46,7 @@ from agents.dual_search import DualSearch, Played
 from agents.guides import normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
+from agents.pool import SIZE
 from agents.simulated import Judge
 from placement_gym.arrays import IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
@@ -105,12 +106,13 @@ class DualPolicyAgent:
         self.teacher_op_device: IntArray | None = None
         self.updates, self.n_episodes, self.seconds = 0, 0, 0.0
 
-    def judge_by(self, judge: Judge) -> None:
+    def judge_by(self, judge: Judge, *, candidates: int = SIZE) -> None:
         """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
 
-        The best placement, the guides and the elite are judged anew at once, and training goes on from them.
+        The best placement and so many other good ones that differ from each other (`agents.pool`) are judged anew at
+        once, and training goes on from the best of these.
         """
-        self.search.judge_by(judge)
+        self.search.judge_by(judge, candidates)
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
         """Stage I imitates this placement from now on, and it is the first guide.

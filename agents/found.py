@@ -1,6 +1,6 @@
 """Found: what a search has found so far, whoever judges the placements."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from agents.dual_config import DualPolicyConfig
 from agents.dual_rollout import DualRollout
 from agents.guides import Guides
 from agents.networks.dual import Graph
+from agents.pool import Kept, Pool
 from agents.simulated import Judge, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
@@ -18,16 +19,8 @@ from placement_gym.envs import SelectPlaceEpisodes
 PATIENCE = 30
 
 
-class Kept(NamedTuple):
-    """A placement, int32 [n_ops], the order in which it was made, int64 [n_ops], and its makespan."""
-
-    makespan_s: float
-    op_device: IntArray
-    order: NDArray[np.int64]
-
-
 class Found:
-    """Best placement, elite, guides, and the makespans of all placements that were judged.
+    """Best placement, elite, guides, pool, and the makespans of all placements that were judged.
 
     Args:
         graph: The problem's graph.
@@ -37,6 +30,7 @@ class Found:
     Attributes:
         best: The best placement; devices are -1 and its makespan is inf while there is none.
         elite: The best `n_elite` placements of distinct makespans, so that one placement does not fill it.
+        pool: Good placements that differ from each other.
         first_makespan_s: Mean makespan of the first batch; 0 before it.
         calls: Placements judged.
         stale: Batches since one was judged.
@@ -59,6 +53,7 @@ class Found:
         self.guides.now = []
         self.simulated = Simulated(problem)
         self.elite: list[Kept] = []
+        self.pool = Pool(problem)
         self.first_makespan_s = 0.0
         self.best = Kept(float("inf"), np.full(problem.n_ops, -1, np.int32), problem.graph.order.astype(np.int64))
 
@@ -76,7 +71,7 @@ class Found:
         return makespans_s, fresh
 
     def remember(self, rollout: DualRollout, makespans_s: FloatArray) -> bool:
-        """Keeps the best placement and the elite; returns whether the elite changed."""
+        """Keeps the best placement, the elite and the pool; returns whether the elite changed."""
         before = [one.makespan_s for one in self.elite]
         for i in np.argsort(makespans_s, kind="stable")[: max(1, self.config.n_elite)]:
             if rollout.overfull[i] or not np.isfinite(makespans_s[i]):
@@ -84,6 +79,7 @@ class Found:
             one = Kept(float(makespans_s[i]), rollout.op_device[i].copy(), rollout.order[i].astype(np.int64))
             if one.makespan_s < self.best.makespan_s:
                 self.best = one
+            self.pool.add(one)
             if all(one.makespan_s != kept.makespan_s for kept in self.elite):
                 self.elite = sorted([*self.elite, one], key=lambda kept: kept.makespan_s)[: self.config.n_elite]
         return before != [one.makespan_s for one in self.elite]
@@ -95,28 +91,35 @@ class Found:
         if np.isfinite(makespan_s):
             one = Kept(makespan_s, op_device.copy(), order)
             self.best = min(self.best, one, key=lambda kept: kept.makespan_s)
+            self.pool.add(one)
             self.elite = [one][: self.config.n_elite]
             self.guides.now = [self.guides.guide(op_device, order, makespan_s)]
 
-    def judge_again(self, judge: Judge) -> None:
-        """Best placement, guides and elite stay, with the makespans that `judge` says; all others are forgotten."""
-        guides, elite, best = self.guides.now, self.elite, self.best
-        kept = [*(Kept(one.makespan_s, one.op_device, one.order) for one in guides), *elite]
+    def judge_again(self, judge: Judge, candidates: int) -> None:
+        """The best placement and the first `candidates` of the pool stay, with the makespans that `judge` says.
+
+        The best of them are elite and guides; whatever else was said of placements is forgotten.
+        """
+        best, n_guides = self.best, len(self.guides.now)
+        others = [one for one in self.pool.kept if (one.op_device != best.op_device).any()][:candidates]
         self._forget()
         self.stale = 0
         if not np.isfinite(best.makespan_s):
             return
-        kept.append(best)
-        op_device, order = np.stack([one.op_device for one in kept]), np.stack([one.order for one in kept])
-        makespans_s, _ = self.makespans_s(judge, op_device, order.astype(np.int32), len(kept))
-        told = [one._replace(makespan_s=float(s)) for one, s in zip(kept, makespans_s, strict=True)]
-        if np.isfinite(makespans_s).any():
-            self.best = min(told, key=lambda one: one.makespan_s)
-        known, n = np.isfinite(makespans_s), len(guides)
-        self.guides.now = [
-            self.guides.guide(told[k].op_device, told[k].order, told[k].makespan_s) for k in range(n) if known[k]
-        ]
-        self.elite = sorted((told[k] for k in range(n, len(told) - 1) if known[k]), key=lambda one: one.makespan_s)
+        op_device, order = (
+            np.stack([best.op_device, *(one.op_device for one in others)]),
+            np.stack([best.order, *(one.order for one in others)]),
+        )
+        makespans_s, _ = self.makespans_s(judge, op_device, order.astype(np.int32), len(op_device))
+        told = zip(makespans_s.tolist(), op_device, order, strict=True)
+        kept = sorted((Kept(*one) for one in told if np.isfinite(one[0])), key=lambda one: one.makespan_s)
+        if not kept:
+            return
+        self.best = kept[0]
+        for one in kept:
+            self.pool.add(one)
+        self.guides.now = [self.guides.guide(one.op_device, one.order, one.makespan_s) for one in kept[:n_guides]]
+        self.elite = kept[: self.config.n_elite]
 
     def state(self) -> dict[str, Any]:
         """For checkpoints."""
@@ -125,6 +128,7 @@ class Found:
             "counters": (self.calls, self.stale, self.first_makespan_s),
             "kept": kept,  # the best, then the elite
             "guides": self.guides.state(),
+            "pool": self.pool.state(),
             "simulated": self.simulated.state(),
         }
 
@@ -133,4 +137,5 @@ class Found:
         self.calls, self.stale, self.first_makespan_s = state["counters"]
         self.best, *self.elite = (Kept(s, device.numpy(), order.numpy()) for s, device, order in state["kept"])
         self.guides.restore(state["guides"])
+        self.pool.restore(state["pool"])
         self.simulated.restore(state["simulated"])

@@ -96,9 +96,11 @@ class Stages:
         three = RunFolder.at(folder.path / "stage_three")
         three.metrics.unlink(missing_ok=True)
         options = config.stage_three
-        agent.judge_by(
-            MeasuredMakespan(self.runner, best, repeats=options.repeats, confirmations=options.confirmations)
-        )
+        with self.console.status(f"{self.problem.name}, seed {config.seed}: measuring what stage II found"):
+            agent.judge_by(
+                MeasuredMakespan(self.runner, best, repeats=options.repeats, confirmations=options.confirmations),
+                candidates=min(options.candidates, options.calls - 1),
+            )
         self._learn(agent, config, three, "stage III", calls + options.calls)
         vec_env.close()
         for method, op_device in (("", agent.found.best.op_device), (" (greedy)", agent.act_greedy())):

@@ -13,8 +13,11 @@ from placement_gym.errors import ExecutionError, InvalidOption
 # each placement whose turn it is, inf where it fails (`Runner`).
 Runs = Callable[[IntArray, FloatArray | None, Sequence[int]], FloatArray]
 Rows = NDArray[np.int64]
-# Placements of one batch that may challenge the champion: more would take long, and most are lucky.
-CHALLENGERS = 3
+# Placements of one batch that may challenge the champion, at least, and as a share of the batch: more would take long,
+# and most are lucky.
+CHALLENGERS, CHALLENGING_SHARE = 3, 1 / 3
+# Passes of the final between two looks at whether it is decided.
+LOOK_EVERY = 4
 # How likely a placement that is no faster may be taken for a faster one.
 LEVEL = 0.05
 
@@ -39,16 +42,18 @@ class MeasuredMakespan:
     All placements of a batch run in turn, the champion first, then all again: a slow minute of the machine hits all
     alike. A makespan is the median over these passes of the placement's time over the champion's, times the champion's
     makespan, so that the machine may be another one an hour later. Of many measurements the least is mostly a lucky
-    one. So the best placements of a batch that seem faster than the champion are challengers: they run against it in
-    passes of their own, only these count, and the fastest that wins a sign test there is the champion from then on. No
-    other placement is told to be faster than the champion, at most as fast.
+    one. So the best placements of a batch that seem faster than the champion are challengers: they run in rounds, the
+    slower half drops out after each, and each round has twice the passes of the one before. The last one runs against
+    the champion in passes of their own, which end as soon as the sign test over all `confirmations` is decided; only
+    these count, and if it wins, it is the champion from then on. No other placement is told to be faster than the
+    champion, at most as fast.
 
     Args:
         runs: Runs placements.
         op_device: int32 [n_ops], the first champion; it is measured at once.
         priority: float64 [n_ops], its ranks for the `priority` queue.
-        repeats: Passes over a batch.
-        confirmations: Passes over challengers.
+        repeats: Passes over a batch, and of the challengers' first round.
+        confirmations: Most passes of the last challenger against the champion.
 
     Attributes:
         op_device: int32 [n_ops], the champion.
@@ -95,23 +100,47 @@ class MeasuredMakespan:
             return makespans_s
         measured_s = self.makespan_s * _median(self._ratios(op_device, priority, others, self.repeats))
         makespans_s[others] = np.maximum(measured_s, self.makespan_s)
-        by_time = np.argsort(measured_s, kind="stable")[:CHALLENGERS]
+        most = max(CHALLENGERS, int(CHALLENGING_SHARE * len(others)))
+        by_time = np.argsort(measured_s, kind="stable")[:most]
         challengers = others[by_time[measured_s[by_time] < self.makespan_s]]
         if len(challengers):
             makespans_s[challengers] = self._challenge(op_device, priority, challengers)
         return makespans_s
 
     def _challenge(self, op_device: IntArray, priority: FloatArray | None, challengers: Rows) -> FloatArray:
-        """float64 [challengers]: their makespans against the champion; the fastest that won is champion afterwards."""
-        ratios = self._ratios(op_device, priority, challengers, self.confirmations)
-        won = (ratios < 1).sum(axis=0) >= wins_needed(self.confirmations)
-        ratio = _median(ratios)
-        makespans_s = self.makespan_s * np.where(won, ratio, np.maximum(ratio, 1.0))
-        if makespans_s.min() < self.makespan_s:
-            first = challengers[makespans_s.argmin()]
-            self.op_device, self.makespan_s = op_device[first].copy(), float(makespans_s.min())
-            self.priority = None if priority is None else priority[first].copy()
+        """float64 [challengers]: their makespans; one that wins the final is champion afterwards."""
+        ratios, passes = np.empty((0, len(challengers))), self.repeats
+        ratio, left = np.ones(len(challengers)), np.arange(len(challengers))
+        while len(left) > 1:
+            further = np.full((passes, len(challengers)), np.nan)
+            further[:, left] = self._ratios(op_device, priority, challengers[left], passes)
+            ratios, passes = np.concatenate([ratios, further]), 2 * passes
+            ratio[left] = _median(ratios[:, left])
+            left = left[np.argsort(ratio[left], kind="stable")][: len(left) // 2]
+            left = left[ratio[left] < 1]
+        least = 1.0
+        if len(left):
+            (last,) = left.tolist()
+            ratio[last], won = self._final(op_device, priority, challengers[last : last + 1])
+            least = ratio[last] if won else 1.0
+        makespans_s: FloatArray = self.makespan_s * np.maximum(ratio, least)
+        if least < 1:
+            row = challengers[last]
+            self.op_device, self.makespan_s = op_device[row].copy(), float(makespans_s[last])
+            self.priority = None if priority is None else priority[row].copy()
         return makespans_s
+
+    def _final(self, op_device: IntArray, priority: FloatArray | None, challenger: Rows) -> tuple[float, bool]:
+        """The challenger's time over the champion's, and whether it is faster by a sign test over all confirmations."""
+        needed, ratios = wins_needed(self.confirmations), np.empty((0, 1))
+        while (left := self.confirmations - len(ratios)) > 0:
+            wins = int((ratios < 1).sum())
+            if wins >= needed or wins + left < needed:
+                break
+            further = self._ratios(op_device, priority, challenger, min(LOOK_EVERY, left))
+            ratios = np.concatenate([ratios, further])
+        ratio = float(_median(ratios)[0])
+        return ratio, ratio < 1 and int((ratios < 1).sum()) >= needed
 
     def _is_champion(self, op_device: IntArray, priority: FloatArray | None) -> BoolArray:
         same: BoolArray = (op_device == self.op_device).all(axis=1)

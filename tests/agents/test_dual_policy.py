@@ -300,16 +300,15 @@ def test_judge_may_be_exchanged() -> None:
     """What another judge measures is what counts from then on, of the placements kept, too; these count as calls."""
     agent = make(GRAPH)
     last(agent, 24)
-    kept = {agent.found.best.op_device.tobytes(), *(one.op_device.tobytes() for one in agent.found.guides.now)}
-    kept |= {one.op_device.tobytes() for one in agent.found.elite}
+    kept = [agent.found.best.op_device.tobytes(), *(one.op_device.tobytes() for one in agent.found.pool.kept)]
     asked: list[np.ndarray] = []
 
     def judge_of_zeros(op_device: Any, _: Any) -> Any:
         asked.extend(op_device)
         return 7.0 + (op_device == 0).mean(axis=1)
 
-    agent.judge_by(judge_of_zeros)
-    assert {row.tobytes() for row in asked} <= kept
+    agent.judge_by(judge_of_zeros, candidates=3)
+    assert [row.tobytes() for row in asked] == list(dict.fromkeys(kept))[:4]
     assert agent.simulator_calls == 24 + len(asked)
     assert agent.found.best.makespan_s == 7.0 + min((row == 0).mean() for row in asked)
     assert [one.makespan_s for one in agent.found.guides.now] == [
@@ -352,20 +351,15 @@ def test_noise_does_not_fool_the_third_stage(seed: int) -> None:
 
 @pytest.mark.parametrize("priority", ["none", "selection"])
 def test_judges_are_told_the_ranks_of_the_kept(priority: str) -> None:
-    """Judged again by the simulator, guides, elite and best have the makespans that they had."""
+    """Judged again by the simulator, the pool's placements have the makespans that they had; the best are elite."""
     agent = make(GRAPH, priority=priority)
     last(agent, 40)
-    before = (
-        [one.makespan_s for one in agent.found.guides.now],
-        [one.makespan_s for one in agent.found.elite],
-        agent.found.best.makespan_s,
-    )
+    before = [one.makespan_s for one in agent.found.pool.kept]
     agent.judge_by(agent.search.judge)
-    assert (
-        [one.makespan_s for one in agent.found.guides.now],
-        [one.makespan_s for one in agent.found.elite],
-        agent.found.best.makespan_s,
-    ) == before
+    found = agent.found
+    assert [one.makespan_s for one in found.pool.kept] == before
+    assert [one.makespan_s for one in found.elite] == before[: agent.config.n_elite]
+    assert found.best.makespan_s == found.guides.now[0].makespan_s == before[0]
 
 
 def test_names_of_like_devices_do_not_count() -> None:
