@@ -33,10 +33,10 @@ train: $(VENV)/.kernels  ## captures the default model, trains the default agent
 	$(BIN)/python -m experiments.train experiment=quickstart
 
 test: $(VENV)/.kernels lint types floors  ## default tests, lint, types, import floors
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(VENV)/.kernels  ## learning tests that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 bench: $(VENV)/.kernels  ## measures and prints the figures of the README
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

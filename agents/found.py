@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from agents.dual_config import DualPolicyConfig
 from agents.dual_rollout import DualRollout

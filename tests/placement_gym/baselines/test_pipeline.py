@@ -1,5 +1,6 @@
 """exact_dp: equal to trying every pipeline, to the published optima, and clear where it must give up."""
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -71,13 +72,17 @@ def order_of_ops(problem: pg.Problem) -> nx.DiGraph:
     return order
 
 
+@functools.cache
+def in_a_row(edges: frozenset[tuple[int, int]]) -> bool:
+    """Whether devices with these edges between them can be put in a row."""
+    return bool(nx.is_directed_acyclic_graph(nx.DiGraph(list(edges))))
+
+
 def best_pipeline_s(problem: pg.Problem) -> float:
     """Every placement whose devices can be put in a row; inf if none is feasible."""
-    order, best = order_of_ops(problem), np.inf
+    edges, best = list(order_of_ops(problem).edges), np.inf
     for placement in itertools.product(range(problem.n_devices), repeat=problem.n_ops):
-        row = nx.DiGraph()
-        row.add_edges_from((placement[a], placement[b]) for a, b in order.edges if placement[a] != placement[b])
-        if nx.is_directed_acyclic_graph(row):
+        if in_a_row(frozenset((placement[a], placement[b]) for a, b in edges if placement[a] != placement[b])):
             try:
                 best = min(best, max_load_s(problem, np.array(placement)))
             except InfeasiblePlacement:

@@ -80,7 +80,7 @@ def test_a_placement_that_fails_takes_forever() -> None:
 
 
 def test_the_fastest_that_is_confirmed_becomes_champion() -> None:
-    """After a round between the two that seem faster; makespans go on in the same seconds, relative to the new champion."""
+    """After a round between the two that seem faster; makespans go on in the same seconds, relative to the champion."""
     machine = Machine()
     judge = MeasuredMakespan(machine, START, repeats=1, confirmations=5)
     np.testing.assert_allclose(judge(placements([0, 1], [1, 1], [2, 0]), None), [0.98, 0.96, 1.1])
@@ -108,7 +108,8 @@ def test_rounds_halve_the_challengers() -> None:
     told_s = judge(rows, None)
     assert [(len(call), len({tuple(row) for row in call})) for call in machine.calls[2:5]] == [(5, 5), (6, 3), (8, 2)]
     assert judge.op_device.tolist() == [1] * 12
-    assert told_s.argmin() == 11 and judge.makespan_s == told_s[11] == pytest.approx(0.76, rel=0.01)
+    assert told_s.argmin() == 11
+    assert judge.makespan_s == told_s[11] == pytest.approx(0.76, rel=0.01)
 
 
 @pytest.mark.parametrize(("ahead", "passes"), [(0.9, 8), (1.1, 4)])
