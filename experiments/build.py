@@ -106,6 +106,22 @@ def build_agent(config: DictConfig, vec_env: gym.vector.VectorEnv[Any, Any, Any]
     return cast(Agent, make(vec_env, seed=config.seed, torch_device=torch_device(config.torch_device)))
 
 
+def teach(agent: Agent, config: DictConfig, problem: Problem, rule: Rule) -> None:
+    """Hands the placement of `config.teacher` to the agent, if there is one; its search is part of the agent's budget.
+
+    Raises:
+        InvalidOption: The agent takes no teacher.
+    """
+    if config.get("teacher") is None:
+        return
+    # Not by class: those who solve need not wait for the agents' imports.
+    taught = getattr(agent, "teach", None)
+    if taught is None:
+        raise InvalidOption(f"agent {config.agent_name} takes no teacher; expected a dual policy")
+    found = instantiate(config.teacher, _convert_="all")(problem, rule=rule)
+    taught(found.placement.op_device, simulator_calls=found.simulator_calls)
+
+
 def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorEnv[Any, Any, Any]) -> Agent:
     """The agent of `config.agent` as it was saved.
 

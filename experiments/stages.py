@@ -87,6 +87,8 @@ class Stages:
             )
         if resumed:
             rewind_metrics(two.metrics, agent.simulator_calls)
+        else:
+            build.teach(agent, config, self.problem, self.rule)
         self._learn(agent, config, two, "stages I and II", config.stage_two.simulator_calls)
         calls, seconds, best = agent.simulator_calls, agent.seconds, agent.found.best.op_device.copy()
         found = [

@@ -1,6 +1,5 @@
 """Trial: one method on one workload with one seed; recorded in a folder of its own, and gone on with if cut short."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -12,7 +11,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from agents.agent import Agent, Update
-from agents.dual_policy import DualPolicyAgent
 from experiments import build, record
 from experiments.baselines import nothing_found, solve_and_record, warm_up
 from experiments.command import one_line
@@ -158,7 +156,7 @@ class Trial:
             rewind_metrics(folder.metrics, agent.simulator_calls)
         else:
             agent = build.build_agent(config, vec_env)
-            self._teach(agent, rule)
+            build.teach(agent, config, self.problem, rule)
         with Tracker(folder, whole, instantiate(config.tracking), self.name) as tracker:
             learned, interrupted = learn(
                 agent,
@@ -197,20 +195,6 @@ class Trial:
         before = OmegaConf.load(self.folder.config)
         assert isinstance(before, DictConfig)
         return bool(before.rule == self.config.rule) and _same(build.plain(before), whole)
-
-    def _teach(self, agent: Agent, rule: Rule) -> None:
-        """Hands the teacher's placement to the agent, if one is configured; its search is part of the agent's budget.
-
-        Raises:
-            InvalidOption: The agent takes no teacher.
-        """
-        if self.config.get("teacher") is None:
-            return
-        if not isinstance(agent, DualPolicyAgent):
-            raise InvalidOption(f"{self.name}: agent {self.config.agent_name} takes no teacher; expected a dual policy")
-        solve: Callable[..., Any] = instantiate(self.config.teacher, _convert_="all")
-        found = solve(self.problem, rule=rule)
-        agent.teach(found.placement.op_device, simulator_calls=found.simulator_calls)
 
     def _sample(self, agent: Agent, learned: Update, rule: Rule, tracker: Tracker) -> Update:
         """`samples` placements drawn from the trained policy count as found by it, if any are configured."""

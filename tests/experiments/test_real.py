@@ -56,12 +56,15 @@ def test_three_stages_and_a_comparison(workbench: Path, capfd: pytest.CaptureFix
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two cores")
 def test_a_run_goes_on_from_the_second_stage(workbench: Path) -> None:
-    """Where stage III was interrupted, the checkpoint of stage II is what it starts from again."""
-    assert real.main([*RUN, "seeds=[0]"]) == 0
+    """Where stage III was interrupted, the checkpoint of stage II is what it starts from again, its teacher's included."""
+    run = [*RUN, "seeds=[0]", "teacher={_target_: placement_gym.baselines.heft, _partial_: true}"]
+    assert real.main(run) == 0
     found = workbench / "out" / "toy" / "seed_0" / "found.jsonl"
     before = [json.loads(line) for line in found.read_text().splitlines()]
+    simulated_s = {one["method"]: one["simulated_s"] for one in before}
+    assert simulated_s["dual_policy, stage II"] <= simulated_s["heft"]
     found.unlink()
-    assert real.main([*RUN, "seeds=[0]"]) == 0
+    assert real.main(run) == 0
     after = [json.loads(line) for line in found.read_text().splitlines()]
     # Stage III measures, so that it need not end alike.
     for one, other in zip(before, after, strict=True):
