@@ -56,7 +56,7 @@ def test_three_stages_and_a_comparison(workbench: Path, capfd: pytest.CaptureFix
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two cores")
 def test_a_run_goes_on_from_the_second_stage(workbench: Path) -> None:
-    """Where stage III was interrupted, the checkpoint of stage II is what it starts from again, its teacher's included."""
+    """Where stage III was interrupted, the checkpoint of stage II is what it starts from again; a teacher is heard."""
     run = [*RUN, "seeds=[0]", "teacher={_target_: placement_gym.baselines.heft, _partial_: true}"]
     assert real.main(run) == 0
     found = workbench / "out" / "toy" / "seed_0" / "found.jsonl"
