@@ -51,7 +51,7 @@ from agents.simulated import Judge
 from placement_gym.arrays import IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
-from placement_gym.errors import CheckpointMismatch
+from placement_gym.errors import CheckpointMismatch, InvalidOption
 
 
 class DualPolicyAgent:
@@ -111,7 +111,12 @@ class DualPolicyAgent:
 
         The best placement and so many other good ones that differ from each other (`agents.pool`) are judged anew at
         once, and training goes on from the best of these.
+
+        Raises:
+            InvalidOption: `candidates` is below 0.
         """
+        if candidates < 0:
+            raise InvalidOption(f"candidates is {candidates}; expected >= 0")
         self.search.judge_by(judge, candidates)
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:

@@ -100,18 +100,16 @@ class Found:
         The best of them are elite and guides; whatever else was said of placements is forgotten.
         """
         best, n_guides = self.best, len(self.guides.now)
-        others = [one for one in self.pool.kept if (one.op_device != best.op_device).any()][:candidates]
+        others = [one for one in self.pool.kept if (one.op_device != best.op_device).any()]
         self._forget()
         self.stale = 0
         if not np.isfinite(best.makespan_s):
             return
-        op_device, order = (
-            np.stack([best.op_device, *(one.op_device for one in others)]),
-            np.stack([best.order, *(one.order for one in others)]),
-        )
+        asked = [best, *others[:candidates]]
+        op_device, order = np.stack([one.op_device for one in asked]), np.stack([one.order for one in asked])
         makespans_s, _ = self.makespans_s(judge, op_device, order.astype(np.int32), len(op_device))
-        told = zip(makespans_s.tolist(), op_device, order, strict=True)
-        kept = sorted((Kept(*one) for one in told if np.isfinite(one[0])), key=lambda one: one.makespan_s)
+        told = (one._replace(makespan_s=s) for one, s in zip(asked, makespans_s.tolist(), strict=True))
+        kept = sorted((one for one in told if np.isfinite(one.makespan_s)), key=lambda one: one.makespan_s)
         if not kept:
             return
         self.best = kept[0]
