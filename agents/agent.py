@@ -27,6 +27,8 @@ class Update:
         best_makespan_s: Smallest makespan of any feasible episode so far; inf before the first.
         best_op_device: int32 [n_ops], its placement; all -1 before the first.
         metrics: Numbers of this update by name.
+        best_priority: float64 [n_ops], its ranks for the rule's queue, where the agent chooses them, too (the order of
+            selection).
     """
 
     number: int
@@ -36,6 +38,7 @@ class Update:
     best_makespan_s: float
     best_op_device: NDArray[np.int32]
     metrics: dict[str, float] = field(default_factory=dict)
+    best_priority: NDArray[np.float64] | None = None
 
 
 class Agent(Protocol):

@@ -48,9 +48,10 @@ from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
 from agents.pool import SIZE
 from agents.simulated import Judge
-from placement_gym.arrays import IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
+from placement_gym.envs.select_place_episodes import priority_of
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
 
@@ -171,13 +172,25 @@ class DualPolicyAgent:
             self.found.best.makespan_s,
             self.found.best.op_device.copy(),
             {**metrics, "imitating": float(imitating)},
+            self._priority(self.found.best.order),
         )
 
     def act_greedy(self) -> NDArray[np.int32]:
         """int32 [n_ops]: the placement of the most likely ops and devices."""
-        played = self.player.play(self.player.snapshot(), np.random.default_rng(0), n_greedy=self.env.num_envs)
-        placement: NDArray[np.int32] = played.op_device[0]
+        placement: NDArray[np.int32] = self._greedy().op_device[0]
         return placement
+
+    def greedy_priority(self) -> FloatArray | None:
+        """float64 [n_ops]: ranks of the greedy placement's ops where their order counts (`priority="selection"`)."""
+        return self._priority(self._greedy().order[0])
+
+    def _greedy(self) -> DualRollout:
+        return self.player.play(self.player.snapshot(), np.random.default_rng(0), n_greedy=self.env.num_envs)
+
+    def _priority(self, order: NDArray[Any]) -> FloatArray | None:
+        """Ranks that an order of selection, [n_ops], means; None where it means nothing."""
+        ranks: FloatArray = priority_of(order[None].astype(np.int64), len(order))[0]
+        return ranks if self.episodes.by_selection else None
 
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
         """int32 [placements, n_ops], drawn from the policy with a generator of their own."""

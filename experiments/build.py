@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from agents.agent import Agent
 from placement_gym.baselines import BASELINES, Result
 from placement_gym.cluster import Cluster
+from placement_gym.envs.select_place import judging_rule as of_env
 from placement_gym.errors import InvalidOption, InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
@@ -72,6 +73,12 @@ def build_rule(config: DictConfig) -> Rule:
     if isinstance(config.rule, str):
         return resolve_rule(config.rule)
     return Rule(**cast(dict[str, Any], OmegaConf.to_container(config.rule, resolve=True)))
+
+
+def judging_rule(config: DictConfig) -> Rule:
+    """The rule by which schedules of `config` are judged: `config.rule`, in the order that `config.env` may choose."""
+    rule, env = build_rule(config), config.get("env")
+    return rule if env is None else of_env(rule, env.get("priority", "none"))
 
 
 def build_baselines(config: DictConfig, rule: Rule) -> dict[str, Baseline]:

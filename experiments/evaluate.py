@@ -22,8 +22,10 @@ from experiments.record import Effort, Record, append
 from experiments.solve import describe
 from experiments.table import cells, headings, markdown, row_of_record, terminal, wide_console
 from experiments.tracking import Tracker
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines import lower_bound_s
-from placement_gym.errors import InvalidFile
+from placement_gym.envs.select_place import judging_rule
+from placement_gym.errors import InvalidFile, InvalidOption
 from placement_gym.files import write_text
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
@@ -48,6 +50,19 @@ def run_of(config: DictConfig) -> DictConfig:
     return trained
 
 
+def greedy_priority(agent: Agent) -> FloatArray | None:
+    """float64 [n_ops]: ranks for the rule's queue that go with `agent.act_greedy()`, where the agent chooses them."""
+    ranks: FloatArray | None = agent.greedy_priority() if hasattr(agent, "greedy_priority") else None
+    return ranks
+
+
+def schedule_of(problem: Problem, op_device: IntArray, rule: Rule, priority: FloatArray | None) -> Schedule:
+    """The schedule of an agent's placement, ops that wait by `priority` (float64 [n_ops]) where it has chosen that."""
+    if priority is None:
+        return simulate(problem, op_device, rule=rule)
+    return simulate(problem, op_device, rule=judging_rule(rule, "selection"), priority=priority)
+
+
 def best_schedule(problem: Problem, placements: NDArray[np.int32], rule: Rule) -> Schedule:
     """The schedule of the feasible placement (int32 [B, n_ops]) of smallest makespan.
 
@@ -61,7 +76,14 @@ def best_schedule(problem: Problem, placements: NDArray[np.int32], rule: Rule) -
 
 
 def place(agent: Agent, problem: Problem, rule: Rule, *, samples: int, seed: int) -> dict[str, tuple[Schedule, Effort]]:
-    """What the policy's most likely choices give, and the best of `samples` draws where there are any."""
+    """What the policy's most likely choices give, and the best of `samples` draws where there are any.
+
+    Raises:
+        InvalidOption: Draws of an agent that chooses the order, too.
+    """
+    priority = greedy_priority(agent)
+    if samples > 0 and priority is not None:
+        raise InvalidOption(f"samples is {samples}, but draws are judged without the order of selection; expected 0")
     ways: dict[str, Callable[[], NDArray[np.int32]]] = {"greedy": lambda: agent.act_greedy()[None]}
     if samples > 0:
         ways[f"best of {samples}"] = lambda: agent.act_sampled(samples, seed=seed)
@@ -70,7 +92,10 @@ def place(agent: Agent, problem: Problem, rule: Rule, *, samples: int, seed: int
     for way, draw in ways.items():
         start = time.perf_counter()
         placements = draw()
-        schedule = best_schedule(problem, placements, rule)
+        if priority is None:
+            schedule = best_schedule(problem, placements, rule)
+        else:
+            schedule = schedule_of(problem, placements[0], rule, priority)
         schedule.check()
         seconds = time.perf_counter() - start
         found[way] = (

@@ -23,6 +23,7 @@ from experiments import build
 from experiments.baselines import nothing_found, run_baselines
 from experiments.command import command
 from experiments.curves import draw, save_png
+from experiments.evaluate import greedy_priority, schedule_of
 from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
@@ -36,7 +37,6 @@ from placement_gym.problem import Problem
 from placement_gym.render import save_chrome_trace, save_gantt
 from placement_gym.rule import Rule
 from placement_gym.schedule import Schedule
-from placement_gym.simulator import simulate
 
 
 def folder_of(config: DictConfig) -> tuple[RunFolder, bool]:
@@ -147,13 +147,13 @@ def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float
     effort = Effort(lower_bound_s=bound, simulator_calls=calls, seconds=seconds, seed=bench.config.seed)
     schedules, rows, reason = [], [], f"{name} has found no feasible placement of {bench.problem.name}"
     try:
-        schedules.append(simulate(bench.problem, agent.act_greedy(), rule=bench.rule))
+        schedules.append(schedule_of(bench.problem, agent.act_greedy(), bench.rule, greedy_priority(agent)))
         rows.append(bench.record(schedules[0], f"{name} (greedy)", effort))
     except InfeasiblePlacement as error:
         rows.append(nothing_found(f"{name} (greedy)", is_baseline=False))
         reason = f"{reason}: {error}"
     if learned is not None and math.isfinite(learned.best_makespan_s):
-        schedules.append(simulate(bench.problem, learned.best_op_device, rule=bench.rule))
+        schedules.append(schedule_of(bench.problem, learned.best_op_device, bench.rule, learned.best_priority))
     if not schedules:
         raise InfeasiblePlacement(reason)
     best = min(schedules, key=lambda schedule: schedule.makespan_s)

@@ -84,7 +84,7 @@ class Trial:
         """What is recorded of the trial as it is configured now; None if it has not been finished."""
         if not self.folder.records.exists():
             return None
-        own, rule = build.plain(self.config), asdict(build.build_rule(self.config))
+        own, rule = build.plain(self.config), asdict(build.judging_rule(self.config))
         rows = {
             row.method: row
             for row in (at.record for at in record.read(self.folder.records))
@@ -201,6 +201,8 @@ class Trial:
         samples = self.config.get("samples")
         if not samples:
             return learned
+        if learned.best_priority is not None:
+            raise InvalidOption(f"{self.name}: samples with env.priority=selection; expected either")
         schedule = best_schedule(self.problem, agent.act_sampled(samples, seed=self.config.seed), rule)
         learned = replace(learned, simulator_calls=learned.simulator_calls + samples)
         if schedule.makespan_s < learned.best_makespan_s:

@@ -203,6 +203,21 @@ def test_what_a_teacher_searched_counts(begun: Counter[str]) -> None:
     assert {row.record.simulator_calls for row in read(OUT)} == {curve[-1]}
 
 
+def test_an_order_that_was_learned_is_kept(begun: Counter[str]) -> None:
+    """The recorded makespan is the one that training saw, and needs the ranks beside it; nothing runs again."""
+    assert _study(*DUAL, "methods.dual.env.priority=selection") == 0
+    rows = {at.record.method: at.record for at in read(OUT)}
+    curve = read_metrics(OUT / "small/dual/seed0/metrics.jsonl")
+    best_s = min(row["train/best_makespan_s"] for row in curve if "train/best_makespan_s" in row)
+    assert rows["dual"].makespan_s == pytest.approx(best_s)
+    assert rows["dual"].rule["queue"] == "priority"
+    assert sorted(rows["dual"].priority or []) == [float(k + 1) for k in range(len(rows["dual"].op_device))]
+    assert validate.main([]) == 0
+    before = begun.copy()
+    assert _study(*DUAL, "methods.dual.env.priority=selection") == 0
+    assert begun == before
+
+
 def test_a_teacher_needs_a_pupil(begun: Counter[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Only a dual policy takes one."""
     heft = "{_target_: placement_gym.baselines.heft, _partial_: true}"

@@ -140,6 +140,29 @@ def test_evaluate_places_with_the_checkpoint(workbench: Path, capsys: pytest.Cap
     assert validate.main([]) == 0
 
 
+def test_evaluate_keeps_the_order_of_selection(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The greedy placement's ranks are recorded, alike in train and evaluate; draws would lack them."""
+    chosen = [
+        "env=select_place",
+        "env.priority=selection",
+        "agent=dual_policy",
+        "env.num_envs=4",
+        "agent.config.batches=2",
+    ]
+    tiny = [option for option in TINY if not option.startswith(("agent=", "env."))]
+    assert train.main([*tiny, *chosen, "tracking.wandb=disabled", "budget.simulator_calls=32"]) == 0
+    run = _run(workbench)
+    assert evaluate.main([f"run={run}", "tracking.wandb=disabled"]) == 0
+    greedy = [at.record for at in read(workbench / "outputs") if at.record.method == "dual_policy (greedy)"]
+    assert len(greedy) == 2
+    assert greedy[0].priority == greedy[1].priority is not None
+    assert greedy[0].makespan_s == greedy[1].makespan_s
+    assert validate.main([]) == 0
+    capsys.readouterr()
+    assert evaluate.main([f"run={run}", "samples=4", "tracking.wandb=disabled"]) == 1
+    assert "judged without the order of selection" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_problem_is_refused(workbench: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One line, exit code 1."""
     assert _train() == 0
