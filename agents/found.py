@@ -134,5 +134,5 @@ class Found:
         self.calls, self.stale, self.first_makespan_s = state["counters"]
         self.best, *self.elite = (Kept(s, device.numpy(), order.numpy()) for s, device, order in state["kept"])
         self.guides.restore(state["guides"])
-        self.pool.restore(state["pool"])
+        self.pool.restore(state.get("pool", []))  # a checkpoint from before there were pools has none
         self.simulated.restore(state["simulated"])
