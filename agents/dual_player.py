@@ -11,7 +11,7 @@ from agents.dual_rollout import DualRollout
 from agents.follow import REPLAY, follow
 from agents.guides import MOVES, Plan
 from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Encoded, Graph
-from agents.networks.dual_kernel import Heads, place_scores, select_scores
+from agents.networks.dual_kernel import Heads, Waiting, place_scores, select_scores
 from placement_gym.arrays import BoolArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.envs.batch import Batch, Fixed
@@ -132,7 +132,7 @@ class _Batch:
         b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
         self.rows, self.unguided = np.arange(b), np.zeros((1, d, len(GUIDE_FEATURES)), np.float32)
         self.ops, self.devices = np.zeros((n, b), np.int64), np.zeros((n, b), np.int64)
-        self.first = np.zeros(b, np.int64)
+        self.waiting = Waiting.of(player.by_level, player.fixed, b)
         self.sampled = np.zeros((n, b), np.bool_)
         self.torch_device = player.graph.op_features.device
         self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
@@ -191,16 +191,9 @@ class _Batch:
             level = static[:, OP_FEATURES.index("b_level")]
             op: NDArray[np.int64] = np.where(ready, level, -1.0).argmax(axis=1)
             return op
+        last = self.ops[t - 1] if t else np.full(len(self.rows), -1)
         scores, candidates, seen = select_scores(
-            self.heads,
-            encoded.select,
-            static,
-            self.rows,
-            ready,
-            self.episodes.op_device,
-            self.player.by_level,
-            self.first,
-            self.player.max_candidates,
+            self.heads, encoded.select, static, self.waiting, ready, last, self.player.max_candidates
         )
         row, column = np.nonzero(candidates >= 0)
         self.select_log.append((row + t * len(self.rows), candidates[row, column], seen))

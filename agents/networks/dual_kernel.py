@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from agents.networks.dual import DualPolicy
+from placement_gym.envs.batch import Fixed
 from placement_gym.envs.observation import DEVICE_FEATURES
 
 N_DYNAMIC = len(DEVICE_FEATURES)
@@ -133,19 +135,72 @@ def place_scores(
     return scores
 
 
+class Waiting(NamedTuple):
+    """Ready ops of each episode, kept from step to step in the order in which they are candidates.
+
+    Attributes:
+        by_rank: int64 [n_ops], all ops in this order.
+        rank: int64 [n_ops], the place of each in it.
+        ranks: int64 [B, n_ops], of the ready ops, ascending.
+        n_ready: int64 [B], how many these are.
+        out_start: int32 [n_ops + 1], readers of op v are `out_ops[out_start[v]:out_start[v + 1]]`.
+        out_ops: int32 [n_edges].
+    """
+
+    by_rank: np.ndarray
+    rank: np.ndarray
+    ranks: np.ndarray
+    n_ready: np.ndarray
+    out_start: np.ndarray
+    out_ops: np.ndarray
+
+    @classmethod
+    def of(cls, by_rank: NDArray[np.int64], fixed: Fixed, n_episodes: int) -> "Waiting":
+        """Before the first step of so many episodes."""
+        ranks, n_ready = np.empty((n_episodes, len(by_rank)), np.int64), np.zeros(n_episodes, np.int64)
+        return cls(by_rank, np.argsort(by_rank), ranks, n_ready, fixed.out_start, fixed.out_ops)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _bring_up(waiting: Waiting, r: int, ready: np.ndarray, last: int) -> None:
+    """Of episode r: takes out `last`, the op placed last (-1: nothing is placed), and takes in what that made ready."""
+    ranks, n = waiting.ranks[r], waiting.n_ready[r]
+    if last < 0:
+        n = 0
+        for i in range(len(waiting.by_rank)):
+            if ready[waiting.by_rank[i]]:
+                ranks[n] = i
+                n += 1
+    else:
+        n -= 1
+        for i in range(np.searchsorted(ranks[: n + 1], waiting.rank[last]), n):
+            ranks[i] = ranks[i + 1]
+        readers = waiting.out_ops[waiting.out_start[last] : waiting.out_start[last + 1]]
+        new = np.unique(np.array([waiting.rank[reader] for reader in readers if ready[reader]], np.int64))
+        old, n = n - 1, n + new.size
+        for i in range(n - 1, -1, -1):
+            k = i - old - 1  # the last of the new ones that is not taken in yet
+            if k < 0:
+                break
+            if old >= 0 and ranks[old] > new[k]:
+                ranks[i] = ranks[old]
+                old -= 1
+            else:
+                ranks[i] = new[k]
+    waiting.n_ready[r] = n
+
+
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def select_scores(
     heads: Heads,
     embedded: np.ndarray,
     static: np.ndarray,
-    numbers: np.ndarray,
+    waiting: Waiting,
     ready: np.ndarray,
-    op_device: np.ndarray,
-    by_rank: np.ndarray,
-    first: np.ndarray,
+    last: np.ndarray,
     most: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SEL's scores float32 [R, most], -inf behind the last candidate; candidates int64 [R, most], -1 there; features.
+    """SEL's scores float32 [B, most], -inf behind the last candidate; candidates int64 [B, most], -1 there; features.
 
     Features of candidates are those of all rows, one after the other: float32 [candidates, 2 * n_features].
 
@@ -153,11 +208,9 @@ def select_scores(
         heads: Weights.
         embedded: float32 [B or 1, n_ops, width], `Encoded.select`.
         static: float32 [n_ops, n_features].
-        numbers: int64 [R], episodes.
-        ready: bool [R, n_ops].
-        op_device: int32 [R, n_ops], below 0 where an op is not placed.
-        by_rank: int64 [n_ops], ops in the order in which they are candidates.
-        first: int64 [R], where in this order an op may first be found that is not placed; brought up to date.
+        waiting: As of the step before; brought up to date.
+        ready: bool [B, n_ops].
+        last: int64 [B], ops placed in the step before; -1 in the first.
         most: Candidates of a row; further ready ops are none.
     """
     n_features, width = static.shape[1], embedded.shape[2]
@@ -168,25 +221,19 @@ def select_scores(
     hidden = np.empty(width, np.float32)
     m = 0
     for r in range(ready.shape[0]):
-        n = 0
+        _bring_up(waiting, r, ready[r], last[r])
+        n = min(most, waiting.n_ready[r])
         mean[:] = 0
         spread[:] = 0
-        while op_device[r, by_rank[first[r]]] >= 0:
-            first[r] += 1
-        for i in range(first[r], len(by_rank)):
-            op = by_rank[i]
-            if ready[r, op]:
-                ops[r, n] = op
-                mean += static[op]
-                n += 1
-                if n == most:
-                    break
+        for c in range(n):
+            ops[r, c] = waiting.by_rank[waiting.ranks[r, c]]
+            mean += static[ops[r, c]]
         mean /= n
         for c in range(n):
             spread += (static[ops[r, c]] - mean) ** 2
         spread = np.sqrt(spread / n) + 1e-3
         for c in range(n):
-            own = embedded[numbers[r] if embedded.shape[0] > 1 else 0, ops[r, c]]
+            own = embedded[r if embedded.shape[0] > 1 else 0, ops[r, c]]
             for k in range(width):
                 hidden[k] = own[k] + heads.candidate_bias[k]
             for i in range(n_features):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dual import GRAPH, SMALL, free_batch, last, make
+from strategies import random_problem
 
 import placement_gym as pg
 from agents.dual_player import DualPlayer
@@ -83,24 +84,28 @@ def test_training_sees_what_the_rollout_saw(kind: Any, message_passing: Any) -> 
         assert torch.allclose(judged.taken(episode).detach().flatten(), best, atol=1e-4)
 
 
-@pytest.mark.parametrize("most", [2, 3, 16])
-def test_sel_selects_ready_ops_only(most: int) -> None:
+# Ops with several inputs from one op, and more ready ops at a time than GRAPH has.
+WIDE = random_problem(np.random.default_rng(4), n_ops=30, n_devices=3, edge_share=0.1)
+
+
+@pytest.mark.parametrize(("problem", "most"), [(GRAPH, 2), (GRAPH, 3), (GRAPH, 16), (WIDE, 4), (WIDE, 30)])
+def test_sel_selects_ready_ops_only(problem: pg.Problem, most: int) -> None:
     """Candidates are the ops that are not placed, but whose inputs are, at most so many, those of largest b-level.
 
     Their probabilities add up to 1.
     """
-    agent = make(GRAPH, config=replace(SMALL, max_candidates=most))
+    agent = make(problem, config=replace(SMALL, max_candidates=most))
     level = agent.graph.op_features[:, OP_FEATURES.index("b_level")]
     rollout = free_batch(agent)
     judged = judge(agent.policy, agent.graph, rollout, every_step=False)
     total = torch.zeros(rollout.ops.numel()).index_add(0, rollout.select_group, judged.select_log_p.detach().exp())
     assert torch.allclose(total, torch.ones_like(total), atol=1e-4)
-    inputs: list[set[int]] = [set() for _ in range(GRAPH.n_ops)]
-    for a, b in zip(GRAPH.graph.edge_src.tolist(), GRAPH.graph.edge_dst.tolist(), strict=True):
+    inputs: list[set[int]] = [set() for _ in range(problem.n_ops)]
+    for a, b in zip(problem.graph.edge_src.tolist(), problem.graph.edge_dst.tolist(), strict=True):
         inputs[b].add(a)
-    for t in range(GRAPH.n_ops):
+    for t in range(problem.n_ops):
         placed = set(rollout.ops[:t, 2].tolist())
-        ready = {v for v in range(GRAPH.n_ops) if v not in placed and inputs[v] <= placed}
+        ready = {v for v in range(problem.n_ops) if v not in placed and inputs[v] <= placed}
         candidates = rollout.select_ops[rollout.select_group == t * 8 + 2].tolist()
         assert len(candidates) == len(set(candidates)) == min(most, len(ready))
         assert set(candidates) <= ready
