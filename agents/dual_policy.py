@@ -111,15 +111,15 @@ class DualPolicyAgent:
     def judge_by(self, judge: Judge, *, candidates: int = SIZE) -> None:
         """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
 
-        The best placement and so many other good ones that differ from each other (`agents.pool`) are judged anew at
-        once, and training goes on from the best of these.
+        The best placement and so many others, a teacher's first (`teach`), then good ones that differ from each other
+        (`agents.pool`), are judged anew at once, and training goes on from the best of these.
 
         Raises:
             InvalidOption: `candidates` is below 0.
         """
         if candidates < 0:
             raise InvalidOption(f"candidates is {candidates}; expected >= 0")
-        self.search.judge_by(judge, candidates)
+        self.search.judge_by(judge, candidates, self.teacher_op_device)
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
         """Stage I imitates this placement from now on, and it is the first guide.

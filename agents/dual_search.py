@@ -44,10 +44,10 @@ class DualSearch:
         self.judge: Judge = self._simulate
         self._elite: DualRollout | None = None
 
-    def judge_by(self, judge: Judge, candidates: int) -> None:
+    def judge_by(self, judge: Judge, candidates: int, given: IntArray | None) -> None:
         """Makespans come from `judge` from now on; what is kept is judged anew (`Found.judge_again`)."""
         self.judge, self._elite = judge, None
-        self.found.judge_again(judge, candidates)
+        self.found.judge_again(judge, candidates, given)
 
     def start(self, op_device: IntArray) -> None:
         """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from agents.dual_config import DualPolicyConfig
 from agents.dual_rollout import DualRollout
@@ -85,7 +86,7 @@ class Found:
 
     def start(self, judge: Judge, op_device: IntArray) -> None:
         """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""
-        order = self.episodes.compiled.problem.graph.order.astype(np.int64)
+        order = self._graph_order()
         makespan_s = float(self.makespans_s(judge, op_device[None], order[None].astype(np.int32), 1)[0][0])
         if np.isfinite(makespan_s):
             one = Kept(makespan_s, op_device.copy(), order)
@@ -94,18 +95,26 @@ class Found:
             self.elite = [one][: self.config.n_elite]
             self.guides.now = [self.guides.guide(op_device, order, makespan_s)]
 
-    def judge_again(self, judge: Judge, candidates: int) -> None:
-        """The best placement and the first `candidates` of the pool stay, with the makespans that `judge` says.
+    def judge_again(self, judge: Judge, candidates: int, given: IntArray | None = None) -> None:
+        """The best placement, `given` and the first of the pool stay, with the makespans that `judge` says.
 
         The best of them are elite and guides; whatever else was said of placements is forgotten.
+
+        Args:
+            judge: Says the makespans from now on.
+            candidates: How many besides the best stay.
+            given: int32 [n_ops], a placement that somebody else found; None if there is none.
         """
         best, n_guides = self.best, len(self.guides.now)
-        others = [one for one in self.pool.kept if (one.op_device != best.op_device).any()]
+        teaching = [] if given is None else [Kept(float("inf"), given, self._graph_order())]
+        distinct: dict[bytes, Kept] = {}
+        for one in [best, *teaching, *self.pool.kept]:
+            distinct.setdefault(one.op_device.tobytes(), one)
+        asked = list(distinct.values())[: 1 + candidates]
         self._forget()
         self.stale = 0
         if not np.isfinite(best.makespan_s):
             return
-        asked = [best, *others[:candidates]]
         op_device, order = np.stack([one.op_device for one in asked]), np.stack([one.order for one in asked])
         makespans_s, _ = self.makespans_s(judge, op_device, order.astype(np.int32), len(op_device))
         told = (one._replace(makespan_s=s) for one, s in zip(asked, makespans_s.tolist(), strict=True))
@@ -117,6 +126,10 @@ class Found:
             self.pool.add(one)
         self.guides.now = [self.guides.guide(one.op_device, one.order, one.makespan_s) for one in kept[:n_guides]]
         self.elite = kept[: self.config.n_elite]
+
+    def _graph_order(self) -> NDArray[np.int64]:
+        """The order of a placement that was made in none."""
+        return self.episodes.compiled.problem.graph.order.astype(np.int64)
 
     def state(self) -> dict[str, Any]:
         """For checkpoints."""

@@ -14,6 +14,8 @@ HEADINGS = (
     *("method", "measured (ms)", "seeds (ms)", "quartiles (ms)", "ratio to best", "simulated (ms)"),
     *("simulator calls", "measured calls"),
 )
+# How likely a sentence may tell a difference where there is none.
+LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +98,9 @@ class Measured:
         seeds = ", ".join(f"{100 * (ratio - 1):+.1f} %" for ratio in by_seed.tolist())
         if not faster and not slower:
             return f"{self.method} found the same placements as {other.method}."
-        if faster >= wins_needed(n):
+        if faster >= wins_needed(n, LEVEL):
             how = f"takes {-share:.1f} % less than {other.method}, in {faster} of {n} passes"
-        elif slower >= wins_needed(n):
+        elif slower >= wins_needed(n, LEVEL):
             how = f"takes {share:.1f} % more than {other.method}, in {slower} of {n} passes"
         else:
             how = f"takes {share:+.1f} % against {other.method}, within the noise: less in {faster} of {n} passes"

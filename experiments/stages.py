@@ -99,13 +99,14 @@ class Stages:
         three.metrics.unlink(missing_ok=True)
         options = config.stage_three
         with self.console.status(f"{self.problem.name}, seed {config.seed}: measuring what stage II found"):
-            agent.judge_by(
-                MeasuredMakespan(self.runner, best, repeats=options.repeats, confirmations=options.confirmations),
-                candidates=min(options.candidates, options.calls - 1),
-            )
+            judge = MeasuredMakespan(self.runner, best, repeats=options.repeats, confirmations=options.confirmations)
+            agent.judge_by(judge, candidates=min(options.candidates, options.calls - 1))
         self._learn(agent, config, three, "stage III", calls + options.calls)
         vec_env.close()
-        for method, op_device in (("", agent.found.best.op_device), (" (greedy)", agent.act_greedy())):
+        if not judge.settle():
+            told = "what stage III found did not win once more; the placement of stage II stays"
+            self.console.print(f"{self.problem.name}, seed {config.seed}: {told}", highlight=False)
+        for method, op_device in (("", judge.op_device), (" (greedy)", agent.act_greedy())):
             one = self._found(f"{name}, stage III{method}", config.seed, op_device, calls, agent.seconds)
             found.append(replace(one, measured_calls=agent.simulator_calls - calls))
         return found

@@ -18,19 +18,19 @@ Rows = NDArray[np.int64]
 CHALLENGERS, CHALLENGING_SHARE = 3, 1 / 3
 # Passes of the final between two looks at whether it is decided.
 LOOK_EVERY = 4
-# How likely a placement that is no faster may be taken for a faster one.
-LEVEL = 0.05
+# How likely one final may take a placement that is no faster for a faster one; a search holds a dozen of them.
+LEVEL = 0.005
 
 
-def wins_needed(n_pairs: int) -> int:
+def wins_needed(n_pairs: int, level: float) -> int:
     """How many of so many pairs of runs one placement must win to be faster than the other (one-sided sign test).
 
-    `n_pairs` + 1, which is never reached, where even all of them may be chance (less than 5).
+    `n_pairs` + 1, which is never reached, where winning even all of them is likelier than `level` by chance.
     """
     chance, needed = 0.0, n_pairs + 1
     while needed > 0:
         chance += comb(n_pairs, needed - 1) / 2**n_pairs
-        if chance > LEVEL:
+        if chance > level:
             break
         needed -= 1
     return needed
@@ -46,7 +46,8 @@ class MeasuredMakespan:
     slower half drops out after each, and each round has twice the passes of the one before. The last one runs against
     the champion in passes of their own, which end as soon as the sign test over all `confirmations` is decided; only
     these count, and if it wins, it is the champion from then on. No other placement is told to be faster than the
-    champion, at most as fast.
+    champion, at most as fast. A machine's moods may last longer than a final and suit one placement better than
+    another, so in the end (`settle`) the last champion has to win against the first one once more.
 
     Args:
         runs: Runs placements.
@@ -59,6 +60,7 @@ class MeasuredMakespan:
         op_device: int32 [n_ops], the champion.
         priority: float64 [n_ops] or None, its ranks.
         makespan_s: Its makespan, seconds.
+        n_champions: How many there have been.
 
     Raises:
         InvalidOption: Passes too few.
@@ -72,20 +74,22 @@ class MeasuredMakespan:
         priority: FloatArray | None = None,
         *,
         repeats: int = 3,
-        confirmations: int = 8,
+        confirmations: int = 16,
     ) -> None:
         if repeats < 1:
             raise InvalidOption(f"repeats is {repeats}; expected >= 1")
-        if wins_needed(confirmations) > confirmations:
+        if wins_needed(confirmations, LEVEL) > confirmations:
             raise InvalidOption(
-                f"confirmations is {confirmations}; expected >= 5: fewer passes cannot confirm anything"
+                f"confirmations is {confirmations}; expected >= 8: fewer passes cannot confirm anything"
             )
         self.runs, self.repeats, self.confirmations = runs, repeats, confirmations
         self.op_device, self.priority = op_device, priority
+        self.n_champions = 1
         alone = self._times_s(
             op_device[None], None if priority is None else priority[None], np.arange(0), confirmations
         )
         self.makespan_s = float(np.median(alone))
+        self._first = op_device, priority, self.makespan_s
 
     def __call__(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
         """float64 [B], makespans in seconds; inf for placements that fail.
@@ -128,11 +132,27 @@ class MeasuredMakespan:
             row = challengers[last]
             self.op_device, self.makespan_s = op_device[row].copy(), float(makespans_s[last])
             self.priority = None if priority is None else priority[row].copy()
+            self.n_champions += 1
         return makespans_s
+
+    def settle(self) -> bool:
+        """Whether the last champion wins against the first once more; if not, the first one is champion again.
+
+        True without a run where there has been one champion only.
+        """
+        if self.n_champions == 1:
+            return True
+        op_device, priority = self.op_device, self.priority
+        self.op_device, self.priority, self.makespan_s = self._first
+        ranks = None if priority is None else priority[None]
+        ratio, won = self._final(op_device[None], ranks, np.zeros(1, np.int64))
+        if won:
+            self.op_device, self.priority, self.makespan_s = op_device, priority, ratio * self.makespan_s
+        return won
 
     def _final(self, op_device: IntArray, priority: FloatArray | None, challenger: Rows) -> tuple[float, bool]:
         """The challenger's time over the champion's, and whether it is faster by a sign test over all confirmations."""
-        needed, ratios = wins_needed(self.confirmations), np.empty((0, 1))
+        needed, ratios = wins_needed(self.confirmations, LEVEL), np.empty((0, 1))
         while (left := self.confirmations - len(ratios)) > 0:
             wins = int((ratios < 1).sum())
             if wins >= needed or wins + left < needed:

@@ -66,6 +66,23 @@ def test_judge_may_be_exchanged() -> None:
     assert 7.0 <= last(agent, 60).best_makespan_s <= after_two
 
 
+def test_a_teachers_placement_is_judged_again() -> None:
+    """However slow it is in the simulator: right after the best."""
+    agent = make(GRAPH)
+    slow = np.zeros(GRAPH.n_ops, np.int32)
+    agent.teach(slow)
+    best = last(agent, 60).best_op_device
+    asked: list[np.ndarray] = []
+
+    def judge_of_halves(op_device: Any, _: Any) -> Any:
+        asked.extend(op_device)
+        return np.where((op_device == slow).all(axis=1), 0.5, 1.0)
+
+    agent.judge_by(judge_of_halves, candidates=1)
+    assert [row.tolist() for row in asked] == [best.tolist(), slow.tolist()]
+    assert agent.found.best.op_device.tolist() == agent.found.guides.now[0].op_device.tolist() == slow.tolist()
+
+
 def test_the_third_stage_keeps_the_best_of_the_second() -> None:
     """If nothing is faster where it is measured; weights and guides go on."""
     agent = make(GRAPH)

@@ -21,7 +21,7 @@ RUN = [
         "path=profile.json",
     ),
     *("seconds_per_kernel=0.002", f"torch_devices=[{','.join(CPUS)}]", "baseline=[heft,simulated_annealing]"),
-    *("stage_two.simulator_calls=24", "stage_three.calls=8", "stage_three.repeats=1", "stage_three.confirmations=5"),
+    *("stage_two.simulator_calls=24", "stage_three.calls=8", "stage_three.repeats=1", "stage_three.confirmations=8"),
     *("calibration.placements=1", "calibration.repeats=1", "passes=2", "seeds=[0,1]", "env.num_envs=4"),
     *("agent.config.width=8", "agent.config.n_layers=1", "tracking.wandb=disabled", "hydra.run.dir=out"),
 ]
