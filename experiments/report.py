@@ -29,7 +29,7 @@ from placement_gym.objectives import Objective
 from placement_gym.rule import PRESETS, Rule
 
 README = CONF.parent / "README.md"
-BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- figures -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
 # <!-- table <file> "<beginning of a section's title>" ... -->, where the sections of the file are put.
 TABLE = re.compile(r'(<!-- table (\S+)((?: "[^"]+")+) -->\n).*?(<!-- /table -->)', re.DOTALL)
 OTHER_COLUMNS = ("simulator calls", "seconds", "runs")
@@ -207,11 +207,18 @@ def sections_of(table: Path, titles: Sequence[str]) -> str:
     return "\n".join(found)
 
 
+def merged(shown: str, measured: str) -> str:
+    """A table of figures with the rows of another one put in, by name, which is the first cell."""
+    lines = measured.splitlines()
+    head, by_name = lines[:2], {row.split(" | ")[0]: row for row in [*shown.splitlines()[2:], *lines[2:]]}
+    return "\n".join([*head, *(by_name[name] for name in sorted(by_name))]) + "\n"
+
+
 def rewrite_readme(figures: Sequence[dict[str, Any]], readme: Path) -> None:
-    """Puts the figures and the tables that are there between the markers of the README.
+    """Puts the figures and the tables that are there between the markers of the README; others there stay.
 
     Raises:
-        InvalidFile: There are no figures, the markers are missing, or a table lacks a section.
+        InvalidFile: The markers are missing, or a table lacks a section.
     """
 
     def renewed(match: re.Match[str]) -> str:
@@ -220,12 +227,10 @@ def rewrite_readme(figures: Sequence[dict[str, Any]], readme: Path) -> None:
             match[1] + sections_of(table, re.findall('"([^"]+)"', match[3])) + match[4] if table.exists() else match[0]
         )
 
-    if not figures:
-        raise InvalidFile("no figures were recorded; run `make bench` first")
     text = readme.read_text(encoding="utf-8")
     if not BLOCK.search(text):
         raise InvalidFile(f"{readme} lacks the markers <!-- figures --> and <!-- /figures -->")
-    text = BLOCK.sub(lambda match: match[1] + figures_table(figures) + match[2], text)
+    text = BLOCK.sub(lambda match: match[1] + merged(match[2], figures_table(figures)) + match[3], text)
     write_text(readme, TABLE.sub(renewed, text))
 
 

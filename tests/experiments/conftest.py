@@ -3,13 +3,18 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from executable import chain, made_up_profile
 
 
 @pytest.fixture(autouse=True)
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra composes every configuration twice, the first time to see whether it sets `hydra.mode`; none does."""
+    """Hydra composes every configuration twice, the first time to see whether it sets `hydra.mode`; none does.
+
+    Files are read by the same parser in C, where PyYAML was built with it.
+    """
     monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
+    monkeypatch.setattr("yaml.SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Configuration files: each composes and builds."""
 
 import json
+from copy import deepcopy
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,9 +40,14 @@ FOR_ASSIGN = ("gdp", "placeto", "ppo", "random", "reinforce")
 WORKLOADS = sorted(path.stem for path in (CONF / "workload").glob("*.yaml"))
 
 
-def _compose(verb: str, *overrides: str) -> DictConfig:
+@cache
+def _composed(verb: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(verb, overrides=list(overrides), return_hydra_config=True)
+        return compose(verb, overrides=list(overrides), return_hydra_config=True)
+
+
+def _compose(verb: str, *overrides: str) -> DictConfig:
+    config = deepcopy(_composed(verb, *overrides))
     HydraConfig.instance().set_config(config)
     return config
 

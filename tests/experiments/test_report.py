@@ -49,14 +49,18 @@ def test_figures_are_printed_from_their_rows(workbench: Path, capsys: pytest.Cap
 
 
 def test_the_readme_is_rewritten_between_its_markers(tmp_path: Path) -> None:
-    """All else stays as it is, and twice is once."""
-    readme = write_text(tmp_path / "README.md", "# a\n<!-- figures -->\nstale\n<!-- /figures -->\nz\n")
+    """All else stays as it is, figures too that were measured elsewhere, and twice is once."""
+    readme = write_text(tmp_path / "README.md", "# a\n<!-- figures -->\n<!-- /figures -->\nz\n")
+    report.rewrite_readme([ROW | {"name": "zz, measured elsewhere"}, ROW | {"value": 7.0}], readme)
+    assert "| 7 " in readme.read_text()
     for _ in range(2):
-        report.rewrite_readme([ROW], readme)
+        report.rewrite_readme([ROW, ROW | {"name": "aa"}], readme)
     text = readme.read_text()
     assert text.startswith("# a\n<!-- figures -->\n| figure |")
     assert text.endswith("|\n<!-- /figures -->\nz\n")
-    assert "stale" not in text
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert rows == ["| figure", "| aa", f"| {ROW['name']}", "| zz, measured elsewhere"]
+    assert "| 7 " not in text
     assert report.BLOCK.search(report.README.read_text())
 
 
