@@ -1,8 +1,8 @@
 """DualPolicy agent: SEL chooses an op, PLC its device (DOPPLER, arXiv 2505.23131, ICLR 2026).
 
 Stage I imitates a teacher without simulating, stage II learns from simulated makespans, and stage III is stage II with
-a judge that measures (`judge_by`), which is first asked about good placements that differ (`agents.pool`). Departures
-from the released recipe; each has a number and an option:
+a judge that measures (`judge_by`), which is first asked about the teacher's placement and good ones that differ
+(`agents.pool`). Departures from the released recipe; each has a number and an option:
 
 1. Batches of episodes, actions sampled from the softmax, advantages normalised over the batch, no discount, ratios
    clipped over `epochs` passes (Schulman et al., 2017); the recipe takes one episode per update, acts greedily or

@@ -117,3 +117,35 @@ def best_multicast(
         if free:
             best = i
     return best
+
+
+@njit(cache=True, error_model="numpy")
+def multicast_s(
+    k: int,
+    latency_holds: bool,
+    out_start: np.ndarray,
+    src_op: np.ndarray,
+    dst_op: np.ndarray,
+    tensor: np.ndarray,
+    size: np.ndarray,
+    latency: np.ndarray,
+    bytes_per_tick: np.ndarray,
+    op_device: np.ndarray,
+) -> tuple[float, float]:
+    """(seconds until the multicast at walk place k arrives, seconds that its channels stay taken after that)."""
+    arrival = 0.0
+    after = 0.0
+    src = op_device[src_op[k]]
+    for j in range(k, out_start[src_op[k] + 1]):
+        if tensor[j] != tensor[k]:
+            break
+        dst = op_device[dst_op[j]]
+        if dst != src:
+            delay = latency[src, dst]
+            flight = size[j] / bytes_per_tick[src, dst]
+            if latency_holds:
+                arrival = max(arrival, flight)
+                after = max(after, delay)
+            else:
+                arrival = max(arrival, delay + flight)
+    return arrival, after

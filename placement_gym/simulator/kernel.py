@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from placement_gym.simulator.channels import NONE, best_multicast, best_queue, set_taken
+from placement_gym.simulator.channels import NONE, best_multicast, best_queue, multicast_s, set_taken
 from placement_gym.simulator.queues import LIFO, PRIORITY, heap_drop, heap_push, merge
 
 EDGE, TENSOR, MULTICAST = 0, 1, 2
@@ -108,9 +108,7 @@ def run_many(
             taken[i] = False
         heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting = 0, 0, 0, 0, 0, 0
 
-        step = 0
-        t = 0.0
-        last_op = 0.0
+        step, t, last_op = 0, 0.0, 0.0
         while True:
             # What this event leaves to do: start ops on `device`; start transfers that leave x or enter y; make
             # transfers on the walk places [walk, walk_end); deliver the edges of the transfer at walk place `arrived`.
@@ -182,17 +180,8 @@ def run_many(
                                 n_scheduled += 1
                 hold = 0.0
                 if latency_holds and multicast:
-                    _, hold = _multicast_s(
-                        arrived,
-                        True,
-                        out_start,
-                        src_op,
-                        dst_op,
-                        tensor,
-                        size,
-                        latency,
-                        bytes_per_tick,
-                        op_device,
+                    _, hold = multicast_s(
+                        arrived, True, out_start, src_op, dst_op, tensor, size, latency, bytes_per_tick, op_device
                     )
                 elif latency_holds:
                     hold = latency[src, dst]
@@ -201,11 +190,7 @@ def run_many(
                     transfer_times[3, arrived] = t + hold
                 if hold > 0.0 and contended:
                     heap_push(
-                        heap_time,
-                        heap_key,
-                        heap_n,
-                        t + hold,
-                        (n_scheduled << 32) | (arrived << 3) | CHANNEL_FREE,
+                        heap_time, heap_key, heap_n, t + hold, (n_scheduled << 32) | (arrived << 3) | CHANNEL_FREE
                     )
                     heap_n += 1
                     n_scheduled += 1
@@ -257,8 +242,7 @@ def run_many(
                             queue = d + src * d + dst
                             transfer = n + k
                             if mode == PRIORITY:
-                                nxt[transfer] = -1
-                                right[transfer] = -1
+                                nxt[transfer] = right[transfer] = -1
                                 head[queue] = merge(np.int64(head[queue]), transfer, nxt, right, joined, rank)
                             elif mode == LIFO or head[queue] < 0:
                                 nxt[transfer] = head[queue]
@@ -270,20 +254,9 @@ def run_many(
                                 tail[queue] = transfer
                         continue
                 elif multicast:
+                    left = waiting[:n_waiting]
                     i = best_multicast(
-                        mode,
-                        contention,
-                        waiting[:n_waiting],
-                        n,
-                        out_start,
-                        src_op,
-                        dst_op,
-                        tensor,
-                        op_device,
-                        d,
-                        taken,
-                        joined,
-                        rank,
+                        mode, contention, left, n, out_start, src_op, dst_op, tensor, op_device, d, taken, joined, rank
                     )
                     if i < 0:
                         break
@@ -310,17 +283,8 @@ def run_many(
                 if recording:
                     transfer_times[1, k] = t
                 if multicast:
-                    arrival, _ = _multicast_s(
-                        k,
-                        latency_holds,
-                        out_start,
-                        src_op,
-                        dst_op,
-                        tensor,
-                        size,
-                        latency,
-                        bytes_per_tick,
-                        op_device,
+                    arrival, _ = multicast_s(
+                        k, latency_holds, out_start, src_op, dst_op, tensor, size, latency, bytes_per_tick, op_device
                     )
                 elif latency_holds:
                     arrival = size[k] / bytes_per_tick[src, dst]
@@ -355,8 +319,7 @@ def run_many(
                 joined[ready] = n_joined
                 n_joined += 1
                 if mode == PRIORITY:
-                    nxt[ready] = -1
-                    right[ready] = -1
+                    nxt[ready] = right[ready] = -1
                     head[queue] = merge(np.int64(head[queue]), ready, nxt, right, joined, rank)
                 elif mode == LIFO or head[queue] < 0:
                     nxt[ready] = head[queue]
@@ -383,35 +346,3 @@ def run_many(
                 heap_push(heap_time, heap_key, heap_n, t + duration, (n_scheduled << 32) | (op << 3) | OP_END)
                 heap_n += 1
                 n_scheduled += 1
-
-
-@njit(cache=True, error_model="numpy")
-def _multicast_s(
-    k: int,
-    latency_holds: bool,
-    out_start: np.ndarray,
-    src_op: np.ndarray,
-    dst_op: np.ndarray,
-    tensor: np.ndarray,
-    size: np.ndarray,
-    latency: np.ndarray,
-    bytes_per_tick: np.ndarray,
-    op_device: np.ndarray,
-) -> tuple[float, float]:
-    """(seconds until the multicast at walk place k arrives, seconds that its channels stay taken after that)."""
-    arrival = 0.0
-    after = 0.0
-    src = op_device[src_op[k]]
-    for j in range(k, out_start[src_op[k] + 1]):
-        if tensor[j] != tensor[k]:
-            break
-        dst = op_device[dst_op[j]]
-        if dst != src:
-            delay = latency[src, dst]
-            flight = size[j] / bytes_per_tick[src, dst]
-            if latency_holds:
-                arrival = max(arrival, flight)
-                after = max(after, delay)
-            else:
-                arrival = max(arrival, delay + flight)
-    return arrival, after
