@@ -103,7 +103,9 @@ class Stages:
             agent.judge_by(judge, candidates=min(options.candidates, options.calls - 1))
         self._learn(agent, config, three, "stage III", calls + options.calls)
         vec_env.close()
-        if not judge.settle():
+        with self.console.status(f"{self.problem.name}, seed {config.seed}: stage III's placement against stage II's"):
+            stays = judge.settle()
+        if not stays:
             told = "what stage III found did not win once more; the placement of stage II stays"
             self.console.print(f"{self.problem.name}, seed {config.seed}: {told}", highlight=False)
         for method, op_device in (("", judge.op_device), (" (greedy)", agent.act_greedy())):

@@ -177,6 +177,7 @@ def _bring_up(waiting: Waiting, r: int, ready: np.ndarray, last: int) -> None:
             ranks[i] = ranks[i + 1]
         readers = waiting.out_ops[waiting.out_start[last] : waiting.out_start[last + 1]]
         new = np.unique(np.array([waiting.rank[reader] for reader in readers if ready[reader]], np.int64))
+        # Both are ascending, and merged from the back, so that nothing is overwritten that is still needed.
         old, n = n - 1, n + new.size
         for i in range(n - 1, -1, -1):
             k = i - old - 1  # the last of the new ones that is not taken in yet
