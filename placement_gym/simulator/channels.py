@@ -1,4 +1,4 @@
-"""Contention of the kernel: which channels a transfer takes, and which pending transfer starts next.
+"""Contention of the kernel: which channels a transfer takes, for how long a multicast does, which transfer starts next.
 
 Channels of d devices lie in one bool array: [0, d) sending, [d, 2d) receiving (or the one channel of a half-duplex
 device), [2d, 2d + d*d) links, row = sender. Queue d + src * d + dst holds the transfers that wait from src to dst.
