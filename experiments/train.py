@@ -212,6 +212,7 @@ def run(config: DictConfig) -> int:
         rewind_metrics(folder.metrics, agent.simulator_calls)
     else:
         agent = build.build_agent(config, vec_env)
+        build.teach(agent, config, problem, rule)
     with Tracker(folder, build.plain(config), instantiate(config.tracking), name) as tracker:
         rows = bench.baselines()
         learned, interrupted = learn(

@@ -140,6 +140,21 @@ def test_evaluate_places_with_the_checkpoint(workbench: Path, capsys: pytest.Cap
     assert validate.main([]) == 0
 
 
+def test_a_baseline_may_teach(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The end is no worse than its placement, whose calls count; an agent that takes no teacher is refused."""
+    teacher = "teacher={_target_: placement_gym.baselines.heft, _partial_: true}"
+    rest = ["tracking.wandb=disabled", "baseline=[heft]", "budget.simulator_calls=24", teacher]
+    tiny = [option for option in TINY if not option.startswith(("agent=", "env.", "baseline"))]
+    dual = ["env=select_place", "agent=dual_policy", "env.num_envs=4", "agent.config.batches=2"]
+    assert train.main([*tiny, *dual, *rest]) == 0
+    found = {at.record.method: at.record for at in read(workbench / "outputs")}
+    assert found["dual_policy"].makespan_s <= found["heft"].makespan_s
+    assert found["dual_policy"].simulator_calls <= 24
+    capsys.readouterr()
+    assert train.main([*tiny, "agent=reinforce", "env=assign", *rest]) == 1
+    assert "takes no teacher; expected a dual policy" in capsys.readouterr().err
+
+
 def test_evaluate_keeps_the_order_of_selection(workbench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The greedy placement's ranks are recorded, alike in train and evaluate; draws would lack them."""
     chosen = [
