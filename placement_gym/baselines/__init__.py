@@ -1,8 +1,8 @@
 """Baselines: functions from a Problem to a Result, all simulated by one judge."""
 
-from placement_gym.baselines.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
+from placement_gym.bounds import critical_path_bound_s, lower_bound_s, work_bound_s
 from placement_gym.baselines.brute_force import brute_force
-from placement_gym.baselines.catalogue import BASELINES
+from placement_gym.methods import BASELINES
 from placement_gym.baselines.enumerative import enumerative
 from placement_gym.baselines.exact_ilp import exact_ilp
 from placement_gym.baselines.expert import expert, read_split
@@ -10,7 +10,7 @@ from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round
 from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.pipeline import exact_dp, pipeline_split
-from placement_gym.baselines.result import Judge, Result, Status
+from placement_gym.result import Judge, Result, Status
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
 
 __all__ = [

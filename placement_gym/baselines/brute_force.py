@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.result import Judge, Result
+from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule

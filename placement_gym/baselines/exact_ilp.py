@@ -15,7 +15,7 @@ from placement_gym.baselines.load_program import solve_load
 from placement_gym.baselines.makespan_program import solve_makespan
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search
 from placement_gym.baselines.pipeline import exact_dp
-from placement_gym.baselines.result import Answer, Judge, Result, Status
+from placement_gym.result import Answer, Judge, Result, Status
 from placement_gym.baselines.search import simulated_annealing
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem, unknown_name
 from placement_gym.objectives import OBJECTIVES, Objective, gpipe_load_s, latency_s, max_load_s

@@ -3,7 +3,7 @@
 import numpy as np
 
 from placement_gym.baselines.list_scheduling import place_by_list
-from placement_gym.baselines.result import Judge, Result
+from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem

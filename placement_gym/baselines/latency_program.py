@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.baselines.ideals import OutOfTimeError
 from placement_gym.baselines.latency_bounds import Stagewise
 from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.placement_model import PlacementModel, serial_s
-from placement_gym.baselines.result import Answer
+from placement_gym.result import Answer
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s
 from placement_gym.placement import infeasibility

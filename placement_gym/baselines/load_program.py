@@ -9,7 +9,7 @@ import numpy as np
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.linear_program import Solver
 from placement_gym.baselines.placement_model import PlacementModel, serial_s
-from placement_gym.baselines.result import Answer
+from placement_gym.result import Answer
 from placement_gym.errors import InvalidOption
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.baselines.linear_program import Solver, run_cp_sat
 from placement_gym.baselines.makespan_grid import Grid
 from placement_gym.baselines.makespan_model import OpModel
 from placement_gym.baselines.makespan_ports import add_port_rules
 from placement_gym.baselines.makespan_transfers import TransferModel
 from placement_gym.baselines.neighbourhood import Neighbourhood
-from placement_gym.baselines.result import Answer, Judge
+from placement_gym.result import Answer, Judge
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.placement import infeasibility
 from placement_gym.units import Units

@@ -10,7 +10,7 @@ import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.load_moves import LoadArrays, descend
-from placement_gym.baselines.result import Judge, Result
+from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.placement import infeasibility

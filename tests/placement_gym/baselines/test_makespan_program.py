@@ -12,7 +12,7 @@ from placement_gym.baselines.makespan_model import OpModel
 from placement_gym.baselines.makespan_ports import add_port_rules
 from placement_gym.baselines.makespan_program import Incumbent, solve_makespan
 from placement_gym.baselines.makespan_transfers import TransferModel
-from placement_gym.baselines.result import Answer, Judge
+from placement_gym.result import Answer, Judge
 from placement_gym.errors import InvalidOption
 from placement_gym.rule import PRESETS
 

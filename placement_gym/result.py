@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.baselines.bounds import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.objectives import Objective, objective_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem

@@ -9,7 +9,7 @@ from placement_gym.baselines.expert import expert
 from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.pipeline import exact_dp, pipeline_split
-from placement_gym.baselines.result import Result
+from placement_gym.result import Result
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
 
 BASELINES: dict[str, Callable[..., Result]] = {
