@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from agents.agent import Agent
-from placement_gym.baselines import BASELINES, Result
+from placement_gym.methods import METHODS
+from placement_gym.result import Result
 from placement_gym.cluster import Cluster
 from placement_gym.envs.select_place import judging_rule as of_env
 from placement_gym.errors import InvalidOption, InvalidProblem, unknown_name
@@ -93,8 +94,8 @@ def build_baselines(config: DictConfig, rule: Rule) -> dict[str, Baseline]:
     for name, section in (config.get("baseline") or {}).items():
         if "_target_" in section:
             found[name] = partial(instantiate(section, _convert_="all"), rule=rule)
-        elif name not in BASELINES:
-            raise InvalidOption(unknown_name("baseline", name, BASELINES))
+        elif name not in METHODS:
+            raise InvalidOption(unknown_name("baseline", name, METHODS))
     if not found:
         raise InvalidOption("no baseline is configured; expected baseline=<name> or baseline=[<name>,<name>]")
     return found

@@ -23,7 +23,7 @@ from experiments.solve import describe
 from experiments.table import cells, headings, markdown, row_of_record, terminal, wide_console
 from experiments.tracking import Tracker
 from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.envs.select_place import judging_rule
 from placement_gym.errors import InvalidFile, InvalidOption
 from placement_gym.files import write_text

@@ -22,7 +22,7 @@ from experiments.folder import RunFolder
 from experiments.record import Record, RecordedAt, read
 from experiments.table import Row, markdown, number, row_of_record, terminal, wide_console
 from experiments.tracking import read_metrics
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InvalidFile
 from placement_gym.files import write_text
 from placement_gym.objectives import Objective

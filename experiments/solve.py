@@ -18,7 +18,7 @@ from experiments.command import command
 from experiments.folder import RunFolder
 from experiments.table import Row
 from experiments.tracking import Tracker
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.files import write_text
 from placement_gym.objectives import Objective

@@ -24,7 +24,7 @@ from experiments.standings import UNITS, Standings, as_markdown, number_in, on_t
 from experiments.table import Row, wide_console
 from experiments.tracking import Tracker
 from experiments.trial import OPTIONS, Outcome, Trial
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, unknown_name
 from placement_gym.files import write_text
 from placement_gym.problem import Problem

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.record import Record
-from placement_gym.baselines import BASELINES
+from placement_gym.methods import METHODS
 from placement_gym.objectives import Objective
 
 # A proven gap says more than calls of a simulator that a method for another objective does not make.
@@ -70,7 +70,7 @@ def is_baseline(record: Record) -> bool:
     A key need not be the function's name: two entries may call one function with other options.
     """
     name = record.method.partition(" (")[0]
-    return name in BASELINES or name in (record.config.get("baseline") or ())
+    return name in METHODS or name in (record.config.get("baseline") or ())
 
 
 def number(value: float) -> str:

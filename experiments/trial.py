@@ -22,7 +22,7 @@ from experiments.record import Record
 from experiments.table import Row, row_of_record
 from experiments.tracking import CALLS, SECONDS, Tracker, read_metrics, rewind_metrics
 from experiments.train import Workbench, final_metrics, results
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem, MissingDependency
 from placement_gym.files import write_text
 from placement_gym.problem import Problem

@@ -24,7 +24,7 @@ from experiments.grid import Grid
 from experiments.record import Effort, Record
 from experiments.table import Row, row_of_record
 from experiments.zero_shot import ways
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.problem import Problem
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import simulate

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from experiments.command import command
 from experiments.record import RecordedAt, read
 from experiments.table import wide_console
-from placement_gym.baselines import lower_bound_s
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InvalidFile, PlacementGymError
 from placement_gym.objectives import objective_s
 from placement_gym.simulator import simulate

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import placement_gym as pg
-from placement_gym.baselines import Result, exact_dp, exact_ilp
-from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.pipeline import _Programme
+from placement_gym.result import Result
+from placement_gym.exact import exact_dp, exact_ilp
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact.max_load.pipeline import _Programme
 
 pytestmark = pytest.mark.benchmark
 pytest.importorskip("ortools")
@@ -91,7 +92,7 @@ def test_memory_of_the_dynamic_programme(figure: Figure, shared_data: Path) -> N
     # Not ru_maxrss, in which a child begins with what its parent had.
     code = (
         "import re, sys, placement_gym as pg;"
-        "[pg.baselines.exact_dp(pg.workloads.read_dnn_partitioning(path)) for path in sys.argv[1:]];"
+        "[pg.exact.exact_dp(pg.workloads.read_dnn_partitioning(path)) for path in sys.argv[1:]];"
         "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) / 2**20)"
     )
     small, large = (str(folder / f"{name}.json") for name in ("bert24_inference", "inceptionv3_inference"))

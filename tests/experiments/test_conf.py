@@ -21,7 +21,7 @@ from agents.ppo import PpoConfig
 from agents.reinforce import ReinforceConfig
 from experiments import build, study
 from experiments.command import CONF
-from placement_gym.baselines import BASELINES
+from placement_gym.methods import METHODS
 from placement_gym.costs import ProfiledCost, RooflineCost
 from placement_gym.errors import InvalidOption
 from placement_gym.graph import OpGraph
@@ -101,12 +101,12 @@ def test_every_cost_model_builds_as_it_is_by_default(name: str) -> None:
 
 def test_every_baseline_has_a_file_and_runs(tmp_path: Path) -> None:
     """conf/baseline and placement_gym.baselines name the same functions."""
-    assert _names("baseline") == sorted(BASELINES)
+    assert _names("baseline") == sorted(METHODS)
     problem = layered(n_ops=5, n_devices=2)
     split = {"fpgas": [{"nodes": problem.graph.op_names[:2]}, {"nodes": problem.graph.op_names[2:]}], "cpus": []}
     (tmp_path / "split.json").write_text(json.dumps(split))
     path = f"baseline.expert.path='{tmp_path / 'split.json'}'"
-    config = _compose("solve", f"baseline=[{','.join(BASELINES)}]", "workload=layered", path)
+    config = _compose("solve", f"baseline=[{','.join(METHODS)}]", "workload=layered", path)
     for name, solve in build.build_baselines(config, build.build_rule(config)).items():
         result = solve(problem)
         assert result.baseline == name

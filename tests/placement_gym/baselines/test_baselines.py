@@ -5,13 +5,15 @@ import pytest
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.baselines import BASELINES, Result, lower_bound_s
+from placement_gym.methods import METHODS
+from placement_gym.result import Result
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.rule import PRESETS
 
 # Those of another objective than the makespan; their own tests hold them to it.
 OTHER_OBJECTIVES = {"exact_dp", "pipeline_split", "exact_ilp", "greedy_latency", "load_local_search", "metis", "expert"}
-FAST = sorted(set(BASELINES) - {"brute_force"} - OTHER_OBJECTIVES)
+FAST = sorted(set(METHODS) - {"brute_force"} - OTHER_OBJECTIVES)
 
 
 def run(name: str, problem: pg.Problem, rule: str, seed: int = 0) -> Result:
@@ -21,7 +23,7 @@ def run(name: str, problem: pg.Problem, rule: str, seed: int = 0) -> Result:
         options = {"simulator_calls": 60, "seed": seed}
     elif name == "critical_path":
         options = {"n_tries": 5, "seed": seed}
-    return BASELINES[name](problem, rule=rule, **options)
+    return METHODS[name](problem, rule=rule, **options)
 
 
 @pytest.mark.parametrize("rule", sorted(PRESETS))
@@ -31,7 +33,7 @@ def test_no_baseline_beats_brute_force_nor_a_bound(rule: str, seed: int) -> None
     problem = random_problem(
         np.random.default_rng(seed), n_ops=5, n_devices=3, whole_numbers=seed % 2 == 0, unsupported=seed % 3 == 0
     )
-    optimum = pg.baselines.brute_force(problem, rule=rule)
+    optimum = pg.exact.brute_force(problem, rule=rule)
     assert optimum.status == "optimal"
     assert lower_bound_s(problem) <= optimum.objective
     for name in FAST:
@@ -52,7 +54,7 @@ def test_no_baseline_beats_brute_force_nor_a_bound(rule: str, seed: int) -> None
 def test_searches_solve_the_toys(name: str) -> None:
     """Annealing, descent and random search find the optimum written beside each toy; brute force proves it."""
     toy = pg.workloads.TOYS[name]()
-    assert pg.baselines.brute_force(toy.problem, rule=toy.rule).objective == toy.optimum_s
+    assert pg.exact.brute_force(toy.problem, rule=toy.rule).objective == toy.optimum_s
     for search in (pg.baselines.simulated_annealing, pg.baselines.local_search, pg.baselines.random_search):
         assert search(toy.problem, rule=toy.rule, simulator_calls=300).objective == toy.optimum_s
 
@@ -61,7 +63,7 @@ def test_searches_solve_the_toys(name: str) -> None:
 def test_budget_is_spent_and_not_overspent(name: str) -> None:
     """A search makes exactly as many calls as it is given, and the seed decides what it finds."""
     problem = pg.workloads.random_dag(n_ops=60, seed=1)
-    results = [BASELINES[name](problem, simulator_calls=500, seed=seed) for seed in (3, 3, 4)]
+    results = [METHODS[name](problem, simulator_calls=500, seed=seed) for seed in (3, 3, 4)]
     assert [r.simulator_calls for r in results] == [500, 500, 500]
     assert (results[0].placement.op_device == results[1].placement.op_device).all()
     assert (results[0].placement.op_device != results[2].placement.op_device).any()
@@ -124,7 +126,7 @@ def test_nothing_fits() -> None:
     """Ops that no placement can hold give one clear error from every baseline."""
     graph = pg.OpGraph.build(["a", "b", "c"], [])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=1.0, op_memory_bytes=np.ones(3))
-    for name in sorted(set(BASELINES) - {"expert"}):  # which needs a file
+    for name in sorted(set(METHODS) - {"expert"}):  # which needs a file
         with pytest.raises(InfeasiblePlacement, match="problem"):
             run(name, problem, "physical")
 
@@ -139,4 +141,4 @@ def test_wrong_options_are_named() -> None:
     with pytest.raises(InvalidOption, match="n_tries is 0"):
         pg.baselines.critical_path(problem, n_tries=0)
     with pytest.raises(InvalidOption, match="brute force is limited to 10"):
-        pg.baselines.brute_force(problem, limit=10)
+        pg.exact.brute_force(problem, limit=10)

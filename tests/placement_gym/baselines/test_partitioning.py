@@ -8,7 +8,8 @@ from published import Published
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.baselines import BASELINES, greedy_latency, load_local_search, metis
+from placement_gym.methods import METHODS
+from placement_gym.baselines import greedy_latency, load_local_search, metis
 from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
 from placement_gym.objectives import contiguous_pieces, latency_s, max_load_s
@@ -262,7 +263,7 @@ def test_results_are_feasible_and_honest(name: str, seed: int) -> None:
     """On unlike devices with groups, memory and support: feasible, measured by the objective, above its bound."""
     # METIS heeds no memory, of which there is little where the seed is odd.
     problem = random_with_cpu(2 * seed if name == "metis" else seed)
-    result = BASELINES[name](problem)
+    result = METHODS[name](problem)
     result.placement.check(problem)
     result.schedule.check()
     evaluate = {"latency": latency_s, "max_load": max_load_s}[result.objective_name]

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from placement_gym.baselines.makespan_grid import FOREVER, Whole, least_off_diagonal
-from placement_gym.baselines.makespan_model import Case, Linear, Literal, OpModel
+from placement_gym.exact.makespan.grid import FOREVER, Whole, least_off_diagonal
+from placement_gym.exact.makespan.model import Case, Linear, Literal, OpModel
 from placement_gym.trace import walk_order
 
 

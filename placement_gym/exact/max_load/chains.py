@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.cuts import change_s, list_cut, no_cut
-from placement_gym.baselines.ideals import Ideals, Tensors
+from placement_gym.exact.cuts import change_s, list_cut, no_cut
+from placement_gym.exact.ideals import Ideals, Tensors
 
 
 class Devices(NamedTuple):

@@ -145,7 +145,7 @@ class LinearProgram:
         solver.check_installed()
         if solver.name == "cp_sat":
             return _cp_sat(self, solver)
-        from placement_gym.baselines.highs import solve
+        from placement_gym.exact.mip.highs import solve
 
         return solve(self, solver)
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.baselines.device_classes import DeviceClasses, tensor_times_s
-from placement_gym.baselines.linear_program import LinearProgram
+from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
+from placement_gym.exact.mip.linear_program import LinearProgram
 from placement_gym.errors import InvalidProblem
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem

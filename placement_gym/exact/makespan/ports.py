@@ -4,8 +4,8 @@ With `port` or `half_duplex`, a transfer needs a channel at either end, and whil
 be used. What `TransferModel` says leaves ways of waiting that the simulator does not know.
 """
 
-from placement_gym.baselines.makespan_model import Linear, Literal
-from placement_gym.baselines.makespan_transfers import Transfer, TransferModel
+from placement_gym.exact.makespan.model import Linear, Literal
+from placement_gym.exact.makespan.transfers import Transfer, TransferModel
 
 
 def add_port_rules(model: TransferModel, waiting_edges: set[int]) -> None:

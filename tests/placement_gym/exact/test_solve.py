@@ -9,8 +9,8 @@ import pytest
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.baselines import brute_force, exact_dp, exact_ilp
-from placement_gym.baselines.linear_program import Solver
+from placement_gym.exact import brute_force, exact_dp, exact_ilp
+from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency, PlacementGymError
 
 pytest.importorskip("ortools")
@@ -28,10 +28,10 @@ def other_makespans_s(problem: pg.Problem, rule: str) -> dict[str, float]:
     """Of every other baseline that minimises the makespan."""
     found = {}
     for name in ("random_search", "local_search", "simulated_annealing"):
-        found[name] = pg.baselines.BASELINES[name](problem, rule=rule, simulator_calls=60, seed=1).objective
+        found[name] = pg.METHODS[name](problem, rule=rule, simulator_calls=60, seed=1).objective
     for name in ("critical_path", "heft", "single_device"):
         try:
-            found[name] = pg.baselines.BASELINES[name](problem, rule=rule).objective
+            found[name] = pg.METHODS[name](problem, rule=rule).objective
         except InfeasiblePlacement:
             assert name == "single_device"
     return found

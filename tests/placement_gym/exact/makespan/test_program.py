@@ -5,13 +5,13 @@ import pytest
 from strategies import ALL_RULES, random_placement, random_problem
 
 import placement_gym as pg
-from placement_gym.baselines.device_classes import DeviceClasses
-from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.makespan_grid import Grid
-from placement_gym.baselines.makespan_model import OpModel
-from placement_gym.baselines.makespan_ports import add_port_rules
-from placement_gym.baselines.makespan_program import Incumbent, solve_makespan
-from placement_gym.baselines.makespan_transfers import TransferModel
+from placement_gym.exact.device_classes import DeviceClasses
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact.makespan.grid import Grid
+from placement_gym.exact.makespan.model import OpModel
+from placement_gym.exact.makespan.ports import add_port_rules
+from placement_gym.exact.makespan.program import Incumbent, solve_makespan
+from placement_gym.exact.makespan.transfers import TransferModel
 from placement_gym.result import Answer, Judge
 from placement_gym.errors import InvalidOption
 from placement_gym.rule import PRESETS
@@ -42,7 +42,7 @@ def unpolished(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Answer:
     """Solves, and compares with brute force."""
-    optimum = pg.baselines.brute_force(problem, rule=rule).objective
+    optimum = pg.exact.brute_force(problem, rule=rule).objective
     judge = Judge("makespan", problem, rule)
     solved = solve_makespan(judge, Solver(time_limit_s=time_limit_s, workers=1), start=None)
     assert solved.lower_bound <= optimum * (1 + 1e-9)

@@ -12,9 +12,9 @@ from test_pipeline import random_pipeline_problem
 
 import placement_gym as pg
 from placement_gym.arrays import IntArray
-from placement_gym.baselines import exact_dp, exact_ilp
-from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.load_program import _model, is_contiguous, solve_load
+from placement_gym.exact import exact_dp, exact_ilp
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact.max_load.mip import _model, is_contiguous, solve_load
 from placement_gym.errors import InfeasiblePlacement, InvalidProblem
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility

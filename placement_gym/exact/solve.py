@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.heuristics import critical_path, single_device
-from placement_gym.baselines.latency_program import solve_latency
-from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.load_program import solve_load
-from placement_gym.baselines.makespan_program import solve_makespan
+from placement_gym.exact.latency.mip import solve_latency
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact.max_load.mip import solve_load
+from placement_gym.exact.makespan.program import solve_makespan
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search
-from placement_gym.baselines.pipeline import exact_dp
+from placement_gym.exact.max_load.pipeline import exact_dp
 from placement_gym.result import Answer, Judge, Result, Status
 from placement_gym.baselines.search import simulated_annealing
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem, unknown_name

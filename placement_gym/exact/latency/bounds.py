@@ -8,10 +8,10 @@ import networkx as nx
 import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.baselines.blocks import tensors_between
-from placement_gym.baselines.device_classes import tensor_times_s
-from placement_gym.baselines.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
-from placement_gym.baselines.latency_chains import Graph, Stages, enter_stages
+from placement_gym.exact.max_load.blocks import tensors_between
+from placement_gym.exact.device_classes import tensor_times_s
+from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
+from placement_gym.exact.latency.chains import Graph, Stages, enter_stages
 from placement_gym.errors import InvalidProblem
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from placement_gym.arrays import BoolArray
-from placement_gym.baselines.device_classes import DeviceClasses
-from placement_gym.baselines.makespan_grid import Grid, Whole
+from placement_gym.exact.device_classes import DeviceClasses
+from placement_gym.exact.makespan.grid import Grid, Whole
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.units import Units

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from published import Published
 
 import placement_gym as pg
-from placement_gym.baselines import Solver, exact_ilp
-from placement_gym.baselines.latency_bounds import Stagewise
+from placement_gym.exact import Solver, exact_ilp
+from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.blocks import Blocks
+from placement_gym.exact.max_load.blocks import Blocks
 from placement_gym.bounds import lower_bound_s
-from placement_gym.baselines.chains import Devices, chain_of, enter_ideals, entries_of, states_of
-from placement_gym.baselines.device_classes import DeviceClasses
-from placement_gym.baselines.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
+from placement_gym.exact.max_load.chains import Devices, chain_of, enter_ideals, entries_of, states_of
+from placement_gym.exact.device_classes import DeviceClasses
+from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem

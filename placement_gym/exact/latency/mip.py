@@ -8,10 +8,10 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
-from placement_gym.baselines.ideals import OutOfTimeError
-from placement_gym.baselines.latency_bounds import Stagewise
-from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.placement_model import PlacementModel, serial_s
+from placement_gym.exact.ideals import OutOfTimeError
+from placement_gym.exact.latency.bounds import Stagewise
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
 from placement_gym.result import Answer
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s

@@ -9,11 +9,11 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.bounds import lower_bound_s
-from placement_gym.baselines.linear_program import Solver, run_cp_sat
-from placement_gym.baselines.makespan_grid import Grid
-from placement_gym.baselines.makespan_model import OpModel
-from placement_gym.baselines.makespan_ports import add_port_rules
-from placement_gym.baselines.makespan_transfers import TransferModel
+from placement_gym.exact.mip.linear_program import Solver, run_cp_sat
+from placement_gym.exact.makespan.grid import Grid
+from placement_gym.exact.makespan.model import OpModel
+from placement_gym.exact.makespan.ports import add_port_rules
+from placement_gym.exact.makespan.transfers import TransferModel
 from placement_gym.baselines.neighbourhood import Neighbourhood
 from placement_gym.result import Answer, Judge
 from placement_gym.errors import InfeasiblePlacement, InvalidOption

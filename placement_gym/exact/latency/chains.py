@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from placement_gym.baselines.cuts import change_s, list_cut, no_cut
-from placement_gym.baselines.ideals import Ideals, Tensors
+from placement_gym.exact.cuts import change_s, list_cut, no_cut
+from placement_gym.exact.ideals import Ideals, Tensors
 
 
 class Graph(NamedTuple):

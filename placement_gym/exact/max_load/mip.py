@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.linear_program import Solver
-from placement_gym.baselines.placement_model import PlacementModel, serial_s
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
 from placement_gym.result import Answer
 from placement_gym.errors import InvalidOption
 from placement_gym.objectives import gpipe_load_s, max_load_s

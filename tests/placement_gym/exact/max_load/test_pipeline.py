@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import placement_gym as pg
-from placement_gym.baselines import exact_dp, pipeline_split
+from placement_gym.exact import exact_dp, pipeline_split
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
 from placement_gym.objectives import max_load_s
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from placement_gym.baselines.ideals import Tensors
+from placement_gym.exact.ideals import Tensors
 
 
 class Cut(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement_gym.baselines.linear_program import UNITS, LinearProgram, Row, Solved, Solver, _whole_row
+from placement_gym.exact.mip.linear_program import UNITS, LinearProgram, Row, Solved, Solver, _whole_row
 from placement_gym.errors import InvalidOption, MissingDependency
 
 pytest.importorskip("ortools")
@@ -187,7 +187,7 @@ def test_conditional_rows_are_switched_off_and_on() -> None:
     program = LinearProgram()
     when, y, s = program.yes_or_no(), program.yes_or_no(), program.seconds(5.0)
     program.at_least([(1.0, s), (-3.0, y)], 1.0, when=when)
-    from placement_gym.baselines.highs import _unconditional
+    from placement_gym.exact.mip.highs import _unconditional
 
     coefficients, variables, least = _unconditional(program, program.rows[0])
     for on, chosen, seconds in itertools.product((0.0, 1.0), (0.0, 1.0), (0.0, 1.0, 3.9, 4.0, 5.0)):

@@ -1,0 +1,1 @@
+"""The makespan under a rule of the simulator."""

@@ -1,0 +1,1 @@
+"""Loads of devices: pipelines and integer programmes."""
