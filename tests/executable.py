@@ -2,8 +2,8 @@
 
 from placement_gym.graph import OpGraph
 from placement_gym.kernel import Kernel, Kernels, Operand, Source
-from placement_gym.profile import DeviceModel, Profile, ProfiledDevice
-from placement_gym.timing import CopyPoint, CopyTimes, KernelTime, Timing
+from placement_gym.costs.profile import DeviceModel, Profile, ProfiledDevice
+from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Timing
 
 AT = "2026-01-01T00:00:00+00:00"
 

@@ -22,7 +22,7 @@ from agents.reinforce import ReinforceConfig
 from experiments import build, study
 from experiments.command import CONF
 from placement_gym.methods import METHODS
-from placement_gym.costs import ProfiledCost, RooflineCost
+from placement_gym.costs.model import ProfiledCost, RooflineCost
 from placement_gym.errors import InvalidOption
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem

@@ -6,7 +6,7 @@ import pytest
 from executable import AT, chain, made_up_profile
 
 from experiments import profile, solve
-from placement_gym.profile import Profile
+from placement_gym.costs.profile import Profile
 from placement_gym.pytorch.devices import known_torch_devices
 
 CHAIN = ["workload=toy", "workload._target_=executable.chain"]

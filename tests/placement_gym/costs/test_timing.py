@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from placement_gym.errors import InvalidProblem
-from placement_gym.timing import CopyLine, CopyPoint, CopyTimes, KernelTime, Timing
+from placement_gym.costs.timing import CopyLine, CopyPoint, CopyTimes, KernelTime, Timing
 
 SIZES = np.array([4096.0 * 4**i for i in range(7)])
 

@@ -11,8 +11,8 @@ from placement_gym.cluster import Cluster
 from placement_gym.errors import InvalidProblem
 from placement_gym.graph import OpGraph
 from placement_gym.kernel import Kernels
-from placement_gym.profile import COMMAND, Profile, default_path
-from placement_gym.timing import Load
+from placement_gym.costs.profile import COMMAND, Profile, default_path
+from placement_gym.costs.timing import Load
 
 
 class CostModel(Protocol):
@@ -86,7 +86,7 @@ class TableCost:
 
 @dataclass(frozen=True, slots=True)
 class ProfiledCost:
-    """Seconds of the ops' kernels as measured on this machine (`placement_gym.profile`).
+    """Seconds of the ops' kernels as measured on this machine (`placement_gym.costs.profile`).
 
     time = the kernel's median + overhead. It holds for graphs whose ops have kernels, on devices of the profile.
 

@@ -9,7 +9,7 @@ import pytest
 from executable import AT, chain, made_up_profile
 
 from placement_gym.errors import InvalidFile, InvalidProblem
-from placement_gym.profile import Profile, ProfiledDevice, default_path, profiled_cluster
+from placement_gym.costs.profile import Profile, ProfiledDevice, default_path, profiled_cluster
 
 LATER = "2026-01-02T00:00:00+00:00"
 

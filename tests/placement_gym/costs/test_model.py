@@ -7,7 +7,7 @@ import pytest
 from executable import chain, made_up_profile
 
 from placement_gym.cluster import Cluster, Device
-from placement_gym.costs import ProfiledCost
+from placement_gym.costs.model import ProfiledCost
 from placement_gym.errors import InvalidFile, InvalidProblem
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
