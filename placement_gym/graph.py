@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray, read_only
 from placement_gym.errors import InvalidGraph
-from placement_gym.kernel import Kernels, Tensor
+from placement_gym.op_kernel import Kernels, Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """Small op graphs that can be run, and a made-up profile that holds their kernels."""
 
 from placement_gym.graph import OpGraph
-from placement_gym.kernel import Kernel, Kernels, Operand, Source
+from placement_gym.op_kernel import Kernel, Kernels, Operand, Source
 from placement_gym.costs.profile import DeviceModel, Profile, ProfiledDevice
 from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Timing
 

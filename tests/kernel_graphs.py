@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import placement_gym as pg
-from placement_gym.kernel import Kernel, Kernels, Operand, Piece, Region, Result, Shape, Source
+from placement_gym.op_kernel import Kernel, Kernels, Operand, Piece, Region, Result, Shape, Source
 from placement_gym.pytorch.functions import code_of
 
 # What an op reads: an op's output by number, a part of it, or a source by name (or a part of it).

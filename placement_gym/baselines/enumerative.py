@@ -13,7 +13,7 @@ from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_nam
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 Cost = Literal["network", "finish", "total_finish"]
 

@@ -9,7 +9,7 @@ from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.rule import Rule
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 
 def single_device(problem: Problem, *, rule: str | Rule = "physical") -> Result:

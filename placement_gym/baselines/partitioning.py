@@ -16,7 +16,7 @@ from placement_gym.objectives import pays_for_transfers
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 LEAST_GAIN = 1e-8
 """The share of the largest load by which a move of the local search has to lower it."""

@@ -10,7 +10,7 @@ from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.rule import Rule
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 
 def _check_calls(simulator_calls: int, least: int) -> None:

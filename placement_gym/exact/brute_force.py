@@ -9,7 +9,7 @@ from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 
 def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int = 1_000_000) -> Result:

@@ -3,7 +3,7 @@
 from placement_gym.programs.builder import ProgramBuilder
 from placement_gym.programs.gradient import training
 from placement_gym.programs.lowering import shard
-from placement_gym.programs.plan import Plan
+from placement_gym.programs.op_splits import Plan
 from placement_gym.programs.program import TensorOp, TensorProgram
 from placement_gym.programs.split import Split
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from placement_gym.errors import InvalidProgram, unknown_name
-from placement_gym.kernel import Option, Shape
+from placement_gym.op_kernel import Option, Shape
 from placement_gym.programs.functions import FUNCTIONS
 from placement_gym.programs.program import Labels, TensorOp, TensorProgram, parse_labels
 

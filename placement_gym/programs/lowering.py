@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.graph import OpGraph
-from placement_gym.kernel import (
+from placement_gym.op_kernel import (
     DTYPE_BYTES,
     Kernel,
     Kernels,
@@ -22,7 +22,7 @@ from placement_gym.kernel import (
 )
 from placement_gym.programs.functions import FUNCTIONS
 from placement_gym.programs.movement import Estimate
-from placement_gym.programs.plan import Plan
+from placement_gym.programs.op_splits import Plan
 from placement_gym.programs.program import Labels, TensorOp, TensorProgram
 from placement_gym.programs.split import Split
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray
-from placement_gym.kernel import DTYPE_BYTES
+from placement_gym.op_kernel import DTYPE_BYTES
 from placement_gym.programs.program import TensorOp
 from placement_gym.programs.split import Bounds, Split
 

@@ -7,7 +7,7 @@ from math import prod
 from types import MappingProxyType
 
 from placement_gym.errors import InvalidProgram, unknown_name
-from placement_gym.kernel import DTYPE_BYTES, Option, Shape, Source
+from placement_gym.op_kernel import DTYPE_BYTES, Option, Shape, Source
 from placement_gym.programs.checks import wrong_labels
 from placement_gym.programs.functions import FUNCTIONS, KINDS, Kind
 

@@ -5,7 +5,7 @@ from math import prod
 from typing import NamedTuple
 
 from placement_gym.errors import InvalidProgram
-from placement_gym.kernel import Option
+from placement_gym.op_kernel import Option
 from placement_gym.programs.builder import ProgramBuilder
 from placement_gym.programs.program import Labels, TensorOp
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import ExecutionError, InvalidOption
 from placement_gym.graph import OpGraph
-from placement_gym.kernel import Kernel, Kernels, Operand, Region, Shape, Source
-from placement_gym.kernel import Tensor as TensorKey
+from placement_gym.op_kernel import Kernel, Kernels, Operand, Region, Shape, Source
+from placement_gym.op_kernel import Tensor as TensorKey
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.pytorch.functions import Code, code_of, dtype_of

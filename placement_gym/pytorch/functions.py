@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812  (the name everyone uses)
 from torch.nn import grad
 
 from placement_gym.errors import ExecutionError, unknown_name
-from placement_gym.kernel import Kernel, Source
+from placement_gym.op_kernel import Kernel, Source
 
 Code = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 aten = torch.ops.aten

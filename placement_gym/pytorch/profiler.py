@@ -16,7 +16,7 @@ from torch import Tensor
 
 from placement_gym.errors import ExecutionError, InvalidOption, InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
-from placement_gym.kernel import Kernel, Operand, Source
+from placement_gym.op_kernel import Kernel, Operand, Source
 from placement_gym.costs.profile import DeviceModel, Profile, ProfiledDevice
 from placement_gym.pytorch.allocator import kept_memory
 from placement_gym.pytorch.devices import known_torch_devices

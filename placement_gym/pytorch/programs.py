@@ -7,7 +7,7 @@ from torch import Tensor
 
 from placement_gym.errors import ExecutionError
 from placement_gym.graph import OpGraph
-from placement_gym.kernel import Kernel, Operand, Source
+from placement_gym.op_kernel import Kernel, Operand, Source
 from placement_gym.programs.program import TensorProgram
 from placement_gym.pytorch.functions import code_of, source_value
 

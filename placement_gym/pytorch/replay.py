@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from placement_gym.kernel import Operand, Option
+from placement_gym.op_kernel import Operand, Option
 
 aten = torch.ops.aten
 

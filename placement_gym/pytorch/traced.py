@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from placement_gym.errors import CaptureError, unknown_name
 from placement_gym.graph import OpGraph
-from placement_gym.kernel import DTYPE_BYTES, Kernel, Kernels, Operand, Piece, Result, Shape, Source
+from placement_gym.op_kernel import DTYPE_BYTES, Kernel, Kernels, Operand, Piece, Result, Shape, Source
 from placement_gym.pytorch.replay import DROPOUTS, Read, Replay, Tracer
 
 aten = torch.ops.aten

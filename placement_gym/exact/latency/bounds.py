@@ -16,7 +16,7 @@ from placement_gym.errors import InvalidProblem
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 from placement_gym.ranks import fastest_op_time_s
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 # Pairs of ideals are compared, so many more would take too long.
 MAX_IDEALS = 60_000

@@ -18,7 +18,7 @@ from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_tran
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, fastest_op_time_s, t_level_s
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 # Share of the time limit for the two dynamic programmes.
 STAGES_SHARE = 0.5

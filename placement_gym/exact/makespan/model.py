@@ -11,7 +11,7 @@ from placement_gym.exact.device_classes import DeviceClasses
 from placement_gym.exact.makespan.grid import Grid, Whole
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 # Literals and linear expressions of CP-SAT, which has no types: a literal may be negated with ~.
 Literal = Any

@@ -18,7 +18,7 @@ from placement_gym.baselines.neighbourhood import Neighbourhood
 from placement_gym.result import Answer, Judge
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.placement import infeasibility
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 # Placements closer than this to the best one are not looked for: rounding to whole units takes less.
 TOLERANCE = 1e-6

@@ -14,7 +14,7 @@ from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.problem import Problem
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from placement_gym.errors import InvalidOption
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 # Share of the time limit for the programme without transfers, whose optimum is a bound.
 PACKING_SHARE = 0.2

@@ -13,7 +13,7 @@ from placement_gym.exact.mip.linear_program import LinearProgram
 from placement_gym.errors import InvalidProblem
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 # Units on which the order of like devices is fixed; more of them break no further symmetry worth the rows.
 ORDERED_UNITS = 64

@@ -14,7 +14,7 @@ from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
 from placement_gym.objectives import contiguous_pieces, latency_s, max_load_s
 from placement_gym.placement import infeasibility
-from placement_gym.units import Units
+from placement_gym.groups import Units
 
 Edges = list[tuple[int, int, float]]
 

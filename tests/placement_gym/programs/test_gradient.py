@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.testing import assert_close
 
 from placement_gym.errors import InvalidOption, InvalidProgram
-from placement_gym.kernel import Option
+from placement_gym.op_kernel import Option
 from placement_gym.programs import ProgramBuilder, TensorProgram, training
 from placement_gym.programs.functions import FUNCTIONS
 from placement_gym.programs.rules import CONSTANT, RULES

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_programs import PROGRAMS, plans
 
 from placement_gym.errors import InvalidProgram
-from placement_gym.kernel import DTYPE_BYTES
+from placement_gym.op_kernel import DTYPE_BYTES
 from placement_gym.programs import Plan, ProgramBuilder, Split, TensorProgram, shard
 from placement_gym.programs.elimination import minimise, total
 from placement_gym.programs.movement import Estimate
