@@ -13,9 +13,9 @@ from experiments.build import Baseline
 from experiments.folder import RunFolder
 from experiments.record import Effort, Record
 from experiments.table import Row, row_of_record
-from placement_gym.result import Result
 from placement_gym.errors import InfeasiblePlacement, PlacementGymError
 from placement_gym.problem import Problem
+from placement_gym.result import Result
 from placement_gym.workloads import layered
 
 

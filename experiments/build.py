@@ -10,13 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from agents.agent import Agent
-from placement_gym.methods import METHODS
-from placement_gym.result import Result
 from placement_gym.cluster import Cluster
 from placement_gym.envs.select_place import judging_rule as of_env
 from placement_gym.errors import InvalidOption, InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
+from placement_gym.methods import METHODS
 from placement_gym.problem import Problem
+from placement_gym.result import Result
 from placement_gym.rule import Rule, resolve_rule
 
 Baseline = Callable[..., Result]

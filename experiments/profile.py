@@ -26,11 +26,11 @@ from experiments.command import command
 from experiments.curves import save_png
 from experiments.table import number, terminal, wide_console
 from placement_gym.costs.model import ProfiledCost, RooflineCost
+from placement_gym.costs.profile import Profile, default_path
+from placement_gym.costs.timing import Load
 from placement_gym.errors import InvalidFile
 from placement_gym.graph import OpGraph
 from placement_gym.problem import Problem
-from placement_gym.costs.profile import Profile, default_path
-from placement_gym.costs.timing import Load
 
 KERNEL_COLUMNS = ("kernel", "device", "ops", "alone (ms)", "loaded (ms)", "spread", "GFLOP/s")
 COPY_COLUMNS = ("copy", "load", "latency (µs)", "GB/s", "worst error")

@@ -30,8 +30,8 @@ from experiments.record import Effort, Record, append, read
 from experiments.solve import describe
 from experiments.table import Row, cells, headings, markdown, row_of_record, terminal, verdict, wide_console
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
-from placement_gym.bounds import lower_bound_s
 from placement_gym.baselines import simulated_annealing
+from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption
 from placement_gym.files import write_text
 from placement_gym.problem import Problem

@@ -1,16 +1,20 @@
 """A research gym for device placement and auto-parallelisation of neural networks."""
 
-from placement_gym import baselines, envs, programs, workloads
+from placement_gym import baselines, envs, exact, programs, workloads
 from placement_gym.cluster import Cluster, Device, Link
 from placement_gym.costs import CostModel, RooflineCost, TableCost
 from placement_gym.graph import OpGraph
+from placement_gym.methods import METHODS
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import simulate, simulate_batch
 
+__version__ = "0.2.0"
+
 __all__ = [
+    "METHODS",
     "Cluster",
     "CostModel",
     "Device",
@@ -24,6 +28,7 @@ __all__ = [
     "TableCost",
     "baselines",
     "envs",
+    "exact",
     "programs",
     "simulate",
     "simulate_batch",

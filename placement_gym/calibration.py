@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.costs.timing import CopyLine
 from placement_gym.errors import InvalidProblem
 from placement_gym.problem import Problem
-from placement_gym.costs.timing import CopyLine
 
 
 @dataclass(frozen=True, slots=True, eq=False)

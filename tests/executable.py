@@ -1,9 +1,9 @@
 """Small op graphs that can be run, and a made-up profile that holds their kernels."""
 
-from placement_gym.graph import OpGraph
-from placement_gym.op_kernel import Kernel, Kernels, Operand, Source
 from placement_gym.costs.profile import DeviceModel, Profile, ProfiledDevice
 from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Timing
+from placement_gym.graph import OpGraph
+from placement_gym.op_kernel import Kernel, Kernels, Operand, Source
 
 AT = "2026-01-01T00:00:00+00:00"
 

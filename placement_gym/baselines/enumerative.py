@@ -8,12 +8,12 @@ from numba import njit
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.arrangements import arrangements
 from placement_gym.baselines.meta_ops import meta_ops
-from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
+from placement_gym.groups import Units
 from placement_gym.problem import Problem
+from placement_gym.result import Judge, Result
 from placement_gym.rule import Rule
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
-from placement_gym.groups import Units
 
 Cost = Literal["network", "finish", "total_finish"]
 

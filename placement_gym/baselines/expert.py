@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from placement_gym.arrays import IntArray
-from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidFile
 from placement_gym.objectives import Objective, pays_for_transfers
 from placement_gym.problem import Problem
+from placement_gym.result import Judge, Result
 from placement_gym.rule import Rule
 
 PathLike = str | os.PathLike[str]

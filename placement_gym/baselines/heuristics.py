@@ -3,13 +3,13 @@
 import numpy as np
 
 from placement_gym.baselines.list_scheduling import place_by_list
-from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.groups import Units
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
+from placement_gym.result import Judge, Result
 from placement_gym.rule import Rule
-from placement_gym.groups import Units
 
 
 def single_device(problem: Problem, *, rule: str | Rule = "physical") -> Result:

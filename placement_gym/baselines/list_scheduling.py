@@ -8,9 +8,9 @@ from numba import njit
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
+from placement_gym.groups import Units
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
-from placement_gym.groups import Units
 
 BY_RANK, EARLIEST = 0, 1
 

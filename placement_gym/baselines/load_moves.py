@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.groups import Units
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
-from placement_gym.groups import Units
 
 
 class LoadArrays(NamedTuple):

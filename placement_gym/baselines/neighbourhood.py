@@ -6,9 +6,9 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.moves import search_loop
+from placement_gym.groups import Units
 from placement_gym.problem import Problem
 from placement_gym.simulator import CompiledProblem
-from placement_gym.groups import Units
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,13 +10,13 @@ import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.load_moves import LoadArrays, descend
-from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
+from placement_gym.groups import Units
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
+from placement_gym.result import Judge, Result
 from placement_gym.rule import Rule
-from placement_gym.groups import Units
 
 LEAST_GAIN = 1e-8
 """The share of the largest load by which a move of the local search has to lower it."""

@@ -5,12 +5,12 @@ import numpy as np
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.baselines.neighbourhood import Neighbourhood
-from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.groups import Units
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
+from placement_gym.result import Judge, Result
 from placement_gym.rule import Rule
-from placement_gym.groups import Units
 
 
 def _check_calls(simulator_calls: int, least: int) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray
 from placement_gym.cluster import Cluster
+from placement_gym.costs.profile import COMMAND, Profile, default_path
+from placement_gym.costs.timing import Load
 from placement_gym.errors import InvalidProblem
 from placement_gym.graph import OpGraph
 from placement_gym.op_kernel import Kernels
-from placement_gym.costs.profile import COMMAND, Profile, default_path
-from placement_gym.costs.timing import Load
 
 
 class CostModel(Protocol):

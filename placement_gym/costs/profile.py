@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from placement_gym.cluster import Cluster, Device, DeviceKind
+from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Load, Timing
 from placement_gym.errors import InvalidFile, InvalidProblem, PlacementGymError, unknown_name
 from placement_gym.files import write_text
-from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Load, Timing
 
 FORMAT = "placement_gym.profile.v1"
 COMMAND = "python -m experiments.profile workload=..."

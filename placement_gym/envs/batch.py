@@ -13,9 +13,9 @@ import numpy as np
 from numba import njit
 
 from placement_gym.envs.observation import BOUND, DEVICE_FEATURES
+from placement_gym.groups import Units
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
-from placement_gym.groups import Units
 
 N_FEATURES = len(DEVICE_FEATURES)
 TIME, START, FINISH, START_BEHIND, FINISH_BEHIND, LOAD, INPUT_LOAD = range(7)

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 
 from placement_gym.arrays import IntArray
-from placement_gym.result import Judge, Result
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.problem import Problem
-from placement_gym.rule import Rule
 from placement_gym.groups import Units
+from placement_gym.problem import Problem
+from placement_gym.result import Judge, Result
+from placement_gym.rule import Rule
 
 
 def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int = 1_000_000) -> Result:

@@ -84,7 +84,7 @@ def tensor_times_s(problem: Problem) -> FloatArray:
     if np.ptp(latency) > 0 or (speed != speed[0]).any():
         raise InvalidProblem(
             f"the links of {problem.name!r} differ from pair to pair; expected all links that touch an accelerator "
-            "alike, so that a tensor's time does not depend on where it goes (exact_ilp takes links that differ)"
+            "alike, so that a tensor's time does not depend on where it goes (mip takes links that differ)"
         )
     times: FloatArray = latency[0] + problem.graph.edge_bytes / speed[0]
     return times

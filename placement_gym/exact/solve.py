@@ -1,4 +1,4 @@
-"""exact_ilp: integer and constraint programmes for every objective, solved by free solvers."""
+"""mip: integer and constraint programmes for every objective, solved by free solvers."""
 
 import time
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from numpy.typing import ArrayLike
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.heuristics import critical_path, single_device
-from placement_gym.exact.latency.mip import solve_latency
-from placement_gym.exact.mip.linear_program import Solver
-from placement_gym.exact.max_load.mip import solve_load
-from placement_gym.exact.makespan.program import solve_makespan
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search
-from placement_gym.exact.max_load.pipeline import exact_dp
-from placement_gym.result import Answer, Judge, Result, Status
 from placement_gym.baselines.search import simulated_annealing
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem, unknown_name
+from placement_gym.exact.latency.mip import solve_latency
+from placement_gym.exact.makespan.program import solve_makespan
+from placement_gym.exact.max_load.mip import solve_load
+from placement_gym.exact.max_load.pipeline import dp
+from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.objectives import OBJECTIVES, Objective, gpipe_load_s, latency_s, max_load_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
+from placement_gym.result import Answer, Judge, Result, Status
 from placement_gym.rule import Rule
 
 # The most seconds, and the share of the time limit, for the best pipeline to begin from.
@@ -28,7 +28,7 @@ IDEALS_S = 20.0
 IDEALS_SHARE = 0.2
 
 
-def exact_ilp(
+def mip(
     problem: Problem,
     *,
     rule: str | Rule = "physical",
@@ -72,7 +72,7 @@ def exact_ilp(
         raise InvalidOption(f"contiguous is an option of max_load and gpipe_load, not of {objective}")
     if subgraphs < 1 or (subgraphs > 1 and objective != "latency"):
         raise InvalidOption(f"subgraphs is {subgraphs}; expected >= 1, and 1 unless the objective is latency")
-    judge, began = Judge("exact_ilp", problem, rule, solver.seed, objective), time.perf_counter()
+    judge, began = Judge("mip", problem, rule, solver.seed, objective), time.perf_counter()
     if start is not None:
         known: IntArray | None = Placement(np.asarray(start)).op_device
         Placement(np.asarray(start)).check(problem)
@@ -95,7 +95,7 @@ def _best_known(
     """The best placement that heuristics find, None if they find none."""
     seed, ideals_s = solver.seed, min(IDEALS_S, IDEALS_SHARE * solver.time_limit_s)
     finders: dict[Objective, list[Callable[[], Result]]] = {
-        "max_load": [lambda: exact_dp(problem, time_limit_s=ideals_s)],
+        "max_load": [lambda: dp(problem, time_limit_s=ideals_s)],
         "latency": [lambda: greedy_latency(problem)],
         "makespan": [
             lambda: single_device(problem, rule=rule),

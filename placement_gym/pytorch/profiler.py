@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from placement_gym.costs.profile import DeviceModel, Profile, ProfiledDevice
+from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Timing
 from placement_gym.errors import ExecutionError, InvalidOption, InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.op_kernel import Kernel, Operand, Source
-from placement_gym.costs.profile import DeviceModel, Profile, ProfiledDevice
 from placement_gym.pytorch.allocator import kept_memory
 from placement_gym.pytorch.devices import known_torch_devices
 from placement_gym.pytorch.functions import code_of, dtype_of, source_value
 from placement_gym.pytorch.stopwatch import Actor, Call, Worker, one_intra_op_thread, repeated_s
-from placement_gym.costs.timing import CopyPoint, CopyTimes, KernelTime, Timing
 
 Progress = Callable[[Profile, int, int], None]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import placement_gym as pg
-from placement_gym.result import Result
-from placement_gym.exact import exact_dp, exact_ilp
-from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.exact import dp, mip
 from placement_gym.exact.max_load.pipeline import _Programme
+from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.result import Result
 
 pytestmark = pytest.mark.benchmark
 pytest.importorskip("ortools")
@@ -53,20 +53,20 @@ def chains(width: int, length: int, seed: int = 0) -> pg.Problem:
 
 
 def cpu_s(problem: pg.Problem, tries: int) -> tuple[float, Result]:
-    """(CPU seconds of `exact_dp`, best of several tries, its result)."""
+    """(CPU seconds of `dp`, best of several tries, its result)."""
     seconds, result = [], None
     for _ in range(tries):
         began = time.process_time()
-        result = exact_dp(problem, max_ideals=4_000_000)
+        result = dp(problem, max_ideals=4_000_000)
         seconds.append(time.process_time() - began)
     assert result is not None
     return min(seconds), result
 
 
 def wall_s(problem: pg.Problem, **options: Any) -> tuple[float, Result]:
-    """(wall-clock seconds of `exact_ilp`, heuristics and judging included, its result)."""
+    """(wall-clock seconds of `mip`, heuristics and judging included, its result)."""
     began = time.perf_counter()
-    result = exact_ilp(problem, **options)
+    result = mip(problem, **options)
     return time.perf_counter() - began, result
 
 
@@ -74,15 +74,15 @@ def test_dynamic_programme_on_published_instances(figure: Figure, shared_data: P
     """CPU seconds per instance after a first call that compiles; the largest error against the published optima."""
     instances = throughput_instances(shared_data)
     known = json.loads((shared_data.parent / "reference" / "dnn_partitioning.json").read_text())["instances"]
-    exact_dp(next(iter(instances.values())))
+    dp(next(iter(instances.values())))
     held, errors = [], []
     for name, problem in instances.items():
         seconds, result = cpu_s(problem, tries=3)
         assert result.status == "optimal"
-        held.append(figure(f"exact_dp, CPU seconds, {name}", seconds, "s", "< 0.3", n_ops=problem.n_ops, best_of=3))
+        held.append(figure(f"dp, CPU seconds, {name}", seconds, "s", "< 0.3", n_ops=problem.n_ops, best_of=3))
         published = known[f"throughput-inputs/{name}"]["max_load"]["optimum_chain_of_ideals"]
         errors.append(abs(result.objective * 1e3 / published - 1))
-    held.append(figure("exact_dp, largest relative error", max(errors), "", "<= 1e-9", n_instances=len(errors)))
+    held.append(figure("dp, largest relative error", max(errors), "", "<= 1e-9", n_instances=len(errors)))
     assert all(held)
 
 
@@ -92,7 +92,7 @@ def test_memory_of_the_dynamic_programme(figure: Figure, shared_data: Path) -> N
     # Not ru_maxrss, in which a child begins with what its parent had.
     code = (
         "import re, sys, placement_gym as pg;"
-        "[pg.exact.exact_dp(pg.workloads.read_dnn_partitioning(path)) for path in sys.argv[1:]];"
+        "[pg.exact.dp(pg.workloads.read_dnn_partitioning(path)) for path in sys.argv[1:]];"
         "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) / 2**20)"
     )
     small, large = (str(folder / f"{name}.json") for name in ("bert24_inference", "inceptionv3_inference"))
@@ -101,13 +101,13 @@ def test_memory_of_the_dynamic_programme(figure: Figure, shared_data: Path) -> N
         for paths in ((small,), (small, large))
     )
     context = {"before": base, "about": "whole process; before: after a tiny instance"}
-    assert figure("exact_dp, peak memory, inceptionv3_inference", total, "GiB", "< 1", **context)
+    assert figure("dp, peak memory, inceptionv3_inference", total, "GiB", "< 1", **context)
 
 
 @pytest.mark.parametrize("width", [2, 3, 4])
 def test_growth_with_the_ideals(figure: Figure, width: int) -> None:
     """CPU seconds on parallel chains with about 1e3 to 1e6 ideals."""
-    exact_dp(chains(width, 2))
+    dp(chains(width, 2))
     for wanted in (1e3, 1e4, 1e5, 1e6):
         problem = chains(width, round(wanted ** (1 / width)) - 1)
         ideals = _Programme.of(problem).ideals(4_000_000)
@@ -115,7 +115,7 @@ def test_growth_with_the_ideals(figure: Figure, width: int) -> None:
         count = len(ideals.units)
         seconds, result = cpu_s(problem, tries=1 if wanted > 1e4 else 3)
         figure(
-            f"exact_dp, {width} chains, about {wanted:.0e} ideals",
+            f"dp, {width} chains, about {wanted:.0e} ideals",
             seconds,
             "CPU s",
             n_ideals=count,

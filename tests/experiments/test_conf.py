@@ -21,10 +21,10 @@ from agents.ppo import PpoConfig
 from agents.reinforce import ReinforceConfig
 from experiments import build, study
 from experiments.command import CONF
-from placement_gym.methods import METHODS
 from placement_gym.costs.model import ProfiledCost, RooflineCost
 from placement_gym.errors import InvalidOption
 from placement_gym.graph import OpGraph
+from placement_gym.methods import METHODS
 from placement_gym.problem import Problem
 from placement_gym.workloads import layered
 

@@ -18,9 +18,9 @@ from experiments.grid import Grid, as_markdown, draw_ratios
 from experiments.instances import find_instances
 from experiments.record import read
 from experiments.table import Row, is_baseline
-from placement_gym.result import Result
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, InvalidProblem
 from placement_gym.problem import Problem
+from placement_gym.result import Result
 
 OUT = Path("outputs/dnn_partitioning_throughput")
 CHEAP = "baseline=[round_robin,heft]"

@@ -62,7 +62,7 @@ def test_results_of_instances_are_summary_values_and_a_table(tmp_path: Path) -> 
     with _tracker(tmp_path) as tracker:
         tracker._run = SimpleNamespace(summary={}, log=logged.update, finish=lambda **_: None)
         found = Row(
-            method="exact_dp",
+            method="dp",
             objective="max_load",
             objective_s=0.5,
             lower_bound_s=0.5,
@@ -72,7 +72,7 @@ def test_results_of_instances_are_summary_values_and_a_table(tmp_path: Path) -> 
             is_baseline=True,
         )
         nothing = replace(found, method="metis", objective_s=math.inf, status="infeasible")
-        tracker.instances({("layers/bert", "exact_dp"): found, ("layers/bert", "metis"): nothing})
-        assert tracker._run.summary == {"instance/layers/bert/exact_dp/max_load_s": 0.5}
+        tracker.instances({("layers/bert", "dp"): found, ("layers/bert", "metis"): nothing})
+        assert tracker._run.summary == {"instance/layers/bert/dp/max_load_s": 0.5}
     assert [row[-1] for row in logged["instance/table"].data] == ["optimal", "infeasible"]
     assert "instance/table" in METRICS

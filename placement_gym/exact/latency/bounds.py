@@ -8,15 +8,15 @@ import networkx as nx
 import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.exact.max_load.blocks import tensors_between
+from placement_gym.errors import InvalidProblem
 from placement_gym.exact.device_classes import tensor_times_s
 from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.exact.latency.chains import Graph, Stages, enter_stages
-from placement_gym.errors import InvalidProblem
+from placement_gym.exact.max_load.blocks import tensors_between
+from placement_gym.groups import Units
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 from placement_gym.ranks import fastest_op_time_s
-from placement_gym.groups import Units
 
 # Pairs of ideals are compared, so many more would take too long.
 MAX_IDEALS = 60_000

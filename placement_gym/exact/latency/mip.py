@@ -8,17 +8,17 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.exact.ideals import OutOfTimeError
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
-from placement_gym.result import Answer
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.groups import Units
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, fastest_op_time_s, t_level_s
-from placement_gym.groups import Units
+from placement_gym.result import Answer
 
 # Share of the time limit for the two dynamic programmes.
 STAGES_SHARE = 0.5

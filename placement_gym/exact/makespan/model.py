@@ -9,9 +9,9 @@ import numpy as np
 from placement_gym.arrays import BoolArray
 from placement_gym.exact.device_classes import DeviceClasses
 from placement_gym.exact.makespan.grid import Grid, Whole
+from placement_gym.groups import Units
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.groups import Units
 
 # Literals and linear expressions of CP-SAT, which has no types: a literal may be negated with ~.
 Literal = Any

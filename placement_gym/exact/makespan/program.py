@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from placement_gym.arrays import IntArray
+from placement_gym.baselines.neighbourhood import Neighbourhood
 from placement_gym.bounds import lower_bound_s
-from placement_gym.exact.mip.linear_program import Solver, run_cp_sat
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.exact.makespan.grid import Grid
 from placement_gym.exact.makespan.model import OpModel
 from placement_gym.exact.makespan.ports import add_port_rules
 from placement_gym.exact.makespan.transfers import TransferModel
-from placement_gym.baselines.neighbourhood import Neighbourhood
-from placement_gym.result import Answer, Judge
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.placement import infeasibility
+from placement_gym.exact.mip.linear_program import Solver, run_cp_sat
 from placement_gym.groups import Units
+from placement_gym.placement import infeasibility
+from placement_gym.result import Answer, Judge
 
 # Placements closer than this to the best one are not looked for: rounding to whole units takes less.
 TOLERANCE = 1e-6

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.problem import Problem
+from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.groups import Units
+from placement_gym.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from placement_gym.arrays import IntArray
+from placement_gym.errors import InvalidOption
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
-from placement_gym.result import Answer
-from placement_gym.errors import InvalidOption
+from placement_gym.groups import Units
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
-from placement_gym.groups import Units
+from placement_gym.result import Answer
 
 # Share of the time limit for the programme without transfers, whose optimum is a bound.
 PACKING_SHARE = 0.2

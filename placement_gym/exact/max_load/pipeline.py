@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.arrays import IntArray
-from placement_gym.exact.max_load.blocks import Blocks
 from placement_gym.bounds import lower_bound_s
-from placement_gym.exact.max_load.chains import Devices, chain_of, enter_ideals, entries_of, states_of
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.exact.device_classes import DeviceClasses
 from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
-from placement_gym.result import Judge, Result
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.exact.max_load.blocks import Blocks
+from placement_gym.exact.max_load.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.problem import Problem
+from placement_gym.result import Judge, Result
 from placement_gym.rule import Rule
 
 # The clock is looked at so many times.
@@ -45,7 +45,7 @@ class Chain:
     op_device: IntArray
 
 
-def exact_dp(
+def dp(
     problem: Problem,
     *,
     rule: str | Rule = "physical",
@@ -71,7 +71,7 @@ def exact_dp(
     """
     if max_ideals < 1 or not time_limit_s > 0:
         raise InvalidOption(f"max_ideals is {max_ideals} and time_limit_s {time_limit_s}; expected > 0")
-    judge, deadline = Judge("exact_dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
+    judge, deadline = Judge("dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
     programme, bound = _Programme.of(problem), lower_bound_s(problem, "max_load")
     best = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
     complete = False

@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.errors import InvalidProblem
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.exact.mip.linear_program import LinearProgram
-from placement_gym.errors import InvalidProblem
+from placement_gym.groups import Units
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
-from placement_gym.groups import Units
 
 # Units on which the order of like devices is fixed; more of them break no further symmetry worth the rows.
 ORDERED_UNITS = 64

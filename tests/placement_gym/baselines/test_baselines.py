@@ -5,14 +5,14 @@ import pytest
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.methods import METHODS
-from placement_gym.result import Result
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.methods import METHODS
+from placement_gym.result import Result
 from placement_gym.rule import PRESETS
 
 # Those of another objective than the makespan; their own tests hold them to it.
-OTHER_OBJECTIVES = {"exact_dp", "pipeline_split", "exact_ilp", "greedy_latency", "load_local_search", "metis", "expert"}
+OTHER_OBJECTIVES = {"dp", "pipeline_split", "mip", "greedy_latency", "load_local_search", "metis", "expert"}
 FAST = sorted(set(METHODS) - {"brute_force"} - OTHER_OBJECTIVES)
 
 

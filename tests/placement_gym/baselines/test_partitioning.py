@@ -8,13 +8,13 @@ from published import Published
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.methods import METHODS
 from placement_gym.baselines import greedy_latency, load_local_search, metis
 from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
+from placement_gym.groups import Units
+from placement_gym.methods import METHODS
 from placement_gym.objectives import contiguous_pieces, latency_s, max_load_s
 from placement_gym.placement import infeasibility
-from placement_gym.groups import Units
 
 Edges = list[tuple[int, int, float]]
 

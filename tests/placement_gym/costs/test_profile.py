@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from executable import AT, chain, made_up_profile
 
-from placement_gym.errors import InvalidFile, InvalidProblem
 from placement_gym.costs.profile import Profile, ProfiledDevice, default_path, profiled_cluster
+from placement_gym.errors import InvalidFile, InvalidProblem
 
 LATER = "2026-01-02T00:00:00+00:00"
 

@@ -6,8 +6,8 @@ from executable import AT, timing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from placement_gym.errors import InvalidProblem
 from placement_gym.costs.timing import CopyLine, CopyPoint, CopyTimes, KernelTime, Timing
+from placement_gym.errors import InvalidProblem
 
 SIZES = np.array([4096.0 * 4**i for i in range(7)])
 

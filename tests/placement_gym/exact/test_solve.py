@@ -1,4 +1,4 @@
-"""exact_ilp: the makespan against brute force and the other baselines; what it refuses and how it ends early."""
+"""mip: the makespan against brute force and the other baselines; what it refuses and how it ends early."""
 
 import builtins
 import time
@@ -9,9 +9,9 @@ import pytest
 from strategies import random_problem
 
 import placement_gym as pg
-from placement_gym.exact import brute_force, exact_dp, exact_ilp
-from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency, PlacementGymError
+from placement_gym.exact import brute_force, dp, mip
+from placement_gym.exact.mip.linear_program import Solver
 
 pytest.importorskip("ortools")
 pytest.importorskip("highspy", exc_type=ModuleNotFoundError)
@@ -50,7 +50,7 @@ def test_makespan_equals_brute_force(rule: str, seed: int) -> None:
         unsupported=seed == 1,
     )
     optimum = brute_force(problem, rule=rule).objective
-    result = exact_ilp(problem, objective="makespan", rule=rule, solver=ONE)
+    result = mip(problem, objective="makespan", rule=rule, solver=ONE)
     assert (result.status, result.objective_name) == ("optimal", "makespan")
     assert result.objective == result.schedule.makespan_s
     assert result.objective == pytest.approx(optimum, rel=1e-6)
@@ -64,15 +64,15 @@ def test_the_rule_counts() -> None:
     graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 1, 2.0), (0, 2, 2.0), (0, 3, 2.0)])
     problem = pg.Problem.from_times(graph, np.full((4, 3), 3.0), link_bytes_per_s=1.0)
     # Free links: a, then two of the readers elsewhere after 2 s. Ports: the second sending ends after 4 s.
-    free = exact_ilp(problem, objective="makespan", rule=pg.Rule(transfers="edge", contention="none"), solver=ONE)
-    ports = exact_ilp(problem, objective="makespan", rule=pg.Rule(transfers="edge", contention="port"), solver=ONE)
+    free = mip(problem, objective="makespan", rule=pg.Rule(transfers="edge", contention="none"), solver=ONE)
+    ports = mip(problem, objective="makespan", rule=pg.Rule(transfers="edge", contention="port"), solver=ONE)
     assert (free.objective, ports.objective) == (8.0, 9.0)
 
 
 def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
     """Whatever is minimised, the result's schedule is simulated under the rule."""
     for rule in ("giph", "physical"):
-        result = exact_ilp(chain(), rule=rule, solver=ONE)
+        result = mip(chain(), rule=rule, solver=ONE)
         assert result.schedule.makespan_s == pg.simulate(chain(), result.placement, rule=rule).makespan_s
         assert result.objective_name == "max_load"
         # 3 of work and a tensor of 1 out or in.
@@ -101,7 +101,7 @@ def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
     """What was got and what was expected."""
     with pytest.raises(InvalidOption, match=said):
-        exact_ilp(chain(), **options)
+        mip(chain(), **options)
 
 
 def test_a_start_that_is_infeasible_is_refused() -> None:
@@ -114,7 +114,7 @@ def test_a_start_that_is_infeasible_is_refused() -> None:
         ([0.5] * 6, "expected whole numbers"),
     ):
         with pytest.raises(InfeasiblePlacement, match=said):
-            exact_ilp(problem, start=start, solver=ONE)
+            mip(problem, start=start, solver=ONE)
 
 
 def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() -> None:
@@ -122,8 +122,8 @@ def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() ->
     problem = pg.workloads.layered(n_ops=40, seed=0, n_devices=4)
     start = np.random.default_rng(0).integers(0, 4, 40)
     for options in ({"objective": "max_load"}, {"objective": "makespan"}):
-        begun = exact_ilp(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
-        later = exact_ilp(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
+        begun = mip(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
+        later = mip(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
         assert (begun.placement.op_device == start).all()
         assert begun.status == "limit_reached"
         assert later.objective < begun.objective
@@ -139,7 +139,7 @@ def test_nothing_fits(objective: Any, contiguous: bool) -> None:
     graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 1.0)])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=3.0, op_memory_bytes=[2.0, 2.0, 2.0])
     with pytest.raises(InfeasiblePlacement, match="no placement of 'problem' is feasible"):
-        exact_ilp(problem, objective=objective, contiguous=contiguous, solver=ONE)
+        mip(problem, objective=objective, contiguous=contiguous, solver=ONE)
 
 
 @pytest.mark.parametrize("contiguous", [False, True])
@@ -147,9 +147,9 @@ def test_a_short_limit_leaves_a_placement_and_a_bound(contiguous: bool) -> None:
     """Within a millisecond nothing is proven, but the heuristics' placement and a bound are there."""
     problem = pg.workloads.layered(n_ops=60, seed=1, n_devices=4)
     # First of all, so that no kernel is compiled while the clock runs.
-    best = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
+    best = mip(problem, contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
     began = time.process_time()
-    result = exact_ilp(problem, contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
+    result = mip(problem, contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
     # Heuristics and models take their time all the same, but the search for the best pipeline keeps to the limit.
     assert time.process_time() - began < 5.0
     assert result.status == "limit_reached"
@@ -165,17 +165,17 @@ def test_a_short_limit_without_a_start_is_said() -> None:
     with pytest.raises(
         InfeasiblePlacement, match=r"no feasible placement of 'unlike' was found within the .*time limit"
     ):
-        exact_ilp(problem, contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
+        mip(problem, contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
 
 
 def test_loads_are_ordered_on_a_larger_problem() -> None:
     """Free <= contiguous <= pipelines, with bounds below; the seed changes no proven optimum."""
     problem = pg.workloads.series_parallel(n_ops=16, seed=3, n_devices=3)
-    free, other = (exact_ilp(problem, solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1))
-    kept = exact_ilp(problem, contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
+    free, other = (mip(problem, solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1))
+    kept = mip(problem, contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
     assert free.lower_bound <= kept.objective
     assert free.objective <= kept.objective * (1 + 1e-6)
-    assert kept.objective <= exact_dp(problem).objective * (1 + 1e-9)
+    assert kept.objective <= dp(problem).objective * (1 + 1e-9)
     if free.status == other.status == "optimal":
         assert free.objective == pytest.approx(other.objective, rel=2e-6)
 
@@ -192,5 +192,5 @@ def test_missing_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     for solver in (None, Solver(name="highs")):
         with pytest.raises(MissingDependency, match=r"pip install placement-gym\[exact\]"):
-            exact_ilp(chain(), solver=solver)
+            mip(chain(), solver=solver)
     assert issubclass(MissingDependency, PlacementGymError)

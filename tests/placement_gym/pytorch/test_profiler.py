@@ -12,10 +12,10 @@ import pytest
 import torch
 from executable import AT, chain, made_up_profile
 
+from placement_gym.costs.profile import Profile
 from placement_gym.errors import ExecutionError, InvalidOption, InvalidProblem
 from placement_gym.graph import OpGraph
 from placement_gym.op_kernel import Kernel, Kernels, Operand, Source
-from placement_gym.costs.profile import Profile
 from placement_gym.pytorch.devices import known_torch_devices
 from placement_gym.pytorch.profiler import COPIED_BYTES, MOST_SETS, describe, operand_value, profile
 from placement_gym.pytorch.stopwatch import (

@@ -1,4 +1,4 @@
-"""exact_ilp for the latency: equal to trying every placement, its bounds never above that."""
+"""mip for the latency: equal to trying every placement, its bounds never above that."""
 
 import itertools
 import time
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from published import Published
 
 import placement_gym as pg
-from placement_gym.exact import Solver, exact_ilp
-from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
+from placement_gym.exact import Solver, mip
+from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers
 
 pytest.importorskip("ortools")
@@ -110,9 +110,9 @@ def test_equals_the_best_of_all_placements(seed: int) -> None:
     optimum = least_latency_s(problem, subgraphs)
     if optimum == np.inf:
         with pytest.raises(InfeasiblePlacement, match="no placement of 'problem' is feasible"):
-            exact_ilp(problem, objective="latency", subgraphs=subgraphs, solver=QUICK)
+            mip(problem, objective="latency", subgraphs=subgraphs, solver=QUICK)
         return
-    result = exact_ilp(problem, objective="latency", subgraphs=subgraphs, solver=QUICK)
+    result = mip(problem, objective="latency", subgraphs=subgraphs, solver=QUICK)
     assert result.status == "optimal"
     assert result.objective == pytest.approx(optimum, rel=2e-6, abs=1e-9)
     assert result.lower_bound <= optimum * (1 + 1e-9)
@@ -126,7 +126,7 @@ def test_highs_solves_it_too() -> None:
     """The same rows with big-M."""
     problem = made(1001, max_ops=5)
     assert problem is not None
-    result = exact_ilp(problem, objective="latency", solver=Solver("highs", time_limit_s=20.0, workers=1))
+    result = mip(problem, objective="latency", solver=Solver("highs", time_limit_s=20.0, workers=1))
     assert result.objective == pytest.approx(least_latency_s(problem, 1), rel=2e-6)
 
 
@@ -136,8 +136,8 @@ def test_a_start_with_more_subgraphs_is_refused() -> None:
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), link_bytes_per_s=1.0, device_kinds=["accelerator", "cpu"])
     start = np.array([0, 1, 0])
     with pytest.raises(InvalidOption, match="has 2 subgraphs on an accelerator, not 1"):
-        exact_ilp(problem, objective="latency", start=start, solver=QUICK)
-    assert exact_ilp(problem, objective="latency", start=start, subgraphs=2, solver=QUICK).objective == 3.0
+        mip(problem, objective="latency", start=start, solver=QUICK)
+    assert mip(problem, objective="latency", start=start, subgraphs=2, solver=QUICK).objective == 3.0
 
 
 PROVEN = {
@@ -152,7 +152,7 @@ def test_published_instances_that_the_dynamic_programmes_close(published: Publis
     """Three of six are proven without a solver; none is worse than the paper's greedy."""
     problem = published.problem(name)
     start: NDArray[np.int32] = pg.baselines.greedy_latency(problem).placement.op_device
-    result = exact_ilp(problem, objective="latency", start=start, solver=Solver(time_limit_s=30.0, workers=1))
+    result = mip(problem, objective="latency", start=start, solver=Solver(time_limit_s=30.0, workers=1))
     assert result.status == "optimal"
     assert result.objective * 1e3 == pytest.approx(PROVEN[name], rel=1e-9)
     assert result.objective * 1e3 <= published.values[name]["latency_q1"]["greedy"] * (1 + 1e-9)

@@ -5,15 +5,15 @@ import pytest
 from strategies import ALL_RULES, random_placement, random_problem
 
 import placement_gym as pg
+from placement_gym.errors import InvalidOption
 from placement_gym.exact.device_classes import DeviceClasses
-from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.makespan.grid import Grid
 from placement_gym.exact.makespan.model import OpModel
 from placement_gym.exact.makespan.ports import add_port_rules
 from placement_gym.exact.makespan.program import Incumbent, solve_makespan
 from placement_gym.exact.makespan.transfers import TransferModel
+from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.result import Answer, Judge
-from placement_gym.errors import InvalidOption
 from placement_gym.rule import PRESETS
 
 pytest.importorskip("ortools")

@@ -1,4 +1,4 @@
-"""exact_dp: equal to trying every pipeline, to the published optima, and clear where it must give up."""
+"""dp: equal to trying every pipeline, to the published optima, and clear where it must give up."""
 
 import functools
 import itertools
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import placement_gym as pg
-from placement_gym.exact import exact_dp, pipeline_split
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
+from placement_gym.exact import dp, pipeline_split
 from placement_gym.objectives import max_load_s
 
 
@@ -100,9 +100,9 @@ def test_equals_the_best_of_all_pipelines(seed: int) -> None:
     expected = best_pipeline_s(problem)
     if expected == np.inf:
         with pytest.raises(InfeasiblePlacement):
-            exact_dp(problem)
+            dp(problem)
         return
-    result = exact_dp(problem)
+    result = dp(problem)
     assert result.status == "optimal"
     assert result.objective_name == "max_load"
     assert result.objective == max_load_s(problem, result.placement.op_device)
@@ -119,7 +119,7 @@ def test_by_hand() -> None:
     problem = pg.Problem.from_times(
         graph, np.array([[4.0], [2.0], [1.0]]) @ np.ones((1, 2)), link_bytes_per_s=1.0, device_kinds=["accelerator"] * 2
     )
-    result = exact_dp(problem)
+    result = dp(problem)
     # {a}: 4 of work, 1 out. {b, c}: 3 of work, 1 in.
     assert result.objective == 5.0
     assert result.placement.op_device.tolist() == [0, 1, 1]
@@ -132,7 +132,7 @@ def test_published_optima(shared_data: Path) -> None:
     for path in sorted((shared_data / "dnn_partitioning").glob("*-inputs/*/*.json")):
         name = path.relative_to(shared_data / "dnn_partitioning").with_suffix("").as_posix()
         published = known.get(name, {}).get("max_load", {})
-        result = exact_dp(pg.workloads.read_dnn_partitioning(path))
+        result = dp(pg.workloads.read_dnn_partitioning(path))
         assert result.status == "optimal", name
         if "optimum_chain_of_ideals" in published:
             assert result.objective * 1e3 == pytest.approx(published["optimum_chain_of_ideals"], rel=1e-9), name
@@ -154,7 +154,7 @@ def wide(n_ops: int) -> pg.Problem:
 @pytest.mark.parametrize("limit", [{"max_ideals": 1000}, {"time_limit_s": 1e-6}])
 def test_a_limit_leaves_a_pipeline_and_a_bound(limit: dict[str, float]) -> None:
     """2 ** 30 ideals are not listed: the status says so, the best split in one order and a bound are there."""
-    result = exact_dp(wide(30), **{"max_ideals": 100_000, **limit})  # type: ignore[arg-type]
+    result = dp(wide(30), **{"max_ideals": 100_000, **limit})  # type: ignore[arg-type]
     assert result.status == "limit_reached"
     assert 0 < result.lower_bound < result.objective
     assert result.objective <= pipeline_split(wide(30)).objective
@@ -165,22 +165,22 @@ def test_what_cannot_be_placed_is_said() -> None:
     graph = pg.OpGraph.build(["a", "b"], [(0, 1, 1.0)], parameter_bytes=[3.0, 5.0])
     kinds = ["accelerator"] * 2
     with pytest.raises(InfeasiblePlacement, match="no pipeline of 'problem' fits"):
-        exact_dp(pg.Problem.from_times(graph, np.ones((2, 1)), device_kinds=["accelerator"], device_memory_bytes=7.0))
+        dp(pg.Problem.from_times(graph, np.ones((2, 1)), device_kinds=["accelerator"], device_memory_bytes=7.0))
     knot = pg.OpGraph.build(
         ["a", "b", "c", "d"], [(0, 1, 0.0), (2, 3, 0.0)], parameter_bytes=2.0, colocation=[0, 1, 1, 0]
     )
     with pytest.raises(InfeasiblePlacement, match=r"4 ops that a contiguous .*first 'a', 8 bytes"):
-        exact_dp(pg.Problem.from_times(knot, np.ones((4, 2)), device_kinds=kinds, device_memory_bytes=7.0))
+        dp(pg.Problem.from_times(knot, np.ones((4, 2)), device_kinds=kinds, device_memory_bytes=7.0))
     times = [[1.0, np.inf], [np.inf, 1.0], [np.inf, 1.0], [1.0, np.inf]]
     with pytest.raises(InfeasiblePlacement, match="fit no device that can run them"):
-        exact_dp(pg.Problem.from_times(knot, times, device_kinds=kinds))
+        dp(pg.Problem.from_times(knot, times, device_kinds=kinds))
 
 
 def test_a_cycle_of_groups_is_one_block() -> None:
     """Groups {a, d} and {b, c} wait for each other, so a pipeline keeps all four together."""
     graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 1, 0.0), (2, 3, 0.0)], colocation=[0, 1, 1, 0])
     problem = pg.Problem.from_times(graph, np.ones((4, 2)), device_kinds=["accelerator"] * 2)
-    result = exact_dp(problem)
+    result = dp(problem)
     assert result.objective == 4.0
     assert len(set(result.placement.op_device.tolist())) == 1
 
@@ -191,6 +191,6 @@ def test_links_and_options_are_checked() -> None:
     speed = np.array([[1.0, 1.0], [2.0, 1.0]])
     problem = pg.Problem.from_times(graph, np.ones((2, 2)), link_bytes_per_s=speed, device_kinds=["accelerator"] * 2)
     with pytest.raises(InvalidProblem, match="differ from pair to pair"):
-        exact_dp(problem)
+        dp(problem)
     with pytest.raises(InvalidOption, match="max_ideals is 0"):
-        exact_dp(wide(3), max_ideals=0)
+        dp(wide(3), max_ideals=0)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from placement_gym.exact.mip.linear_program import UNITS, LinearProgram, Row, Solved, Solver, _whole_row
 from placement_gym.errors import InvalidOption, MissingDependency
+from placement_gym.exact.mip.linear_program import UNITS, LinearProgram, Row, Solved, Solver, _whole_row
 
 pytest.importorskip("ortools")
 # Only where it is absent: a package that is there and does not load is a failure.
