@@ -60,6 +60,7 @@ class Problem:
     link_latency_s: FloatArray
     link_bytes_per_s: FloatArray
     tick_s: float = 0.0
+    device_node: IntArray = None  # type: ignore
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,9 +69,12 @@ class Problem:
             raise InvalidProblem("the problem has no devices; expected at least one")
         if len(self.device_kinds) != d:
             raise InvalidProblem(f"device_kinds has {len(self.device_kinds)} entries; expected {d}")
+        if self.device_node is None:
+            object.__setattr__(self, "device_node", np.arange(d))
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "device_slots": ((d,), np.int32),
             "device_memory_bytes": ((d,), np.float64),
+            "device_node": ((d,), np.int32),
             "op_time_s": ((n, d), np.float64),
             "op_memory_bytes": ((n,), np.float64),
             "link_latency_s": ((d, d), np.float64),
@@ -206,6 +210,7 @@ class Problem:
         device_memory_bytes: ArrayLike = float("inf"),
         op_memory_bytes: ArrayLike | None = None,
         tick_s: float = 0.0,
+        device_node: ArrayLike | None = None,
         name: str = "problem",
     ) -> "Problem":
         """A problem from measured or published times; scalars hold for every device or pair.
@@ -249,6 +254,7 @@ class Problem:
             link_latency_s=latency,
             link_bytes_per_s=speed,
             tick_s=tick_s,
+            device_node=device_node,
         )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

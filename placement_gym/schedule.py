@@ -6,14 +6,13 @@ from itertools import pairwise
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray, read_only
+from placement_gym.contention import channels_of
 from placement_gym.errors import InvalidSchedule
 from placement_gym.memory import peak_memory_bytes
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.trace import Trace, transfer_heads
-
-Channel = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +79,7 @@ class Schedule:
             ops = np.flatnonzero(self.op_device == d).astype(np.int32)
             self._check_device(name, ops, int(self.problem.device_slots[d]), tolerance_s)
         self._check_channels(tolerance_s)
+        self._check_last_event(tolerance_s)
         over = np.flatnonzero(self.peak_memory_bytes > self.problem.device_memory_bytes)
         if over.size:
             d = int(over[0])
@@ -176,6 +176,14 @@ class Schedule:
                     f"duration: {self._transfer(e)} takes {finish[e] - start[e]} s; expected {length[e]} s"
                 )
 
+    def _check_last_event(self, tolerance_s: float) -> None:
+        trace = self.trace
+        contended = bool((channels_of(self.rule.contention, self.problem.device_node) >= 0).any())
+        transfers = trace.transfer_release_s if contended else trace.transfer_arrival_s
+        last = max(float(trace.op_release_s.max()), float(np.nanmax(transfers, initial=0.0)))
+        if abs(trace.last_event_s - last) > tolerance_s:
+            raise InvalidSchedule(f"trace: the last event is at {trace.last_event_s} s; expected {last} s")
+
     def _check_device(self, name: str, ops: IntArray, slots: int, tolerance_s: float) -> None:
         trace = self.trace
         start, release, ready = trace.op_start_s[ops], trace.op_release_s[ops], trace.op_ready_s[ops]
@@ -216,39 +224,28 @@ class Schedule:
                 f"queue order ({self.rule.queue}) on {name!r}: {first} starts before {self._op(waiting)}"
             )
 
-    def _channels(self) -> dict[int, list[Channel]]:
-        """What each transfer occupies: edge at which it is written -> (direction, device, device)."""
-        graph = self.problem.graph
+    def _channels(self) -> dict[int, list[int]]:
+        """What each transfer occupies: edge at which it is written -> channels, ascending."""
+        graph, pairs = self.problem.graph, channels_of(self.rule.contention, self.problem.device_node)
         heads = transfer_heads(graph, self.op_device, self.rule)
-        reached: dict[int, set[int]] = {}
+        taken: dict[int, set[int]] = {}
         for e in np.flatnonzero(heads >= 0).tolist():
-            reached.setdefault(int(heads[e]), set()).add(int(self.op_device[graph.edge_dst[e]]))
-        channels: dict[int, list[Channel]] = {}
-        for e, dsts in reached.items():
-            src = int(self.op_device[graph.edge_src[e]])
-            if self.rule.contention == "link":
-                channels[e] = [("link", src, dst) for dst in sorted(dsts)]
-            elif self.rule.contention == "half_duplex":
-                channels[e] = [("channel", device, device) for device in (src, *sorted(dsts))]
-            else:
-                sends: list[Channel] = [("send", src, src)]
-                receives: list[Channel] = [("receive", dst, dst) for dst in sorted(dsts)]
-                channels[e] = {"none": [], "egress": sends, "port": sends + receives}[self.rule.contention]
-        return channels
+            src, dst = self.op_device[graph.edge_src[e]], self.op_device[graph.edge_dst[e]]
+            taken.setdefault(int(heads[e]), set()).update(c for c in pairs[src, dst].tolist() if c >= 0)
+        return {e: sorted(channels) for e, channels in taken.items()}
 
     def _check_channels(self, tolerance_s: float) -> None:
         trace, channels = self.trace, self._channels()
-        used: dict[Channel, list[int]] = {}
+        used: dict[int, list[int]] = {}
         for e, taken in channels.items():
             for channel in taken:
                 used.setdefault(channel, []).append(e)
         for channel, edges in used.items():
             time, busy = _busy(trace.transfer_start_s[edges], trace.transfer_release_s[edges] - tolerance_s)
             if busy.size and busy.max() > 1:
-                names = [self.problem.device_names[d] for d in channel[1:]]
                 raise InvalidSchedule(
-                    f"contention ({self.rule.contention}): {channel[0]} of {names} carries {busy.max()} transfers "
-                    f"at {time[busy.argmax()]} s"
+                    f"contention ({self.rule.contention}): channel {channel}, which {self._transfer(edges[0])} takes, "
+                    f"carries {busy.max()} transfers at {time[busy.argmax()]} s"
                 )
         for e in self.transfers().tolist():
             ready, start = trace.transfer_ready_s[e], trace.transfer_start_s[e]

@@ -7,15 +7,29 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import placement_gym as pg
+from placement_gym.contention import CONTENTIONS
 from placement_gym.rule import CHOICES
 
 Placed = tuple[pg.Problem, NDArray[np.int32], NDArray[np.float64]]
 
 ALL_RULES = [
-    pg.Rule(queue=q, transfers=t, contention=c, latency=la, device_hold_s=hold, makespan=end, ties=ties)  # type: ignore[arg-type]
-    for (q, t, c), (la, hold, end, ties) in itertools.product(
-        itertools.product(CHOICES["queue"], CHOICES["transfers"], CHOICES["contention"]),
-        [("delays", 0.0, "last_op", "edge_order"), ("holds", 2.0, "last_event", "op_name")],
+    pg.Rule(
+        queue=q,  # type: ignore[arg-type]
+        transfers=t,  # type: ignore[arg-type]
+        contention=c,
+        instant=instant,  # type: ignore[arg-type]
+        latency=la,  # type: ignore[arg-type]
+        device_hold_s=hold,
+        makespan=end,  # type: ignore[arg-type]
+        ties=ties,  # type: ignore[arg-type]
+    )
+    for (q, t, c), (instant, la, hold, end, ties) in itertools.product(
+        itertools.product(CHOICES["queue"], CHOICES["transfers"], CONTENTIONS),
+        [
+            ("whole", "delays", 0.0, "last_op", "edge_order"),
+            ("event", "delays", 0.0, "last_op", "edge_order"),
+            ("event", "holds", 2.0, "last_event", "op_name"),
+        ],
     )
 ]
 
@@ -52,6 +66,7 @@ def random_problem(
         link_latency_s=rng.integers(0, 3, pair) if whole_numbers else rng.exponential(1.0, pair),
         link_bytes_per_s=rng.integers(1, 3, pair) if whole_numbers else rng.exponential(1.0, pair) + 0.1,
         device_slots=rng.integers(1, 3, n_devices),
+        device_node=rng.integers(0, 2, n_devices),
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from placement_gym.simulator.chain import write_chain
-from placement_gym.simulator.kernel import Arrays, Options, run_many
+from placement_gym.simulator.kernel import Arrays, Options, Workspace, run_many
 
 MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
 N_MOVES = 5
@@ -81,6 +81,7 @@ def _propose(
 def search_loop(
     options: Options,
     arrays: Arrays,
+    work: Workspace,
     rng: np.random.Generator,
     calls: int,
     hot: float,
@@ -123,7 +124,7 @@ def search_loop(
     ends = np.empty((1, 2))
     op_times, new_times = np.empty((4, n)), np.empty((4, n))
     transfer_times = np.empty((4, arrays.dst.size))
-    run_many(options, arrays, op_device, ends, op_times, transfer_times)
+    run_many(options, arrays, op_device, ends, op_times, transfer_times, work)
     now = ends[0, at_event]
     best = now
     scale = now
@@ -203,7 +204,7 @@ def search_loop(
             unit_device[u] = new_device[i]
             for k in range(unit_start[u], unit_start[u + 1]):
                 op_device[0, unit_ops[k]] = new_device[i]
-        run_many(options, arrays, op_device, ends, new_times, transfer_times)
+        run_many(options, arrays, op_device, ends, new_times, transfer_times, work)
         done += 1
         then = ends[0, at_event]
         temperature = 0.0

@@ -9,6 +9,7 @@ from placement_gym.baselines.moves import search_loop
 from placement_gym.groups import Units
 from placement_gym.problem import Problem
 from placement_gym.simulator import CompiledProblem
+from placement_gym.simulator.kernel import Workspace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +95,7 @@ class Neighbourhood:
         makespan = search_loop(
             compiled.options._replace(recording=True),
             compiled.arrays,
+            Workspace.for_run(compiled.arrays),
             rng,
             calls,
             hot,

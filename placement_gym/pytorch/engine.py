@@ -3,6 +3,7 @@
 import heapq
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from placement_gym.errors import ExecutionError
 from placement_gym.pytorch.executable import Executable, Read
 from placement_gym.pytorch.functions import dtype_of
 from placement_gym.pytorch.workers import Crew, Stream, copied, timed
-from placement_gym.simulator.reference import Channel, EventKind, Key, ReferenceSimulator
+from placement_gym.simulator.reference import EventKind, Key, ReferenceSimulator
 from placement_gym.trace import Trace
 
 Pair = tuple[int, int]
@@ -30,7 +31,9 @@ class Engine(ReferenceSimulator):
     def __init__(self, executable: Executable, crew: Crew, timeout_s: float) -> None:
         problem, placement = executable.problem, executable.placement
         exact = np.ones(problem.n_ops), np.ones(problem.graph.n_edges)
-        super().__init__(problem, placement.op_device, executable.rule, executable.priority, *exact)
+        # Each report of a worker is an event of its own.
+        rule = replace(executable.rule, instant="event")
+        super().__init__(problem, placement.op_device, rule, executable.priority, *exact)
         self.executable, self.crew, self.timeout_s = executable, crew, timeout_s
         self.lock, self.done = threading.Lock(), threading.Event()
         self.began = 0.0
@@ -39,7 +42,7 @@ class Engine(ReferenceSimulator):
         self.stopped = False
         self.op_kernel_s = np.zeros(problem.n_ops)
         self.waiting: dict[Pair, list[tuple[Key, int]]] = {pair: [] for pair in executable.pairs}
-        self.pair_channels: dict[Pair, set[Channel]] = {}
+        self.known_channels: dict[Pair, set[int]] = {}
         self.edge_pair = {
             edge: (self.device[src], self.device[dst])
             for edge, (src, dst) in enumerate(
@@ -105,12 +108,12 @@ class Engine(ReferenceSimulator):
         """As the simulator's, looked up."""
         return self.executable.edge_carried[edge]
 
-    def channels(self, edge: int) -> set[Channel]:
+    def channels(self, edge: int) -> set[int]:
         """As the simulator's, remembered by pair of devices."""
         pair = self.edge_pair[edge]
-        if pair not in self.pair_channels:
-            self.pair_channels[pair] = super().channels(edge)
-        return self.pair_channels[pair]
+        if pair not in self.known_channels:
+            self.known_channels[pair] = super().channels(edge)
+        return self.known_channels[pair]
 
     def start_transfers(self) -> None:
         """As the simulator's, with a queue per pair of devices: all transfers of a pair need the same channels."""

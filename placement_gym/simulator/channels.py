@@ -1,7 +1,8 @@
 """Contention of the kernel: which channels a transfer takes, for how long a multicast does, which transfer starts next.
 
-Channels of d devices lie in one bool array: [0, d) sending, [d, 2d) receiving (or the one channel of a half-duplex
-device), [2d, 2d + d*d) links, row = sender. Queue d + src * d + dst holds the transfers that wait from src to dst.
+`channels` int32 [d, d, k] says which channels each ordered pair of devices takes (`placement_gym.contention`), `taken`
+which channels are in use. Queue d + pair holds the transfers that wait from src to dst, pair = src * d + dst. The pairs
+that may have become able to start lie in `able[:n_able]`; `listed` marks them.
 """
 
 import numpy as np
@@ -9,86 +10,86 @@ from numba import njit
 
 from placement_gym.simulator.queues import comes_before
 
-NONE, LINK, EGRESS, PORT, HALF_DUPLEX = 0, 1, 2, 3, 4
-
 
 @njit(cache=True)
-def is_free(contention: int, taken: np.ndarray, d: int, src: int, dst: int) -> bool:
+def is_free(channels: np.ndarray, taken: np.ndarray, src: int, dst: int) -> bool:
     """Whether a transfer from src to dst could start."""
-    if contention == LINK:
-        return not taken[2 * d + src * d + dst]
-    if contention == EGRESS:
-        return not taken[src]
-    if contention == PORT:
-        return not (taken[src] or taken[d + dst])
-    return not (taken[d + src] or taken[d + dst])
+    for c in range(channels.shape[2]):
+        channel = channels[src, dst, c]
+        if channel >= 0 and taken[channel] != 0:
+            return False
+    return True
 
 
 @njit(cache=True)
-def set_taken(contention: int, taken: np.ndarray, d: int, src: int, dst: int, value: bool) -> None:
-    """Takes or frees what a transfer from src to dst occupies."""
-    if contention == LINK:
-        taken[2 * d + src * d + dst] = value
-    elif contention == HALF_DUPLEX:
-        taken[d + src] = value
-        taken[d + dst] = value
-    else:
-        taken[src] = value
-        if contention == PORT:
-            taken[d + dst] = value
+def set_taken(channels: np.ndarray, taken: np.ndarray, src: int, dst: int, value: int) -> None:
+    """Takes (1) or frees (0) what a transfer from src to dst occupies."""
+    for c in range(channels.shape[2]):
+        channel = channels[src, dst, c]
+        if channel >= 0:
+            taken[channel] = value
 
 
 @njit(cache=True)
-def best_queue(
+def touch(
+    channels: np.ndarray,
+    channel_start: np.ndarray,
+    channel_pairs: np.ndarray,
+    head: np.ndarray,
+    d: int,
+    src: int,
+    dst: int,
+    able: np.ndarray,
+    listed: np.ndarray,
+    n_able: int,
+) -> int:
+    """Lists the pairs with waiting transfers that share a channel with (src, dst); returns how many are listed."""
+    for c in range(channels.shape[2]):
+        channel = channels[src, dst, c]
+        if channel < 0:
+            continue
+        for p in range(channel_start[channel], channel_start[channel + 1]):
+            pair = channel_pairs[p]
+            if head[d + pair] >= 0 and listed[pair] == 0:
+                listed[pair] = 1
+                able[n_able] = pair
+                n_able += 1
+    return n_able
+
+
+@njit(cache=True)
+def best_pair(
     mode: int,
-    contention: int,
-    x: int,
-    y: int,
     d: int,
     head: np.ndarray,
+    channels: np.ndarray,
     taken: np.ndarray,
     joined: np.ndarray,
     rank: np.ndarray,
-) -> int:
-    """The queue whose first transfer starts next, -1 if none can; asked when x may send or y (if >= 0) may receive.
+    able: np.ndarray,
+    listed: np.ndarray,
+    n_able: int,
+) -> tuple[int, int]:
+    """(the listed pair whose first transfer starts next, how many stay listed); -1 if none can.
 
-    No other pending transfer can have become able to start, so only those that leave x or enter y are looked
-    at; with half duplex, those that touch x or y.
+    Channels are only taken while resources choose, so a pair that cannot start is off the list.
     """
-    if contention == LINK and y >= 0:
-        q = d + x * d + y
-        return q if head[q] >= 0 and not taken[d + q] else -1
-    best = -1
-    n_ways = 1
-    if y >= 0 and contention == PORT:
-        n_ways = 2
-    elif y >= 0 and contention == HALF_DUPLEX:
-        n_ways = 4
-    for way in range(n_ways):
-        for other in range(d):
-            src, dst = x, other
-            if way == 1:
-                src, dst = other, y
-            elif way == 2:
-                src, dst = other, x
-            elif way == 3:
-                src, dst = y, other
-            if src == dst:
-                continue
-            q = d + src * d + dst
-            if (
-                head[q] >= 0
-                and (best < 0 or comes_before(mode, head[q], head[best], joined, rank))
-                and is_free(contention, taken, d, src, dst)
-            ):
-                best = q
-    return best
+    best, kept = -1, 0
+    for i in range(n_able):
+        pair = able[i]
+        if head[d + pair] < 0 or not is_free(channels, taken, pair // d, pair % d):
+            listed[pair] = 0
+            continue
+        able[kept] = pair
+        kept += 1
+        if best < 0 or comes_before(mode, head[d + pair], head[d + best], joined, rank):
+            best = pair
+    return best, kept
 
 
 @njit(cache=True)
 def best_multicast(
     mode: int,
-    contention: int,
     waiting: np.ndarray,
     n: int,
     out_start: np.ndarray,
@@ -96,7 +97,7 @@ def best_multicast(
     dst_op: np.ndarray,
     tensor: np.ndarray,
     op_device: np.ndarray,
-    d: int,
+    channels: np.ndarray,
     taken: np.ndarray,
     joined: np.ndarray,
     rank: np.ndarray,
@@ -113,7 +114,7 @@ def best_multicast(
             if tensor[j] != tensor[k]:
                 break
             dst = op_device[dst_op[j]]
-            free = free and (dst == src or is_free(contention, taken, d, src, dst))
+            free = free and (dst == src or is_free(channels, taken, src, dst))
         if free:
             best = i
     return best

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from placement_gym.contention import channels_of
 from placement_gym.simulator.compiled import CompiledProblem
 
 
@@ -29,7 +30,7 @@ class ClockProblem(NamedTuple):
         delay: float64 [n_devices, n_devices], seconds from start to arrival beside bytes / bandwidth; 0 at home.
         bytes_per_s: float64 [n_devices, n_devices]; inf at home.
         hold: float64 [n_devices, n_devices], seconds that the channels stay taken after arrival.
-        channels: int32 [n_devices, n_devices, 2], the channels that a transfer takes.
+        channels: int32 [n_devices, n_devices, k], the channels that a transfer takes, -1 for none.
         contended: Whether transfers share channels.
         copies: Whether copies are remembered: a tensor goes to a device once, and when depends on channels.
         device_hold: Seconds that a slot stays taken after an op.
@@ -55,15 +56,8 @@ class ClockProblem(NamedTuple):
         d = problem.n_devices
         home = np.eye(d, dtype=bool)
         latency, free = np.where(home, 0.0, problem.link_latency_s), np.zeros((d, d))
-        sender, receiver = np.mgrid[:d, :d]
-        channels = {
-            "none": (sender, receiver),
-            "link": (sender * d + receiver, sender * d + receiver),
-            "egress": (sender, sender),
-            "port": (sender, d + receiver),
-            "half_duplex": (sender, receiver),
-        }[rule.contention]
-        contended = rule.contention != "none"
+        channels = channels_of(rule.contention, problem.device_node)
+        contended = bool((channels >= 0).any())
         return cls(
             np.array(problem.op_time_s),
             np.array(graph.in_start),
@@ -73,7 +67,7 @@ class ClockProblem(NamedTuple):
             latency if rule.latency == "delays" else free,
             np.where(home, np.inf, problem.link_bytes_per_s),
             latency if rule.latency == "holds" else free,
-            np.stack(channels, axis=-1).astype(np.int32),
+            channels,
             contended,
             contended and rule.transfers != "edge",
             rule.device_hold_s,
@@ -104,7 +98,7 @@ class ClockState(NamedTuple):
             np.full((n_episodes, n), -1, np.int32),
             np.zeros((n_episodes, n)),
             np.full((n_episodes, n_tensors, d), -1.0),
-            np.zeros((n_episodes, int(c.channels.max()) + 1)),
+            np.zeros((n_episodes, int(c.channels.max(initial=-1)) + 1)),
         )
 
 
@@ -120,8 +114,9 @@ def inputs_ready(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -
             there = s.copied[b, c.tensor[k], device]
         else:
             if c.contended and home != device:
-                there = max(there, s.channel_free[b, c.channels[home, device, 0]])
-                there = max(there, s.channel_free[b, c.channels[home, device, 1]])
+                for i in range(c.channels.shape[2]):
+                    if c.channels[home, device, i] >= 0:
+                        there = max(there, s.channel_free[b, c.channels[home, device, i]])
             there += c.delay[home, device] + c.size[k] / c.bytes_per_s[home, device]
         ready = max(ready, there)
     return ready
@@ -139,12 +134,14 @@ def move_inputs(c: ClockProblem, s: ClockState, b: int, op: int, device: int) ->
             there = s.copied[b, c.tensor[k], device]
         else:
             if c.contended and home != device:
-                there = max(there, s.channel_free[b, c.channels[home, device, 0]])
-                there = max(there, s.channel_free[b, c.channels[home, device, 1]])
+                for i in range(c.channels.shape[2]):
+                    if c.channels[home, device, i] >= 0:
+                        there = max(there, s.channel_free[b, c.channels[home, device, i]])
             there += c.delay[home, device] + c.size[k] / c.bytes_per_s[home, device]
             if c.contended and home != device:
-                s.channel_free[b, c.channels[home, device, 0]] = there + c.hold[home, device]
-                s.channel_free[b, c.channels[home, device, 1]] = there + c.hold[home, device]
+                for i in range(c.channels.shape[2]):
+                    if c.channels[home, device, i] >= 0:
+                        s.channel_free[b, c.channels[home, device, i]] = there + c.hold[home, device]
             if c.copies and home != device:
                 s.copied[b, c.tensor[k], device] = there
         ready = max(ready, there)

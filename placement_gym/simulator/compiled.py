@@ -8,9 +8,10 @@ from functools import lru_cache
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.contention import channels_of
 from placement_gym.problem import Problem
 from placement_gym.rule import CHOICES, Rule, resolve_rule
-from placement_gym.simulator.kernel import Arrays, Options, run_many
+from placement_gym.simulator.kernel import Arrays, Options, Workspace, run_many
 from placement_gym.simulator.ticks import times_in_ticks
 from placement_gym.trace import Trace, walk_order
 
@@ -51,7 +52,7 @@ class CompiledProblem:
         op_times = np.full((4, self.problem.n_ops), np.nan)
         transfer_times = np.full((4, self.problem.graph.n_edges), np.nan)
         ends_s = np.empty((1, 2))
-        run_many(options, arrays, op_device[None, :], ends_s, op_times, transfer_times)
+        run_many(options, arrays, op_device[None, :], ends_s, op_times, transfer_times, Workspace.for_run(arrays))
         op_times *= self.tick_s
         transfer_times *= self.tick_s
         trace.last_event_s = float(ends_s[0, 1] * self.tick_s)
@@ -84,12 +85,15 @@ class CompiledProblem:
         untold = np.empty((4, 0))
 
         def run(i: int, j: int) -> None:
+            work = Workspace.for_run(arrays)
             if priorities is not None and priorities.ndim == 2:
                 for one in range(i, j):
                     ranked = arrays._replace(priority=priorities[one])
-                    run_many(self.options, ranked, op_devices[one : one + 1], ends_s[one : one + 1], untold, untold)
+                    run_many(
+                        self.options, ranked, op_devices[one : one + 1], ends_s[one : one + 1], untold, untold, work
+                    )
             else:
-                run_many(self.options, arrays, op_devices[i:j], ends_s[i:j], untold, untold)
+                run_many(self.options, arrays, op_devices[i:j], ends_s[i:j], untold, untold, work)
 
         n_parts = min(n_threads or os.cpu_count() or 1, b)
         if n_parts <= 1:
@@ -108,15 +112,27 @@ class CompiledProblem:
         return float(self.makespans_s(op_device[None, :], n_threads=1)[0])
 
 
+def _pairs_of(channels: IntArray) -> tuple[IntArray, IntArray]:
+    """Which ordered pairs (src * d + dst) take each channel: int32 [n_channels + 1] starts, int32 pairs."""
+    d = len(channels)
+    pair, _ = np.nonzero(channels.reshape(d * d, -1) >= 0)
+    channel = channels[channels >= 0]
+    order = np.argsort(channel, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(channel))]) if channel.size else np.zeros(1)
+    return start.astype(np.int32), pair[order].astype(np.int32)
+
+
 @lru_cache(maxsize=64)
 def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
     graph = problem.graph
     walk = walk_order(graph, rule)
     op_time, latency, bytes_per_tick, hold, tick_s = times_in_ticks(problem, rule)
+    channels = channels_of(rule.contention, problem.device_node)
+    channel_start, channel_pairs = _pairs_of(channels)
     options = Options(
         queue=CHOICES["queue"].index(rule.queue),
         transfers=CHOICES["transfers"].index(rule.transfers),
-        contention=CHOICES["contention"].index(rule.contention),
+        whole=rule.instant == "whole",
         device_hold=float(hold),
         latency_holds=rule.latency == "holds",
         noisy=False,
@@ -133,6 +149,9 @@ def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
         tensor=graph.edge_tensor[walk],
         latency=latency,
         bytes_per_tick=bytes_per_tick,
+        channels=channels,
+        channel_start=channel_start,
+        channel_pairs=channel_pairs,
         priority=np.zeros(problem.n_ops),
         op_factor=np.ones(0),
         edge_factor=np.ones(0),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from placement_gym.simulator.channels import NONE, best_multicast, best_queue, multicast_s, set_taken
+from placement_gym.simulator.channels import best_multicast, best_pair, multicast_s, set_taken, touch
 from placement_gym.simulator.queues import LIFO, PRIORITY, heap_drop, heap_push, merge
 
 EDGE, TENSOR, MULTICAST = 0, 1, 2
@@ -24,7 +24,7 @@ class Options(NamedTuple):
 
     queue: int
     transfers: int
-    contention: int
+    whole: bool
     device_hold: float
     latency_holds: bool
     noisy: bool
@@ -32,7 +32,11 @@ class Options(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """What a run reads: problem and rule, times in ticks. Edges in walking order."""
+    """What a run reads: problem and rule, times in ticks. Edges in walking order.
+
+    `channels` int32 [d, d, k] are the channels of each ordered pair of devices, -1 for none;
+    `channel_pairs[channel_start[c]:channel_start[c + 1]]` the pairs (src * d + dst) that channel c is one of.
+    """
 
     op_time: np.ndarray
     slots: np.ndarray
@@ -44,9 +48,32 @@ class Arrays(NamedTuple):
     tensor: np.ndarray
     latency: np.ndarray
     bytes_per_tick: np.ndarray
+    channels: np.ndarray
+    channel_start: np.ndarray
+    channel_pairs: np.ndarray
     priority: np.ndarray
     op_factor: np.ndarray
     edge_factor: np.ndarray
+
+
+class Workspace(NamedTuple):
+    """What a run writes as it goes; `sizes` says how long each array is. A GPU thread would get a row of each."""
+
+    floats: np.ndarray
+    longs: np.ndarray
+    ints: np.ndarray
+
+    @classmethod
+    def for_run(cls, arrays: Arrays) -> "Workspace":
+        """A workspace for any number of placements, one after the other."""
+        n, m, d = arrays.n_inputs.size, arrays.dst.size, arrays.slots.size
+        n_channels = arrays.channel_start.size - 1
+        n_queues, n_items = d + d * d, n + m
+        return cls(
+            np.empty(n + m + d + 1 + n_items, np.float64),
+            np.empty((n + m + d + 1) + (n + m) + n_items, np.int64),
+            np.empty(n + 2 * d + 2 * n_queues + 2 * n_items + n_channels + 2 * d * d + m, np.int32),
+        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -57,6 +84,7 @@ def run_many(
     ends: np.ndarray,
     op_times: np.ndarray,
     transfer_times: np.ndarray,
+    work: Workspace,
 ) -> None:
     """Simulates placements one after the other.
 
@@ -68,32 +96,34 @@ def run_many(
         op_times: float64 [4, n_ops] (ready, start, finish, release) of the last placement, written if
             `options.recording`.
         transfer_times: float64 [4, n_edges] (ready, start, arrival, release), in walking order, likewise.
+        work: `Workspace.for_run`; the kernel allocates nothing.
     """
-    mode, transfers, contention, device_hold, latency_holds, noisy, recording = options
+    mode, transfers, whole, device_hold, latency_holds, noisy, recording = options
     op_time, slots, n_inputs, out_start, src_op, dst_op, size, tensor, latency, bytes_per_tick = arrays[:10]
-    priority, op_factor, edge_factor = arrays[10:]
+    channels, channel_start, channel_pairs, priority, op_factor, edge_factor = arrays[10:]
     n, m, d = n_inputs.size, dst_op.size, slots.size
-    contended = contention != NONE
+    n_channels = channel_start.size - 1
+    contended = n_channels > 0
     multicast = transfers == MULTICAST
-    n_items = n + m if contended else n
-    n_queues = d + d * d if contended else d
+    n_items, n_queues, n_events = n + m, d + d * d, n + m + d + 1
 
-    heap_time = np.empty(n + m + d + 1, np.float64)
-    heap_key = np.empty(n + m + d + 1, np.int64)
-    now_key = np.empty(n + m, np.int64)
-    missing = np.empty(n, np.int32)
-    free_slots = np.empty(d, np.int32)
-    head = np.empty(n_queues, np.int32)
-    tail = np.empty(n_queues, np.int32)
-    nxt = np.empty(n_items, np.int32)
-    right = np.empty(n_items if mode == PRIORITY else 0, np.int32)
-    joined = np.empty(n_items, np.int64)
-    rank = np.empty(n_items if mode == PRIORITY else 0, np.float64)
+    heap_time, rank = work.floats[:n_events], work.floats[n_events : n_events + n_items]
+    heap_key, now_key = work.longs[:n_events], work.longs[n_events : n_events + n + m]
+    joined = work.longs[n_events + n + m : n_events + n + m + n_items]
+    ints = work.ints
+    missing, ints = ints[:n], ints[n:]
+    free_slots, ints = ints[:d], ints[d:]
+    stamp, ints = ints[:d], ints[d:]
+    head, ints = ints[:n_queues], ints[n_queues:]
+    tail, ints = ints[:n_queues], ints[n_queues:]
+    nxt, ints = ints[:n_items], ints[n_items:]
+    right, ints = ints[:n_items], ints[n_items:]
+    taken, ints = ints[:n_channels], ints[n_channels:]
+    able, ints = ints[: d * d], ints[d * d :]
+    listed, ints = ints[: d * d], ints[d * d :]
+    waiting = ints[:m]
     for i in range(n if mode == PRIORITY else 0):
         rank[i] = priority[i]
-    taken = np.empty(2 * d + d * d, np.bool_)
-    stamp = np.empty(d, np.int32)
-    waiting = np.empty(m if contended and multicast else 0, np.int32)
 
     for b in range(op_devices.shape[0]):
         op_device = op_devices[b]
@@ -102,20 +132,26 @@ def run_many(
         for i in range(d):
             free_slots[i] = slots[i]
             stamp[i] = -1
-        for i in range(n_queues):
+        for i in range(n_queues if contended else d):
             head[i] = -1
-        for i in range(taken.size):
-            taken[i] = False
-        heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting = 0, 0, 0, 0, 0, 0
+        for i in range(n_channels):
+            taken[i] = 0
+        for i in range(d * d if contended else 0):
+            listed[i] = 0
+        heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting, n_able = 0, 0, 0, 0, 0, 0, 0
+        look = False
 
         step, t, last_op = 0, 0.0, 0.0
         while True:
-            # What this event leaves to do: start ops on `device`; start transfers that leave x or enter y; make
-            # transfers on the walk places [walk, walk_end); deliver the edges of the transfer at walk place `arrived`.
-            # Op `ready` joins its queue at the end of this event where nothing else is left to do at this instant:
-            # just what its own event would do.
-            device, x, y, walk, walk_end, arrived, released, ended, ready = -1, -1, -1, 0, 0, -1, -1, -1, -1
-            if step < 2 * n:
+            # What this event leaves to do: make transfers on the walk places [walk, walk_end); deliver the edges of the
+            # transfer at walk place `arrived`; free the channels of `released`; start ops on `device`.
+            # With whole instants, ops that become ready lie in `now_key` until they join their queues below, and
+            # resources choose (`decide`) after the last completion of an instant. With single events, they choose
+            # after each, and op `ready` joins at the end of this event where nothing else is left to do at this
+            # instant: just what its own event would do.
+            device, walk, walk_end, arrived, released, ended, ready = -1, 0, 0, -1, -1, -1, -1
+            decide = True
+            if step < n or (step < 2 * n and not whole):
                 # First all ops without inputs join their queues, then their devices start.
                 op = step % n
                 if n_inputs[op] == 0 and step < n:
@@ -123,6 +159,7 @@ def run_many(
                 elif n_inputs[op] == 0:
                     device = op_device[op]
                 step += 1
+                decide = step == n or not whole
             else:
                 if now_head < now_tail and not (heap_n > 0 and heap_time[0] == t and heap_key[0] < now_key[now_head]):
                     key = now_key[now_head]
@@ -161,6 +198,7 @@ def run_many(
                 else:
                     device = item
                     free_slots[item] += 1
+                decide = not whole or heap_n == 0 or heap_time[0] > t
 
             if arrived >= 0:
                 src = op_device[src_op[arrived]]
@@ -172,7 +210,10 @@ def run_many(
                     if op_device[op] == dst or (multicast and op_device[op] != src):
                         missing[op] -= 1
                         if missing[op] == 0:
-                            if ready < 0 and now_head == now_tail and (heap_n == 0 or heap_time[0] > t):
+                            if whole:
+                                now_key[now_tail] = op
+                                now_tail += 1
+                            elif ready < 0 and now_head == now_tail and (heap_n == 0 or heap_time[0] > t):
                                 ready = op
                             else:
                                 now_key[now_tail] = (n_scheduled << 32) | (op << 3) | READY
@@ -198,21 +239,32 @@ def run_many(
                     released = arrived
 
             if released >= 0 and contended:
-                x = op_device[src_op[released]]
-                y = op_device[dst_op[released]]
+                src = op_device[src_op[released]]
+                look = True
                 for j in range(released, out_start[src_op[released] + 1] if multicast else released + 1):
                     if tensor[j] != tensor[released]:
                         break
-                    if op_device[dst_op[j]] != x:
-                        set_taken(contention, taken, d, x, np.int64(op_device[dst_op[j]]), False)
+                    dst = op_device[dst_op[j]]
+                    if dst == src:
+                        continue
+                    set_taken(channels, taken, src, dst, 0)
+                    if not multicast:
+                        n_able = touch(channels, channel_start, channel_pairs, head, d, src, dst, able, listed, n_able)
 
             # Walk places in turn, then transfers that wait: each turn starts at most one transfer, k.
-            while walk < walk_end or x >= 0:
+            while True:
                 if walk < walk_end:
                     k = walk
                     walk += 1
                     src = op_device[ended]
                     dst = op_device[dst_op[k]]
+                    if dst == src and whole:
+                        op = dst_op[k]
+                        missing[op] -= 1
+                        if missing[op] == 0:
+                            now_key[now_tail] = op
+                            now_tail += 1
+                        continue
                     if dst == src:
                         now_key[now_tail] = (n_scheduled << 32) | (dst_op[k] << 3) | EDGE_HERE
                         now_tail += 1
@@ -234,7 +286,7 @@ def run_many(
                                     rank[n + k] = max(rank[n + k], priority[dst_op[j]])
                         joined[n + k] = n_joined
                         n_joined += 1
-                        x = src
+                        look = True
                         if multicast:
                             waiting[n_waiting] = k
                             n_waiting += 1
@@ -252,21 +304,31 @@ def run_many(
                                 nxt[transfer] = -1
                                 nxt[tail[queue]] = transfer
                                 tail[queue] = transfer
+                            if listed[queue - d] == 0:
+                                listed[queue - d] = 1
+                                able[n_able] = queue - d
+                                n_able += 1
                         continue
+                elif not (decide and look):
+                    break
                 elif multicast:
                     left = waiting[:n_waiting]
                     i = best_multicast(
-                        mode, contention, left, n, out_start, src_op, dst_op, tensor, op_device, d, taken, joined, rank
+                        mode, left, n, out_start, src_op, dst_op, tensor, op_device, channels, taken, joined, rank
                     )
                     if i < 0:
+                        look = False
                         break
                     k = waiting[i]
                     n_waiting -= 1
                     waiting[i] = waiting[n_waiting]
                 else:
-                    i = best_queue(mode, contention, x, y, d, head, taken, joined, rank)
+                    # Only pairs that share a channel with what was released, or that got a new transfer, can start.
+                    i, n_able = best_pair(mode, d, head, channels, taken, joined, rank, able, listed, n_able)
                     if i < 0:
+                        look = False
                         break
+                    i += d
                     k = head[i] - n
                     if mode == PRIORITY:
                         head[i] = merge(np.int64(nxt[n + k]), np.int64(right[n + k]), nxt, right, joined, rank)
@@ -279,7 +341,7 @@ def run_many(
                         if tensor[j] != tensor[k]:
                             break
                         if op_device[dst_op[j]] != src:
-                            set_taken(contention, taken, d, src, np.int64(op_device[dst_op[j]]), True)
+                            set_taken(channels, taken, src, np.int64(op_device[dst_op[j]]), 1)
                 if recording:
                     transfer_times[1, k] = t
                 if multicast:
@@ -312,7 +374,10 @@ def run_many(
                     free_slots[src] += 1
                     device = src
 
-            if ready >= 0:
+            while ready >= 0 or (whole and now_head < now_tail):
+                if ready < 0:
+                    ready = now_key[now_head]
+                    now_head += 1
                 if recording:
                     op_times[0, ready] = t
                 queue = op_device[ready]
@@ -331,18 +396,23 @@ def run_many(
                     tail[queue] = ready
                 if step > n:
                     device = queue
-            while device >= 0 and free_slots[device] > 0 and head[device] >= 0:
-                op = head[device]
-                if mode == PRIORITY:
-                    head[device] = merge(np.int64(nxt[op]), np.int64(right[op]), nxt, right, joined, rank)
-                else:
-                    head[device] = nxt[op]
-                free_slots[device] -= 1
-                if recording:
-                    op_times[1, op] = t
-                duration = op_time[op, device]
-                if noisy:
-                    duration = duration * op_factor[op]
-                heap_push(heap_time, heap_key, heap_n, t + duration, (n_scheduled << 32) | (op << 3) | OP_END)
-                heap_n += 1
-                n_scheduled += 1
+                ready = -1
+            first, last = device, device + 1
+            if whole:
+                first, last = 0, d if decide else 0
+            for device in range(max(first, 0), last):
+                while free_slots[device] > 0 and head[device] >= 0:
+                    op = head[device]
+                    if mode == PRIORITY:
+                        head[device] = merge(np.int64(nxt[op]), np.int64(right[op]), nxt, right, joined, rank)
+                    else:
+                        head[device] = nxt[op]
+                    free_slots[device] -= 1
+                    if recording:
+                        op_times[1, op] = t
+                    duration = op_time[op, device]
+                    if noisy:
+                        duration = duration * op_factor[op]
+                    heap_push(heap_time, heap_key, heap_n, t + duration, (n_scheduled << 32) | (op << 3) | OP_END)
+                    heap_n += 1
+                    n_scheduled += 1

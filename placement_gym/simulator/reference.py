@@ -1,15 +1,25 @@
 """The definition of the simulator: a discrete-event loop to be read. The Numba kernel equals it bit for bit.
 
-Events of one instant are handled in the order in which they were scheduled. In words:
+With whole instants (`rule.instant`), in words:
+
+* At time 0 all ops without inputs join the queues of their devices, in op order; then resources choose.
+* All completions of an instant are handled first, in the order in which they were scheduled. When an op ends, its
+  out-edges are walked in the rule's order (`trace.walk_order`): an edge that stays on the device is delivered, other
+  edges make transfers; then its device slot is free. When a transfer ends, its edges are delivered in that order too,
+  and its channels are free. An op whose last input is delivered joins its device's queue.
+* Then resources choose: every transfer that can start does, first in queue order first; then each device, in
+  ascending order, starts what it can of its queue. Transfers without contention start when they are made.
+* What takes no time ends in the same instant: it is handled, and resources choose again, until nothing is left.
+
+With single events, which published simulators need:
 
 * At time 0 all ops without inputs join the queues of their devices, in op order; then each device, in that
   order, starts what it can.
-* When an op ends, its out-edges are walked in the rule's order (`trace.walk_order`).
-  An edge that stays on the device is an event of this instant. Transfers without contention start at once;
-  with contention they join the pending ones, and after the walk every transfer that can start does.
-  Then the device slot is freed (or held), and the device starts the next op of its queue.
-* When a transfer ends, its edges are delivered in that order too, then its channels are freed (or held), and
-  every pending transfer that can start does, first in queue order first.
+* When an op ends, its out-edges are walked. An edge that stays on the device is an event of this instant. Transfers
+  without contention start at once; with contention they join the pending ones, and after the walk every transfer that
+  can start does. Then the device slot is freed (or held), and the device starts the next op of its queue.
+* When a transfer ends, its edges are delivered, then its channels are freed (or held), and every pending transfer
+  that can start does.
 * An op whose last input is delivered becomes ready by an event of its own in this instant; then it joins its
   device's queue, and the device starts what it can.
 """
@@ -20,6 +30,7 @@ from typing import Literal
 import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.contention import channels_of
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.simulator.ticks import times_in_ticks
@@ -27,7 +38,6 @@ from placement_gym.trace import Trace, walk_order
 
 EventKind = Literal["op_end", "device_free", "edge", "ready", "transfer_end", "channel_free"]
 Key = tuple[float, int]
-Channel = tuple[str, int, int]
 
 
 class ReferenceSimulator:
@@ -47,6 +57,9 @@ class ReferenceSimulator:
         self.priority, self.op_factor, self.edge_factor = priority, op_factor, edge_factor
         walk, start = walk_order(self.graph, rule).tolist(), self.graph.out_start.tolist()
         self.walk = [walk[start[op] : start[op + 1]] for op in range(problem.n_ops)]
+        self.whole = rule.instant == "whole"
+        self.pair_channels = channels_of(rule.contention, problem.device_node).tolist()
+        self.contended = any(c >= 0 for row in self.pair_channels for pair in row for c in pair)
         ticks = times_in_ticks(problem, rule)
         self.op_time, self.latency, self.bytes_per_tick, self.device_hold, self.tick_s = ticks
         self.trace = Trace.empty(problem.n_ops, self.graph.n_edges)
@@ -58,15 +71,15 @@ class ReferenceSimulator:
         self.free_slots = [int(s) for s in problem.device_slots]
         self.device_queue: list[list[tuple[Key, int]]] = [[] for _ in range(problem.n_devices)]
         self.pending: list[tuple[Key, int]] = []  # transfers, named by their first edge
-        self.taken: set[Channel] = set()  # channels in use
+        self.taken: set[int] = set()  # channels in use
 
     def run(self) -> Trace:
         """Handles events until none is left."""
         sources = [i for i in range(self.problem.n_ops) if self.missing_inputs[i] == 0]
         for op in sources:
             self.join_device_queue(op)
-        for op in sources:
-            self.start_ops(self.device[op])
+        for device in range(self.problem.n_devices) if self.whole else [self.device[op] for op in sources]:
+            self.start_ops(device)
         while self.events:
             self.now, _, kind, item = heapq.heappop(self.events)
             if kind == "op_end":
@@ -82,6 +95,10 @@ class ReferenceSimulator:
                 self.end_transfer(item)
             else:
                 self.release_channels(item)
+            if self.whole and not (self.events and self.events[0][0] == self.now):
+                self.start_transfers()
+                for device in range(self.problem.n_devices):
+                    self.start_ops(device)
         self.trace.last_event_s = self.now
         return self.trace.scaled(self.tick_s)
 
@@ -116,10 +133,14 @@ class ReferenceSimulator:
         self.trace.op_finish_s[op] = self.now
         for edge in self.walk[op]:
             if self.device[self.graph.edge_dst[edge]] == self.device[op]:
-                self.schedule(self.now, "edge", edge)
+                if self.whole:
+                    self.deliver(edge)
+                else:
+                    self.schedule(self.now, "edge", edge)
             elif edge == self.carried(edge)[0]:
                 self.make_transfer(edge)
-        self.start_transfers()
+        if not self.whole:
+            self.start_transfers()
         hold = self.device_hold if self.op_duration(op) > 0 else 0.0
         self.trace.op_release_s[op] = self.now + hold
         if hold > 0:
@@ -129,7 +150,8 @@ class ReferenceSimulator:
 
     def free_slot(self, device: int) -> None:
         self.free_slots[device] += 1
-        self.start_ops(device)
+        if not self.whole:
+            self.start_ops(device)
 
     def carried(self, edge: int) -> list[int]:
         """Edges that the transfer which delivers `edge` delivers, in walking order."""
@@ -144,7 +166,7 @@ class ReferenceSimulator:
 
     def make_transfer(self, edge: int) -> None:
         self.trace.transfer_ready_s[edge] = self.now
-        if self.rule.contention == "none":
+        if not self.contended:
             self.start_transfer(edge)
         else:
             feeds = max(self.priority[self.graph.edge_dst[e]] for e in self.carried(edge))
@@ -159,19 +181,11 @@ class ReferenceSimulator:
             self.pending.remove(able[0])
             self.start_transfer(able[0][1])
 
-    def channels(self, edge: int) -> set[Channel]:
-        """What the transfer occupies while it runs."""
+    def channels(self, edge: int) -> set[int]:
+        """What the transfer occupies while it runs: the channels of all its pairs of devices."""
         src = self.device[self.graph.edge_src[edge]]
         dsts = {self.device[self.graph.edge_dst[e]] for e in self.carried(edge)}
-        if self.rule.contention == "link":
-            return {("link", src, dst) for dst in dsts}
-        if self.rule.contention == "egress":
-            return {("send", src, src)}
-        if self.rule.contention == "port":
-            return {("send", src, src)} | {("receive", dst, dst) for dst in dsts}
-        if self.rule.contention == "half_duplex":
-            return {("any", device, device) for device in {src} | dsts}
-        return set()
+        return {channel for dst in dsts for channel in self.pair_channels[src][dst] if channel >= 0}
 
     def transfer_times(self, edge: int) -> tuple[float, float]:
         """(seconds until arrival, seconds that the channels stay taken after it); the slowest destination counts."""
@@ -198,17 +212,20 @@ class ReferenceSimulator:
             self.deliver(e)
         hold = self.transfer_times(edge)[1]
         self.trace.transfer_release_s[edge] = self.now + hold
-        if hold > 0 and self.rule.contention != "none":
+        if hold > 0 and self.contended:
             self.schedule(self.now + hold, "channel_free", edge)
         else:
             self.release_channels(edge)
 
     def release_channels(self, edge: int) -> None:
         self.taken -= self.channels(edge)
-        self.start_transfers()
+        if not self.whole:
+            self.start_transfers()
 
     def deliver(self, edge: int) -> None:
         op = int(self.graph.edge_dst[edge])
         self.missing_inputs[op] -= 1
-        if self.missing_inputs[op] == 0:
+        if self.missing_inputs[op] == 0 and self.whole:
+            self.join_device_queue(op)
+        elif self.missing_inputs[op] == 0:
             self.schedule(self.now, "ready", op)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from placement_gym.contention import channels_of
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 from placement_gym.simulator.ticks import times_in_ticks
@@ -52,8 +53,9 @@ class Grid:
         apart = ~np.eye(problem.n_devices, dtype=bool)
         seconds = problem.graph.edge_bytes[:, None, None] / bytes_per_tick[None, :, :]
         holds = rule.latency == "holds"
+        contended = bool((channels_of(rule.contention, problem.device_node) >= 0).any())
         flight = np.where(apart, seconds if holds else latency + seconds, 0.0) * scale
-        kept = np.where(apart & (holds and rule.contention != "none"), latency, 0.0) * scale
+        kept = np.where(apart & (holds and contended), latency, 0.0) * scale
         whole = all(bool((x == np.floor(x)).all()) for x in (time, held, flight, kept))
         # What takes hundreds of times longer than is allowed is ruled out as well by less, which cannot overflow.
         down = [np.floor(np.minimum(x, FOREVER)).astype(np.int64) for x in (time, held, flight, kept)]

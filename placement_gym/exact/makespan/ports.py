@@ -22,7 +22,7 @@ def add_port_rules(model: TransferModel, waiting_edges: set[int]) -> None:
         model: Where to add them.
         waiting_edges: Edges of the transfers of which conservation is said, which takes the most constraints.
     """
-    if model.rule.contention not in ("port", "half_duplex"):
+    if model.shape not in ("port", "half_duplex"):
         return
     single = [(a, one) for a, one in enumerate(model.transfers) if len(one.readers) == 1]
     waiting = [(a, one) for a, one in single if one.edge in waiting_edges]
@@ -52,11 +52,11 @@ class _Instant:
 
     def sending_taken(self, op: int) -> Literal:
         """False unless the channel for sending of the op's device is taken."""
-        return self._channel_taken("any" if self.model.rule.contention == "half_duplex" else "send", op)
+        return self._channel_taken("send", op)
 
     def receiving_taken(self, op: int) -> Literal:
         """False unless the channel for receiving of the op's device is taken."""
-        return self._channel_taken("any" if self.model.rule.contention == "half_duplex" else "receive", op)
+        return self._channel_taken("receive", op)
 
     def _channel_taken(self, name: str, op: int) -> Literal:
         if (name, op) not in self._taken:
@@ -68,7 +68,11 @@ class _Instant:
 
     def _holders_of(self, name: str, device: int) -> list[Literal]:
         if (name, device) not in self._holders:
-            users = self.model.channels[name, device, device]
+            # The first channel of a pair is the sender's, the second the receiver's.
+            other = 0 if device else 1
+            pairs = self.model.pairs
+            channel = int(pairs[device, other, 0] if name == "send" else pairs[other, device, 1])
+            users = self.model.channels[channel]
             self._holders[name, device] = [
                 self.model.all_of([self.busy[id(one)], uses]) for one, uses in users if id(one) in self.busy
             ]
@@ -126,7 +130,7 @@ def _add_overtaking(model: TransferModel, b: int, other: Transfer, waiting: list
             (same(one.op, other.op), instant.receiving_taken(r)),
             (same(r, q), instant.sending_taken(one.op)),
         ]
-        if model.rule.contention == "half_duplex":
+        if model.shape == "half_duplex":
             ways += [
                 (same(one.op, q), instant.receiving_taken(r)),
                 (same(r, other.op), instant.sending_taken(one.op)),

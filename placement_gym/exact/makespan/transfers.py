@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from placement_gym.contention import channels_of, egress, half_duplex, link, port
 from placement_gym.exact.makespan.grid import FOREVER, Whole, least_off_diagonal
 from placement_gym.exact.makespan.model import Case, Linear, Literal, OpModel
 from placement_gym.trace import walk_order
@@ -70,6 +73,16 @@ class TransferModel:
         self.ops, self.model, self.rule, self.grid = ops, ops.model, ops.rule, ops.grid
         self.problem, self.reach = ops.problem, ops.reach
         self._and: dict[tuple[int, int], Literal] = {}
+        self.pairs = channels_of(self.rule.contention, self.problem.device_node)
+        self.contended = bool((self.pairs >= 0).any())
+        # The rules that more can be said of than that a channel carries one transfer, told by their channels.
+        alike = (
+            rule.__name__
+            for rule in (link, egress, port, half_duplex)
+            if np.array_equal(self.pairs, channels_of(rule.__name__, self.problem.device_node))
+        )
+        self.shape = next(alike, "other")
+        self._parts = self._channel_parts()
         tensors: dict[int, list[int]] = {}
         walk = walk_order(self.problem.graph, self.rule).tolist()
         for e in walk:
@@ -85,7 +98,7 @@ class TransferModel:
         last = [ops.add_readiness(op, [one.cases for one in ones]) for op, ones in enumerate(inputs)]
         if self.rule.queue == "fifo":
             self._add_ties(inputs, last)
-        if self.rule.contention != "none":
+        if self.contended:
             self._add_channels()
             for a, one in enumerate(self.transfers):
                 self._add_turns(a, one)
@@ -119,12 +132,12 @@ class TransferModel:
         time, after = self._longest(op, readers, flight), self._longest(op, readers, self.grid.after)
         tail = min(int(self.reach.tail[r] + ops.least[r]) for r in readers)
         start = ready
-        if self.rule.contention != "none":
+        if self.contended:
             start = self.model.new_int_var(int(self.reach.head[op] + ops.least[op]), ops.latest, "")
             self.model.add(start >= ready).only_enforce_if(present)
         least_size = least_off_diagonal(flight)[0] + least_off_diagonal(self.grid.after)[0]
         size, release = time + after, start + time + after
-        if self.rule.contention != "none" and not isinstance(size, int):
+        if self.contended and not isinstance(size, int):
             # An interval takes no sums of several variables.
             size, release = (self.model.new_int_var(0, 2 * ops.latest + 2 * int(FOREVER), "") for _ in range(2))
             self.model.add(size == time + after)
@@ -132,7 +145,7 @@ class TransferModel:
         one = Transfer(edge, op, readers, present, start, start + time, release, size, least_size, tail)
         if self.rule.makespan == "last_event":
             self.model.add(ops.makespan >= one.release).only_enforce_if(present)
-        if self.rule.contention != "none":
+        if self.contended:
             self.transfers.append(one)
         return one
 
@@ -177,7 +190,7 @@ class TransferModel:
         other, and take equally long.
         """
         graph, ops = self.problem.graph, self.ops
-        at_once = self.rule.contention == "none" and self.rule.transfers != "multicast"
+        at_once = not self.contended and self.rule.transfers != "multicast"
         for a, ones in enumerate(inputs):
             for one, is_last in zip(ones, last[a], strict=True):
                 for b, other in ((b, other) for b, others in enumerate(inputs) for other in others):
@@ -190,27 +203,41 @@ class TransferModel:
                         given.append(ops.same(a, int(graph.edge_src[one.edge])))
                     self.model.add_bool_or([*(~literal for literal in given), ops.first(a, b)])
 
+    def _channel_parts(self) -> dict[int, list[tuple[int, int]]]:
+        """What makes up each channel: (k, -1) all that leaves device k, (-1, d) all that enters d, (k, d) one pair."""
+        n_devices = self.problem.n_devices
+        parts: dict[int, list[tuple[int, int]]] = {}
+        for channel in range(int(self.pairs.max(initial=-1)) + 1):
+            left = set(zip(*(x.tolist() for x in np.nonzero((self.pairs == channel).any(axis=2))), strict=True))
+            every = range(n_devices)
+            lines = [((k, -1), {(k, d) for d in every if d != k}) for k in every]
+            lines += [((-1, d), {(k, d) for k in every if d != k}) for d in every]
+            parts[channel] = []
+            for part, line in lines:
+                if line and line <= left:
+                    left -= line
+                    parts[channel].append(part)
+            parts[channel] += sorted(left)
+        return parts
+
     def _add_channels(self) -> None:
         """No channel carries two transfers; the sendings and receptions of a device take their turns."""
-        n_devices, contention = self.problem.n_devices, self.rule.contention
-        self.channels = channels = dict[tuple[str, int, int], list[tuple[Transfer, Literal]]]()
+        n_devices = self.problem.n_devices
+        self.channels = channels = dict[int, list[tuple[Transfer, Literal]]]()
+        self.uses: dict[int, dict[int, Literal]] = {}
         for one in self.transfers:
             send = [self.all_of([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
             reach = [[self.ops.on(r, d) for r in one.readers] for d in range(n_devices)]
             receive = [
                 self.all_of([one.present, ~self.ops.on(one.op, d), self.any_of(reach[d])]) for d in range(n_devices)
             ]
-            for k in range(n_devices):
-                if contention == "link":
-                    for d in range(n_devices):
-                        if d != k:
-                            channels.setdefault(("link", k, d), []).append((one, self.all_of([send[k], receive[d]])))
-                    continue
-                name = "any" if contention == "half_duplex" else "send"
-                channels.setdefault((name, k, k), []).append((one, send[k]))
-                if contention != "egress":
-                    name = "any" if contention == "half_duplex" else "receive"
-                    channels.setdefault((name, k, k), []).append((one, receive[k]))
+            self.uses[id(one)] = {}
+            for channel, parts in self._parts.items():
+                literals = [
+                    send[k] if d < 0 else receive[d] if k < 0 else self.all_of([send[k], receive[d]]) for k, d in parts
+                ]
+                literal = self.uses[id(one)][channel] = self.any_of(literals)
+                channels.setdefault(channel, []).append((one, literal))
         for users in channels.values():
             intervals = [
                 self.model.new_optional_fixed_size_interval_var(one.start, one.size, literal, "")
@@ -226,31 +253,36 @@ class TransferModel:
             self.model.add(load <= self.ops.makespan - head - tail + held)
 
     def shared(self, a: Transfer, b: Transfer) -> list[list[Literal]]:
-        """Ways in which the two use one channel: the ops that must be on one device, as literals."""
+        """Ways in which the two use one channel: what must hold for it, as literals."""
+        if self.shape == "other":
+            used = self.uses[id(b)]
+            return [[uses, used[channel]] for channel, uses in self.uses[id(a)].items()]
         same = self.ops.same
         ends = [[same(a.op, b.op)]]
-        if self.rule.contention == "egress":
+        if self.shape == "egress":
             return ends
         received = [[same(r, q)] for r in a.readers for q in b.readers]
         if self.rule.transfers == "multicast":
             # A reader on the producer's device receives nothing.
             pairs = [(r, q) for r in a.readers for q in b.readers]
             received = [[same(r, q), ~same(a.op, r), ~same(b.op, q)] for r, q in pairs]
-        if self.rule.contention == "link":
+        if self.shape == "link":
             return [ends[0] + one for one in received]
-        if self.rule.contention == "half_duplex":
+        if self.shape == "half_duplex":
             received += [[same(a.op, q)] for q in b.readers] + [[same(r, b.op)] for r in a.readers]
         return ends + received
 
     def _covered(self, a: Transfer, b: Transfer) -> list[list[Literal]]:
         """Ways in which a uses no channel that b does not use."""
-        if self.rule.contention == "egress":
+        if self.shape == "other":
+            return []
+        if self.shape == "egress":
             return [[self.ops.same(a.op, b.op)]]
         if len(a.readers) > 1 or len(b.readers) > 1:
             return []
         (r,), (q,) = a.readers, b.readers
         ways = [[self.ops.same(a.op, b.op), self.ops.same(r, q)]]
-        if self.rule.contention == "half_duplex":
+        if self.shape == "half_duplex":
             ways.append([self.ops.same(a.op, q), self.ops.same(r, b.op)])
         return ways
 
