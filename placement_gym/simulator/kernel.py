@@ -399,7 +399,8 @@ def run_many(
                 ready = -1
             first, last = device, device + 1
             if whole:
-                first, last = 0, d if decide else 0
+                # A transfer that takes no time is delivered before the devices choose.
+                first, last = 0, d if decide and (heap_n == 0 or heap_time[0] > t) else 0
             for device in range(max(first, 0), last):
                 while free_slots[device] > 0 and head[device] >= 0:
                     op = head[device]

@@ -7,9 +7,10 @@ With whole instants (`rule.instant`), in words:
   out-edges are walked in the rule's order (`trace.walk_order`): an edge that stays on the device is delivered, other
   edges make transfers; then its device slot is free. When a transfer ends, its edges are delivered in that order too,
   and its channels are free. An op whose last input is delivered joins its device's queue.
-* Then resources choose: every transfer that can start does, first in queue order first; then each device, in
-  ascending order, starts what it can of its queue. Transfers without contention start when they are made.
-* What takes no time ends in the same instant: it is handled, and resources choose again, until nothing is left.
+* Then resources choose: every transfer that can start does, first in queue order first (without contention,
+  transfers start when they are made). Transfers that take no time end in this instant and are handled. When nothing
+  of the instant is left, each device, in ascending order, starts what it can of its queue.
+* Ops that take no time end in this instant: they are handled, and resources choose again, until nothing is left.
 
 With single events, which published simulators need:
 
@@ -95,12 +96,17 @@ class ReferenceSimulator:
                 self.end_transfer(item)
             else:
                 self.release_channels(item)
-            if self.whole and not (self.events and self.events[0][0] == self.now):
+            if self.whole and not self.more_now():
                 self.start_transfers()
+            if self.whole and not self.more_now():
                 for device in range(self.problem.n_devices):
                     self.start_ops(device)
         self.trace.last_event_s = self.now
         return self.trace.scaled(self.tick_s)
+
+    def more_now(self) -> bool:
+        """Whether this instant has completions that are not handled yet."""
+        return bool(self.events) and self.events[0][0] == self.now
 
     def schedule(self, time: float, kind: EventKind, item: int) -> None:
         heapq.heappush(self.events, (time, self.n_scheduled, kind, item))

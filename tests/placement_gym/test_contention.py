@@ -1,0 +1,105 @@
+"""Contention rules: what they give, and that a rule from outside works in every part."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from strategies import random_placement, random_problem
+
+import placement_gym as pg
+from placement_gym.contention import CONTENTIONS, channels_of, register
+from placement_gym.errors import InvalidRule
+
+TWO_NODES = np.array([0, 0, 1, 1], dtype=np.int32)
+
+
+def shared_bus(device_node: NDArray[np.int32]) -> NDArray[np.int32]:
+    """All devices share one bus."""
+    return np.zeros((len(device_node), len(device_node), 1), np.int32)
+
+
+@pytest.fixture()
+def bus() -> Iterator[str]:
+    """A rule registered from outside."""
+    register("test_bus", shared_bus)
+    yield "test_bus"
+    del CONTENTIONS["test_bus"]
+
+
+def _two_transfers(contention: str, pairs: list[tuple[int, int]]) -> float:
+    """Makespan of transfers of 10 s that are ready at once, one for each (src, dst)."""
+    names = [f"{end}{i}" for i in range(len(pairs)) for end in ("from", "to")]
+    graph = pg.OpGraph.build(names, [(2 * i, 2 * i + 1, 10.0) for i in range(len(pairs))])
+    problem = pg.Problem.from_times(
+        graph, np.zeros((len(names), 4)), link_bytes_per_s=1.0, device_node=TWO_NODES, device_slots=2
+    )
+    placed = [device for pair in pairs for device in pair]
+    schedule = pg.simulate(problem, placed, rule=pg.Rule(contention=contention))
+    schedule.check()
+    return schedule.makespan_s
+
+
+@pytest.mark.parametrize(
+    ("pairs", "seconds"),
+    [
+        ([(0, 2), (1, 3)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 10, "nic": 20}),
+        ([(0, 1), (2, 3)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 10, "nic": 10}),
+        ([(0, 2), (3, 1)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 10, "nic": 10}),
+        ([(0, 1), (0, 2)], {"none": 10, "link": 10, "egress": 20, "port": 20, "half_duplex": 20, "nic": 20}),
+        ([(0, 2), (1, 2)], {"none": 10, "link": 10, "egress": 10, "port": 20, "half_duplex": 20, "nic": 20}),
+        ([(0, 1), (1, 0)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 20, "nic": 10}),
+        ([(0, 1), (0, 1)], {"none": 10, "link": 20, "egress": 20, "port": 20, "half_duplex": 20, "nic": 20}),
+    ],
+)
+def test_by_hand(pairs: list[tuple[int, int]], seconds: dict[str, int]) -> None:
+    """Two transfers of 10 s take 10 s where they share no channel and 20 s where they do."""
+    assert {name: _two_transfers(name, pairs) for name in seconds} == seconds
+
+
+def test_a_rule_from_outside_works_everywhere(bus: str) -> None:
+    """Kernel, reference, check, environments, searches, list scheduling and the exact makespan read its channels."""
+    assert _two_transfers(bus, [(0, 1), (2, 3)]) == 20
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        problem = random_problem(rng, n_ops=9, n_devices=3)
+        op_device, priority = random_placement(rng, problem), rng.random(9)
+        for transfers in ("edge", "tensor", "multicast"):
+            rule = pg.Rule(transfers=transfers, contention=bus, queue=("fifo", "priority")[seed % 2])  # type: ignore[arg-type]
+            slow, fast = (
+                pg.simulate(problem, op_device, rule=rule, priority=priority, engine=engine)  # type: ignore[arg-type]
+                for engine in ("reference", "kernel")
+            )
+            fast.check()
+            assert slow.makespan_s == fast.makespan_s
+    problem = random_problem(np.random.default_rng(1), n_ops=5, n_devices=2, edge_share=0.5)
+    rule = pg.Rule(contention=bus)
+    best = pg.exact.brute_force(problem, rule=rule).objective
+    assert pg.baselines.simulated_annealing(problem, rule=rule, simulator_calls=200, seed=0).objective >= best
+    assert pg.baselines.m_etf(problem, rule=rule).objective >= best
+
+
+@pytest.mark.parametrize("contention", ["nic", "test_bus"])
+def test_the_exact_makespan_equals_brute_force(bus: str, contention: str) -> None:
+    """The constraint programme reads channels of any rule."""
+    for seed in range(6):
+        problem = random_problem(np.random.default_rng(seed), n_ops=5, n_devices=2 + seed % 2, edge_share=0.5)
+        rule = pg.Rule(contention=contention)
+        solver = pg.exact.Solver(time_limit_s=20.0, workers=1)
+        result = pg.exact.mip(problem, objective="makespan", rule=rule, solver=solver)
+        assert result.objective == pytest.approx(pg.exact.brute_force(problem, rule=rule).objective)
+        assert result.lower_bound <= result.objective
+
+
+def test_what_is_refused(bus: str) -> None:
+    """Unknown names, names taken and arrays of another form are refused in words."""
+    with pytest.raises(InvalidRule, match="unknown contention 'nix'; known: egress"):
+        pg.Rule(contention="nix")
+    with pytest.raises(InvalidRule, match="exists already"):
+        register("port", shared_bus)
+    register("test_wrong", lambda _: np.zeros((2, 2)))
+    try:
+        with pytest.raises(InvalidRule, match="expected whole numbers"):
+            channels_of("test_wrong", TWO_NODES)
+    finally:
+        del CONTENTIONS["test_wrong"]
