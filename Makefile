@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 KERNELS := $(shell git ls-files '*.py' 2>/dev/null | xargs grep -l '^@njit' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test slow bench lint types floors clean
+.PHONY: help setup train test slow gpu bench lint types floors clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -37,6 +37,9 @@ test: $(VENV)/.kernels lint types floors  ## default tests, lint, types, import 
 
 slow: $(VENV)/.kernels  ## learning tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+gpu: $(VENV)/.kernels  ## tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
 
 bench: $(VENV)/.kernels  ## measures and prints the figures of the README
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

@@ -19,7 +19,7 @@ def shared_bus(device_node: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.zeros((len(device_node), len(device_node), 1), np.int32)
 
 
-@pytest.fixture()
+@pytest.fixture
 def bus() -> Iterator[str]:
     """A rule registered from outside."""
     register("test_bus", shared_bus)
