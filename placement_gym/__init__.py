@@ -1,7 +1,7 @@
 """A research gym for device placement and auto-parallelisation of neural networks."""
 
-from placement_gym import baselines, envs, exact, programs, workloads
-from placement_gym.cluster import Cluster, Device, Link
+from placement_gym import baselines, envs, exact, presets, programs, workloads
+from placement_gym.cluster import Cluster, Device, Link, Node
 from placement_gym.costs import CostModel, RooflineCost, TableCost
 from placement_gym.graph import OpGraph
 from placement_gym.methods import METHODS
@@ -19,6 +19,7 @@ __all__ = [
     "CostModel",
     "Device",
     "Link",
+    "Node",
     "OpGraph",
     "Placement",
     "Problem",
@@ -29,6 +30,7 @@ __all__ = [
     "baselines",
     "envs",
     "exact",
+    "presets",
     "programs",
     "simulate",
     "simulate_batch",

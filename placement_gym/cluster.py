@@ -1,12 +1,13 @@
-"""Device, Link, Cluster: the machines that a network is placed on."""
+"""Device, Link, Node, Cluster: the machines that a network is placed on."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from placement_gym.arrays import FloatArray, read_only
+from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.errors import InvalidCluster, unknown_name
 
 DeviceKind = Literal["accelerator", "cpu"]
@@ -60,7 +61,12 @@ class Link:
     Attributes:
         latency_s: Seconds before the first byte arrives.
         bytes_per_s: Bandwidth.
-        pairs: Ordered pairs (source name, destination name) that it joins; empty for a cluster's default.
+        pairs: Ordered pairs (source name, destination name) that it joins; empty for the default of a cluster or
+            node. Where devices were copied, the name without its number means all copies: ("gpu", "gpu") is every
+            ordered pair of gpu-0, gpu-1, ...
+
+    Raises:
+        InvalidCluster: A latency that is negative or infinite, a bandwidth that is not positive.
     """
 
     latency_s: float
@@ -75,6 +81,54 @@ class Link:
             raise InvalidCluster(f"link {self.pairs}: bytes_per_s is {self.bytes_per_s}; expected > 0")
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine, or several equal ones: devices that an inner link joins, and perhaps a network card.
+
+    Attributes:
+        devices: Each is copied `counts` times; copies are named name-0, name-1, ...
+        counts: One per device; empty: one copy of each.
+        inner: Joins every pair of the node's devices that no link names; needed from two devices on.
+        links: Each overrides the ordered pairs that it names, in the node's own names; later ones win.
+        card_bytes_per_s: Bandwidth of the network card that the devices share: what leaves or enters the node is
+            no faster. `inf` where the outer link alone decides.
+        count: How many such machines.
+
+    Raises:
+        InvalidCluster: No device, a count that is no whole number, two devices or more without an inner link, a card of
+            no speed.
+    """
+
+    devices: Sequence[Device]
+    counts: Sequence[int] = ()
+    inner: Link | None = None
+    links: Sequence[Link] = ()
+    card_bytes_per_s: float = float("inf")
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "counts", "links"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_whole("count of the node", self.count, least=1)
+        if not self.card_bytes_per_s > 0:
+            raise InvalidCluster(f"card_bytes_per_s is {self.card_bytes_per_s}; expected > 0")
+        n = len(_copies(self.devices, self.counts))
+        if n == 0:
+            raise InvalidCluster("the node has no devices; expected at least one")
+        if n > 1 and self.inner is None:
+            raise InvalidCluster(f"a node of {n} devices has no inner link; expected one")
+
+    def cluster(self) -> "Cluster":
+        """One such machine alone.
+
+        Raises:
+            InvalidCluster: A link that names an unknown device.
+        """
+        copies = _copies(self.devices, self.counts)
+        latency, speed = _joined(copies, self.inner or Link(0.0, float("inf")), self.links, self.devices)
+        return Cluster(tuple(copies), latency, speed, np.zeros(len(copies), dtype=np.int32))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cluster:
     """Devices and, for every ordered pair of them, a latency and a bandwidth.
@@ -83,14 +137,17 @@ class Cluster:
         devices: The devices.
         latency_s: float64 [n_devices, n_devices], 0 on the diagonal.
         bytes_per_s: float64 [n_devices, n_devices], `inf` on the diagonal.
+        device_node: int32 [n_devices], the number of the node that a device is part of; empty: each device is a
+            node of its own.
 
     Raises:
-        InvalidCluster: No device, a name twice, a wrong shape, a link of no speed.
+        InvalidCluster: No device, a name twice, a wrong shape, a link of no speed, a negative node number.
     """
 
     devices: tuple[Device, ...]
     latency_s: FloatArray = field(repr=False)
     bytes_per_s: FloatArray = field(repr=False)
+    device_node: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int32), repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.devices)
@@ -109,15 +166,27 @@ class Cluster:
             raise InvalidCluster("latency_s holds a negative or non-finite number; expected seconds >= 0")
         if not bool(np.all(self.bytes_per_s > 0)):
             raise InvalidCluster("bytes_per_s holds a number that is not > 0")
+        node = np.asarray(self.device_node)
+        node = node if node.size else np.arange(n, dtype=np.int32)
+        if node.shape != (n,) or node.dtype.kind not in "iu":
+            raise InvalidCluster(f"device_node is {node.dtype} {list(node.shape)}; expected int32 [{n}]")
+        if node.min() < 0 or node.max() > np.iinfo(np.int32).max:
+            raise InvalidCluster(f"device_node holds {node.min()} to {node.max()}; expected numbers from 0 on")
+        object.__setattr__(self, "device_node", read_only(node, np.int32))
 
     @property
     def n_devices(self) -> int:
         """Number of devices."""
         return len(self.devices)
 
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes."""
+        return len(np.unique(self.device_node))
+
     @classmethod
     def build(cls, devices: Sequence[Device], default_link: Link, links: Sequence[Link] = ()) -> "Cluster":
-        """A cluster whose pairs take `default_link` unless a later link names them.
+        """A cluster whose pairs take `default_link` unless a later link names them; each device is its own node.
 
         Args:
             devices: The devices.
@@ -127,18 +196,7 @@ class Cluster:
         Raises:
             InvalidCluster: A link that names an unknown device.
         """
-        number = {d.name: i for i, d in enumerate(devices)}
-        shape = (len(devices), len(devices))
-        latency = np.full(shape, default_link.latency_s)
-        speed = np.full(shape, default_link.bytes_per_s)
-        for link in links:
-            for pair in link.pairs:
-                for name in pair:
-                    if name not in number:
-                        raise InvalidCluster(f"link {tuple(pair)}: " + unknown_name("device", name, number))
-                a, b = (number[name] for name in pair)
-                latency[a, b], speed[a, b] = link.latency_s, link.bytes_per_s
-        return cls(tuple(devices), latency, speed)
+        return cls(tuple(devices), *_joined(devices, default_link, links, ()))
 
     @classmethod
     def replicated(
@@ -151,14 +209,93 @@ class Cluster:
         """
         if len(devices) != len(counts):
             raise InvalidCluster(f"{len(counts)} counts for {len(devices)} devices; expected one each")
-        copies = [
-            replace(device, name=f"{device.name}-{i}")
-            for device, count in zip(devices, counts, strict=True)
-            for i in range(count)
-        ]
-        return cls.build(copies, default_link, links)
+        copies = _copies(devices, counts)
+        return cls(tuple(copies), *_joined(copies, default_link, links, devices))
 
     @classmethod
     def uniform(cls, device: Device, n_devices: int, *, latency_s: float, bytes_per_s: float) -> "Cluster":
         """`n_devices` copies of one device (named name-0, name-1, ...), all pairs joined alike."""
         return cls.replicated([device], [n_devices], Link(latency_s, bytes_per_s))
+
+    @classmethod
+    def of_nodes(cls, nodes: Sequence[Node], outer: Link | None = None) -> "Cluster":
+        """Machines of devices: an inner link inside each, an outer link between them.
+
+        Copies are numbered on from node to node: two nodes of four gpu hold gpu-0 to gpu-7. Between two nodes
+        bytes go at the speed of the slowest of the outer link and both cards.
+
+        Args:
+            nodes: The machines; one entry may stand for several (`Node.count`).
+            outer: Joins every pair of devices of different nodes; needed from two nodes on.
+
+        Raises:
+            InvalidCluster: No node, two nodes or more without an outer link, a link that names an unknown device.
+        """
+        machines = [(part, node.card_bytes_per_s) for node in nodes for part in [node.cluster()] * node.count]
+        if not machines:
+            raise InvalidCluster("the cluster has no nodes; expected at least one")
+        if len(machines) > 1 and outer is None:
+            raise InvalidCluster(f"a cluster of {len(machines)} nodes has no outer link; expected one")
+        outer = outer or Link(0.0, float("inf"))
+        sizes = [part.n_devices for part, _ in machines]
+        device_node = np.repeat(np.arange(len(machines), dtype=np.int32), sizes)
+        card = np.array([card for _, card in machines])[device_node]
+        latency = np.full((len(card), len(card)), outer.latency_s)
+        speed = np.minimum(outer.bytes_per_s, np.minimum(card[:, None], card[None, :]))
+        end = np.cumsum(sizes)
+        for (part, _), a, b in zip(machines, end - sizes, end, strict=True):
+            latency[a:b, a:b], speed[a:b, a:b] = part.latency_s, part.bytes_per_s
+        originals = [d for node in nodes for _ in range(node.count) for d in _each(node.devices, node.counts)]
+        return cls(tuple(_numbered(originals)), latency, speed, device_node)
+
+
+def _each(devices: Sequence[Device], counts: Sequence[int]) -> list[Device]:
+    """Every device as often as its count says; once, where no counts are given."""
+    if counts and len(counts) != len(devices):
+        raise InvalidCluster(f"{len(counts)} counts for {len(devices)} devices; expected one each")
+    counts = counts or [1] * len(devices)
+    for device, count in zip(devices, counts, strict=True):
+        _check_whole(f"count of device {device.name!r}", count, least=0)
+    return [device for device, count in zip(devices, counts, strict=True) for _ in range(count)]
+
+
+def _check_whole(what: str, got: object, *, least: int) -> None:
+    if isinstance(got, bool) or not isinstance(got, (int, np.integer)) or got < least:
+        raise InvalidCluster(f"{what} is {got!r}; expected a whole number >= {least}")
+
+
+def _numbered(devices: Iterable[Device]) -> list[Device]:
+    """The devices with names that end in the number of their kind: name-0, name-1, ..."""
+    seen: Counter[str] = Counter()
+    named = []
+    for device in devices:
+        named.append(replace(device, name=f"{device.name}-{seen[device.name]}"))
+        seen[device.name] += 1
+    return named
+
+
+def _copies(devices: Sequence[Device], counts: Sequence[int]) -> list[Device]:
+    return _numbered(_each(devices, counts))
+
+
+def _joined(
+    devices: Sequence[Device], default: Link, links: Sequence[Link], originals: Sequence[Device]
+) -> tuple[FloatArray, FloatArray]:
+    """Latency and bandwidth of every pair; the name of an original stands for all its copies."""
+    members = {
+        original.name: [i for i, d in enumerate(devices) if d.name.rpartition("-")[0] == original.name]
+        for original in originals
+    }
+    members |= {d.name: [i] for i, d in enumerate(devices)}
+    latency = np.full((len(devices), len(devices)), default.latency_s)
+    speed = np.full((len(devices), len(devices)), default.bytes_per_s)
+    for link in links:
+        for pair in link.pairs:
+            for name in pair:
+                if name not in members:
+                    raise InvalidCluster(
+                        f"link {tuple(pair)}: " + unknown_name("device", name, [d.name for d in devices])
+                    )
+            chosen = np.ix_(*(members[name] for name in pair))
+            latency[chosen], speed[chosen] = link.latency_s, link.bytes_per_s
+    return latency, speed
