@@ -3,7 +3,6 @@
 import heapq
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,9 +30,7 @@ class Engine(ReferenceSimulator):
     def __init__(self, executable: Executable, crew: Crew, timeout_s: float) -> None:
         problem, placement = executable.problem, executable.placement
         exact = np.ones(problem.n_ops), np.ones(problem.graph.n_edges)
-        # Each report of a worker is an event of its own.
-        rule = replace(executable.rule, instant="event")
-        super().__init__(problem, placement.op_device, rule, executable.priority, *exact)
+        super().__init__(problem, placement.op_device, executable.rule, executable.priority, *exact)
         self.executable, self.crew, self.timeout_s = executable, crew, timeout_s
         self.lock, self.done = threading.Lock(), threading.Event()
         self.began = 0.0
@@ -139,7 +136,11 @@ class Engine(ReferenceSimulator):
         super().end_transfer(edge)
 
     def drain(self) -> None:
-        """Handles the events of this instant."""
+        """Handles what is left of this instant: its events, and with whole instants the choice of all resources."""
+        if self.whole:
+            self.start_transfers()
+            for device in range(self.problem.n_devices):
+                self.start_ops(device)
         while self.events:
             _, _, kind, item = heapq.heappop(self.events)
             if kind == "edge":

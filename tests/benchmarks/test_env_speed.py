@@ -6,7 +6,7 @@ from collections.abc import Callable
 import gymnasium as gym
 import pytest
 from gymnasium.vector import VectorEnv
-from test_simulator_speed import problem_of
+from speed_problems import problem_of
 
 pytestmark = pytest.mark.benchmark
 Figure = Callable[..., bool]

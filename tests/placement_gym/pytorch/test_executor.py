@@ -247,7 +247,8 @@ def test_bad_input() -> None:
     for devices in (["cpu:99"], ["cuda:99"], ["gpu:0"], ["cpu"], ["cpu:0", "cpu:0"]):
         with pytest.raises(InvalidOption, match="cpu:0"):
             execute(graph, [0, 0], torch_devices=devices)
-    for rule in (pg.Rule(transfers="multicast"), pg.Rule(device_hold_s=1e-6), pg.Rule(latency="holds"), "placeto"):
+    held, late = pg.Rule(instant="event", device_hold_s=1e-6), pg.Rule(instant="event", latency="holds")
+    for rule in (pg.Rule(transfers="multicast"), held, late, "placeto"):
         with pytest.raises(InvalidRule, match="cannot be executed"):
             execute(graph, [0, 1], torch_devices=TWO, rule=rule)
     with pytest.raises(InvalidOption, match="priority"):

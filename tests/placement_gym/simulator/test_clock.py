@@ -14,7 +14,7 @@ from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.simulator import compile_problem
 
 FREE_RULES = [
-    pg.Rule(transfers=transfers, contention="none", latency=latency)  # type: ignore[arg-type]
+    pg.Rule(transfers=transfers, contention="none", instant="event", latency=latency)  # type: ignore[arg-type]
     for transfers in ("edge", "tensor")
     for latency in ("delays", "holds")
 ]
@@ -119,7 +119,7 @@ def test_other_pairs_do_not_wait_for_a_link() -> None:
 def test_a_held_device_is_not_free() -> None:
     """With a device hold of 2 s, the second op on a device starts 2 s after the end of the first."""
     problem = pg.Problem.from_times(pg.OpGraph.build(["a", "b"], []), np.ones((2, 1)))
-    rule = pg.Rule(device_hold_s=2.0)
+    rule = pg.Rule(instant="event", device_hold_s=2.0)
     episodes = SelectPlaceEpisodes(compile_problem(problem, rule), 1, 1.0)
     episodes.step([0], [0])
     episodes.step([1], [0])

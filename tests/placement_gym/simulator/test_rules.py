@@ -80,7 +80,7 @@ def test_latency_delays_or_holds() -> None:
     problem = problem_of([(0, 2, 100.0), (1, 3, 100.0)], [1.0, 1.0, 10.0, 10.0], 2, latency_s=5.0)
     delays = pg.simulate(problem, [0, 0, 1, 1], rule=pg.Rule())
     assert delays.trace.transfer_arrival_s.tolist() == [106.0, 211.0]
-    holds = pg.simulate(problem, [0, 0, 1, 1], rule=pg.Rule(latency="holds"))
+    holds = pg.simulate(problem, [0, 0, 1, 1], rule=pg.Rule(instant="event", latency="holds"))
     assert holds.trace.transfer_arrival_s.tolist() == [101.0, 206.0]
     assert holds.trace.transfer_release_s.tolist() == [106.0, 211.0]
 
@@ -108,10 +108,12 @@ def test_slots_run_ops_at_once() -> None:
 def test_device_hold_keeps_the_slot_but_not_the_output() -> None:
     """A hold of 5 s delays the next op of the device, not the reader elsewhere; a free op does not hold."""
     problem = problem_of([(0, 1, 0.0), (0, 2, 0.0)], [1.0, 1.0, 1.0], 2)
-    schedule = pg.simulate(problem, [0, 0, 1], rule=pg.Rule(device_hold_s=5.0, makespan="last_event"))
+    schedule = pg.simulate(problem, [0, 0, 1], rule=pg.Rule(instant="event", device_hold_s=5.0, makespan="last_event"))
     assert schedule.trace.op_start_s.tolist() == [0.0, 6.0, 1.0]
     assert schedule.makespan_s == 12.0
-    free = pg.simulate(problem_of([(0, 1, 0.0)], [0.0, 1.0], 1), [0, 0], rule=pg.Rule(device_hold_s=5.0))
+    free = pg.simulate(
+        problem_of([(0, 1, 0.0)], [0.0, 1.0], 1), [0, 0], rule=pg.Rule(instant="event", device_hold_s=5.0)
+    )
     assert free.trace.op_start_s.tolist() == [0.0, 0.0]
 
 
@@ -119,8 +121,8 @@ def test_ties_by_edge_or_by_name() -> None:
     """Two readers ready at one instant start in edge order or in the order of their names."""
     graph = pg.OpGraph.build(["op0", "op9", "op10"], [(0, 1, 0.0), (0, 2, 0.0)])
     problem = pg.Problem.from_times(graph, np.ones((3, 1)))
-    by_edge = pg.simulate(problem, [0, 0, 0], rule=pg.Rule(ties="edge_order"))
-    by_name = pg.simulate(problem, [0, 0, 0], rule=pg.Rule(ties="op_name"))
+    by_edge = pg.simulate(problem, [0, 0, 0], rule=pg.Rule(instant="event", ties="edge_order"))
+    by_name = pg.simulate(problem, [0, 0, 0], rule=pg.Rule(instant="event", ties="op_name"))
     assert by_edge.trace.op_start_s.tolist() == [0.0, 1.0, 2.0]
     assert by_name.trace.op_start_s.tolist() == [0.0, 2.0, 1.0]
 
@@ -130,7 +132,9 @@ def test_bad_input_is_named() -> None:
     problem = problem_of([(0, 1, 1.0)], [1.0, 1.0], 2)
     with pytest.raises(InvalidRule, match=r"unknown simulator rule 'gihp'; known: giph, link, physical, placeto"):
         pg.simulate(problem, [0, 0], rule="gihp")
-    with pytest.raises(InvalidRule, match="unknown contention 'wire'; known: egress, half_duplex, link, none, port"):
+    with pytest.raises(
+        InvalidRule, match="unknown contention 'wire'; known: egress, half_duplex, link, nic, none, port"
+    ):
         pg.Rule(contention="wire")  # type: ignore[arg-type]
     with pytest.raises(InfeasiblePlacement, match=r"op 'b' is on device 2; expected 0\.\.1"):
         pg.simulate(problem, [0, 2])

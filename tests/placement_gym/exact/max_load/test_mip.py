@@ -7,8 +7,8 @@ from typing import Literal
 import networkx as nx
 import numpy as np
 import pytest
+from pipelines import random_pipeline_problem
 from published import Published
-from test_pipeline import random_pipeline_problem
 
 import placement_gym as pg
 from placement_gym.arrays import IntArray
