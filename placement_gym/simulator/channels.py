@@ -1,7 +1,7 @@
 """Contention of the kernel: which channels a transfer takes, for how long a multicast does, which transfer starts next.
 
-`channels` int32 [d, d, k] says which channels each ordered pair of devices takes (`placement_gym.contention`), `taken`
-which channels are in use. Queue d + pair holds the transfers that wait from src to dst, pair = src * d + dst. The pairs
+`channels` int32 [d * d, k] says which channels each ordered pair of devices (pair = src * d + dst) takes
+(`placement_gym.contention`), `taken` which channels are in use. Queue d + pair holds the transfers that wait. The pairs
 that may have become able to start lie in `able[:n_able]`; `listed` marks them.
 """
 
@@ -11,53 +11,52 @@ from numba import njit
 from placement_gym.simulator.queues import comes_before
 
 
-@njit(cache=True)
-def is_free(channels: np.ndarray, taken: np.ndarray, src: int, dst: int) -> bool:
-    """Whether a transfer from src to dst could start."""
-    for c in range(channels.shape[2]):
-        channel = channels[src, dst, c]
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def is_free(channels: np.ndarray, taken: np.ndarray, pair: int) -> bool:
+    """Whether a transfer of the pair could start."""
+    for c in range(channels.shape[1]):
+        channel = channels[pair, c]
         if channel >= 0 and taken[channel] != 0:
             return False
     return True
 
 
-@njit(cache=True)
-def set_taken(channels: np.ndarray, taken: np.ndarray, src: int, dst: int, value: int) -> None:
-    """Takes (1) or frees (0) what a transfer from src to dst occupies."""
-    for c in range(channels.shape[2]):
-        channel = channels[src, dst, c]
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def set_taken(channels: np.ndarray, taken: np.ndarray, pair: int, value: int) -> None:
+    """Takes (1) or frees (0) what a transfer of the pair occupies."""
+    for c in range(channels.shape[1]):
+        channel = channels[pair, c]
         if channel >= 0:
             taken[channel] = value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def touch(
     channels: np.ndarray,
     channel_start: np.ndarray,
     channel_pairs: np.ndarray,
     head: np.ndarray,
     d: int,
-    src: int,
-    dst: int,
+    pair: int,
     able: np.ndarray,
     listed: np.ndarray,
     n_able: int,
 ) -> int:
-    """Lists the pairs with waiting transfers that share a channel with (src, dst); returns how many are listed."""
-    for c in range(channels.shape[2]):
-        channel = channels[src, dst, c]
+    """Lists the pairs with waiting transfers that share a channel with `pair`; returns how many are listed."""
+    for c in range(channels.shape[1]):
+        channel = channels[pair, c]
         if channel < 0:
             continue
         for p in range(channel_start[channel], channel_start[channel + 1]):
-            pair = channel_pairs[p]
-            if head[d + pair] >= 0 and listed[pair] == 0:
-                listed[pair] = 1
-                able[n_able] = pair
+            other = channel_pairs[p]
+            if head[d + other] >= 0 and listed[other] == 0:
+                listed[other] = 1
+                able[n_able] = other
                 n_able += 1
     return n_able
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def best_pair(
     mode: int,
     d: int,
@@ -77,7 +76,7 @@ def best_pair(
     best, kept = -1, 0
     for i in range(n_able):
         pair = able[i]
-        if head[d + pair] < 0 or not is_free(channels, taken, pair // d, pair % d):
+        if head[d + pair] < 0 or not is_free(channels, taken, pair):
             listed[pair] = 0
             continue
         able[kept] = pair
@@ -87,7 +86,7 @@ def best_pair(
     return best, kept
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def best_multicast(
     mode: int,
     waiting: np.ndarray,
@@ -97,6 +96,7 @@ def best_multicast(
     dst_op: np.ndarray,
     tensor: np.ndarray,
     op_device: np.ndarray,
+    d: int,
     channels: np.ndarray,
     taken: np.ndarray,
     joined: np.ndarray,
@@ -114,13 +114,13 @@ def best_multicast(
             if tensor[j] != tensor[k]:
                 break
             dst = op_device[dst_op[j]]
-            free = free and (dst == src or is_free(channels, taken, src, dst))
+            free = free and (dst == src or is_free(channels, taken, src * d + dst))
         if free:
             best = i
     return best
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def multicast_s(
     k: int,
     latency_holds: bool,

@@ -149,7 +149,7 @@ def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
         tensor=graph.edge_tensor[walk],
         latency=latency,
         bytes_per_tick=bytes_per_tick,
-        channels=channels,
+        channels=channels.reshape(problem.n_devices**2, -1),
         channel_start=channel_start,
         channel_pairs=channel_pairs,
         priority=np.zeros(problem.n_ops),

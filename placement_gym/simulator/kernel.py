@@ -34,7 +34,7 @@ class Options(NamedTuple):
 class Arrays(NamedTuple):
     """What a run reads: problem and rule, times in ticks. Edges in walking order.
 
-    `channels` int32 [d, d, k] are the channels of each ordered pair of devices, -1 for none;
+    `channels` int32 [d * d, k] are the channels of each ordered pair of devices, -1 for none;
     `channel_pairs[channel_start[c]:channel_start[c + 1]]` the pairs (src * d + dst) that channel c is one of.
     """
 
@@ -140,6 +140,7 @@ def run_many(
             listed[i] = 0
         heap_n, now_head, now_tail, n_scheduled, n_joined, n_waiting, n_able = 0, 0, 0, 0, 0, 0, 0
         look = False
+        low, high = d, 0
 
         step, t, last_op = 0, 0.0, 0.0
         while True:
@@ -247,9 +248,10 @@ def run_many(
                     dst = op_device[dst_op[j]]
                     if dst == src:
                         continue
-                    set_taken(channels, taken, src, dst, 0)
+                    set_taken(channels, taken, src * d + dst, 0)
                     if not multicast:
-                        n_able = touch(channels, channel_start, channel_pairs, head, d, src, dst, able, listed, n_able)
+                        pair = src * d + dst
+                        n_able = touch(channels, channel_start, channel_pairs, head, d, pair, able, listed, n_able)
 
             # Walk places in turn, then transfers that wait: each turn starts at most one transfer, k.
             while True:
@@ -314,7 +316,7 @@ def run_many(
                 elif multicast:
                     left = waiting[:n_waiting]
                     i = best_multicast(
-                        mode, left, n, out_start, src_op, dst_op, tensor, op_device, channels, taken, joined, rank
+                        mode, left, n, out_start, src_op, dst_op, tensor, op_device, d, channels, taken, joined, rank
                     )
                     if i < 0:
                         look = False
@@ -341,7 +343,7 @@ def run_many(
                         if tensor[j] != tensor[k]:
                             break
                         if op_device[dst_op[j]] != src:
-                            set_taken(channels, taken, src, np.int64(op_device[dst_op[j]]), 1)
+                            set_taken(channels, taken, src * d + np.int64(op_device[dst_op[j]]), 1)
                 if recording:
                     transfer_times[1, k] = t
                 if multicast:
@@ -373,6 +375,8 @@ def run_many(
                 else:
                     free_slots[src] += 1
                     device = src
+                    if whole:
+                        low, high = min(low, src), max(high, src + 1)
 
             while ready >= 0 or (whole and now_head < now_tail):
                 if ready < 0:
@@ -394,13 +398,18 @@ def run_many(
                     nxt[ready] = -1
                     nxt[tail[queue]] = ready
                     tail[queue] = ready
-                if step > n:
+                if whole:
+                    low, high = min(low, queue), max(high, queue + 1)
+                elif step > n:
                     device = queue
                 ready = -1
             first, last = device, device + 1
             if whole:
                 # A transfer that takes no time is delivered before the devices choose.
-                first, last = 0, d if decide and (heap_n == 0 or heap_time[0] > t) else 0
+                first, last = low, low
+                if decide and (heap_n == 0 or heap_time[0] > t):
+                    last = high
+                    low, high = d, 0
             for device in range(max(first, 0), last):
                 while free_slots[device] > 0 and head[device] >= 0:
                     op = head[device]

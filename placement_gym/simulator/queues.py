@@ -6,7 +6,7 @@ from numba import njit
 FIFO, PRIORITY, LIFO = 0, 1, 2
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) -> None:
     """Puts event (t, k) on a binary heap of `size` events ordered by time, then key."""
     i = size
@@ -21,7 +21,7 @@ def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) ->
     key[i] = k
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     """Takes the first event off a heap of `size` events.
 
@@ -54,7 +54,7 @@ def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     key[i] = k
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def comes_before(mode: int, a: int, b: int, joined: np.ndarray, rank: np.ndarray) -> bool:
     """Whether item a leaves a queue before item b."""
     if mode == PRIORITY and rank[a] != rank[b]:
@@ -62,7 +62,7 @@ def comes_before(mode: int, a: int, b: int, joined: np.ndarray, rank: np.ndarray
     return bool(joined[a] > joined[b] if mode == LIFO else joined[a] < joined[b])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarray, rank: np.ndarray) -> int:
     """Root of the skew heap (Sleator and Tarjan, 1986) that joins heaps a and b; -1 is the empty heap."""
     if a < 0:
