@@ -82,6 +82,7 @@ def test_devices_are_their_own_nodes_where_nothing_is_said() -> None:
     """The other ways to make a cluster know no machines; a given device_node is kept and read-only."""
     assert pg.Cluster.uniform(GPU, 3, latency_s=0.0, bytes_per_s=1.0).device_node.tolist() == [0, 1, 2]
     assert pg.Cluster.build([GPU], INNER).device_node.tolist() == [0]
+    assert pg.Cluster.replicated([GPU, CPU], np.array([2, 0]), INNER).n_devices == 2  # type: ignore[arg-type]
     pair = pg.Cluster.replicated([GPU], [2], INNER)
     given_nodes = pg.Cluster(pair.devices, pair.latency_s, pair.bytes_per_s, np.array([4, 4]))
     assert given_nodes.device_node.tolist() == [4, 4]

@@ -176,3 +176,5 @@ def test_presets_by_name() -> None:
         pg.presets.cluster("../presets/gpu_cpu")
     with pytest.raises(InvalidFile, match=r"gpu_cpu: nodes\.server\.devices\.v100: got 'two'; expected a whole"):
         pg.presets.cluster("gpu_cpu", {"nodes": {"server": {"devices": {"v100": "two"}}}})
+    with pytest.raises(InvalidFile, match="gpu_cpu: changes is 3; expected a table"):
+        pg.presets.cluster("gpu_cpu", 3)  # type: ignore[arg-type]
