@@ -251,9 +251,9 @@ class Cluster:
 
 def _each(devices: Sequence[Device], counts: Sequence[int]) -> list[Device]:
     """Every device as often as its count says; once, where no counts are given."""
-    if counts and len(counts) != len(devices):
+    counts = tuple(counts) or (1,) * len(devices)
+    if len(counts) != len(devices):
         raise InvalidCluster(f"{len(counts)} counts for {len(devices)} devices; expected one each")
-    counts = counts or [1] * len(devices)
     for device, count in zip(devices, counts, strict=True):
         _check_whole(f"count of device {device.name!r}", count, least=0)
     return [device for device, count in zip(devices, counts, strict=True) for _ in range(count)]

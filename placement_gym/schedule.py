@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.contention import channels_of
@@ -234,6 +235,38 @@ class Schedule:
             taken.setdefault(int(heads[e]), set()).update(c for c in pairs[src, dst].tolist() if c >= 0)
         return {e: sorted(channels) for e, channels in taken.items()}
 
+    def _check_transfer_order(self, waiting: int, others: NDArray[np.int64], tolerance_s: float) -> None:
+        """No transfer may start on a channel of `waiting` while all these are free and `waiting` comes first."""
+        trace = self.trace
+        ready, start = trace.transfer_ready_s[waiting], trace.transfer_start_s[waiting]
+        begun, released = trace.transfer_start_s[others], trace.transfer_release_s[others]
+        for o in others[(begun > ready + tolerance_s) & (begun < start - tolerance_s)].tolist():
+            at = trace.transfer_start_s[o]
+            # What starts at this very instant may have taken the other channel first; with single events, what is
+            # released at this instant may be so by a later event.
+            held = released > at - tolerance_s if self.rule.instant == "whole" else released >= at - tolerance_s
+            if ((others != o) & (begun <= at + tolerance_s) & held).any():
+                continue
+            if self.rule.queue == "fifo":
+                wrong = trace.transfer_ready_s[o] > ready + tolerance_s
+            elif self.rule.queue == "lifo":
+                wrong = trace.transfer_ready_s[o] < ready - tolerance_s
+            else:
+                wrong = self._transfer_priority()[o] < self._transfer_priority()[waiting]
+            if wrong:
+                raise InvalidSchedule(
+                    f"queue order ({self.rule.queue}): {self._transfer(o)} starts before {self._transfer(waiting)}"
+                )
+
+    def _transfer_priority(self) -> FloatArray:
+        """float64 [n_edges]: the largest priority among the ops that the transfer written at an edge feeds."""
+        graph = self.problem.graph
+        heads = transfer_heads(graph, self.op_device, self.rule)
+        priority = np.full(graph.n_edges, -np.inf)
+        remote = heads >= 0
+        np.maximum.at(priority, heads[remote], self.priority[graph.edge_dst[remote]])
+        return priority
+
     def _check_channels(self, tolerance_s: float) -> None:
         trace, channels = self.trace, self._channels()
         used: dict[int, list[int]] = {}
@@ -256,6 +289,7 @@ class Schedule:
                     if trace.transfer_start_s[o] > covered + tolerance_s:
                         break
                     covered = max(covered, trace.transfer_release_s[o])
+                self._check_transfer_order(e, others, tolerance_s)
                 if covered < start - tolerance_s:
                     raise InvalidSchedule(
                         f"work conservation: {self._transfer(e)} is ready at {ready} s and starts at {start} s, "

@@ -78,6 +78,8 @@ def _cluster(text: str, file: str, changes: Mapping[str, Any]) -> Cluster:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"{file}: no TOML ({error})") from error
+    if not isinstance(changes, Mapping):
+        raise InvalidFile(f"{file}: changes is {changes!r}; expected a table")
     top = _Table(_changed(values, changes), file, "")
     top.allow("devices", "nodes", "outer")
     devices = {name: _device(name, table) for name, table in top.table("devices").tables()}
@@ -94,7 +96,7 @@ def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     for key, new in changes.items():
         old = changed.get(key)
         both = isinstance(old, Mapping) and isinstance(new, Mapping)
-        changed[key] = _changed(cast(Mapping[str, Any], old), new) if both else new
+        changed[str(key)] = _changed(cast(Mapping[str, Any], old), new) if both else new
     return changed
 
 

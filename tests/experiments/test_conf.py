@@ -81,7 +81,8 @@ def test_every_published_workload_builds(name: str, shared_data: Path) -> None:
 @pytest.mark.parametrize("name", _names("cluster"))
 def test_every_cluster_and_the_costs_make_a_problem(name: str) -> None:
     """Of any graph."""
-    config = _compose("solve", f"cluster={name}")
+    path = [f"cluster.path='{CONF.parent / 'placement_gym/presets/gpu_cpu.toml'}'"] if name == "toml" else []
+    config = _compose("solve", f"cluster={name}", *path)
     graph = OpGraph.build(["a", "b"], [(0, 1, 8.0)], flops=[1e9, 1e9])
     problem = Problem.build(graph, instantiate(config.cluster), costs=instantiate(config.costs))
     assert problem.n_devices > 1
