@@ -194,13 +194,15 @@ class Schedule:
                 f"capacity: device {name!r} runs {busy.max()} ops at {time[busy.argmax()]} s; it has {slots} slots"
             )
         time, busy = _busy(start, release)
-        idle = (
-            np.concatenate([[0.0], np.cumsum(np.where(busy[:-1] < slots, np.diff(time), 0.0))]) if len(time) else time
-        )
+        # Seconds with a free slot until each instant of interest; ops that take no time are instants, too.
+        grid = np.unique(np.concatenate([time, start, ready]))
+        at = np.searchsorted(time, grid, side="right") - 1
+        free = np.where(at >= 0, busy[at] if len(busy) else 0, 0) < slots
+        idle = np.concatenate([[0.0], np.cumsum(np.where(free[:-1], np.diff(grid), 0.0))])
         for k in np.flatnonzero(start > ready + tolerance_s):
             i = int(ops[k])
-            before = ready[k] < time[0] if len(time) else True
-            waited_idle = before or np.interp(start[k], time, idle) - np.interp(ready[k], time, idle) > tolerance_s
+            since, until = np.searchsorted(grid, [ready[k], start[k]])
+            waited_idle = idle[until] - idle[since] > tolerance_s
             if waited_idle:
                 raise InvalidSchedule(
                     f"work conservation: {self._op(i)} is ready at {ready[k]} s and starts at {start[k]} s, "
