@@ -1,14 +1,16 @@
 """The kernel equals the reference bit for bit, and every schedule proves itself."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from strategies import ALL_RULES, Placed, placed_problems, random_placement, random_problem
 
 import placement_gym as pg
+from placement_gym.contention import CONTENTIONS, register
 from placement_gym.trace import Trace
 
 
@@ -18,7 +20,7 @@ def assert_same_trace(one: Trace, other: Trace) -> None:
         np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name, strict=True)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(placed_problems(), st.sampled_from(ALL_RULES))
 def test_kernel_equals_reference(placed: Placed, rule: pg.Rule) -> None:
     """Every time of every op and transfer is the same float on every mix of options, and the schedule is legal."""
@@ -84,3 +86,47 @@ def test_noise_has_mean_one() -> None:
     problem = pg.Problem.from_times(pg.OpGraph.build([str(i) for i in range(20000)], []), np.ones((20000, 1)))
     schedule = pg.simulate(problem, np.zeros(20000, int), noise=0.2, rng=np.random.default_rng(0))
     assert schedule.makespan_s / 20000 == pytest.approx(1.0, abs=0.01)
+
+
+def _checker(device_node: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A rule from outside: odd devices share one channel for sending, and each pair has its own two ways."""
+    d = len(device_node)
+    src, dst = np.indices((d, d))
+    odd = np.where(src % 2 == 1, 0, -1)
+    return np.stack([odd, 1 + np.minimum(src, dst) * d + np.maximum(src, dst)], axis=-1)
+
+
+def _cross_options(seeds: range) -> None:
+    register("test_checker", _checker)
+    try:
+        rules = [*ALL_RULES]
+        rules += [replace(rule, contention="test_checker") for rule in ALL_RULES if rule.contention == "port"]
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            problem = random_problem(
+                rng,
+                n_ops=int(rng.integers(1, 16)),
+                n_devices=int(rng.integers(1, 6)),
+                edge_share=rng.choice([0.1, 0.3, 0.6]),
+                whole_numbers=bool(rng.random() < 0.6),
+                unsupported=bool(rng.random() < 0.3),
+            )
+            op_device, priority = random_placement(rng, problem), rng.integers(0, 4, problem.n_ops).astype(float)
+            rule = rules[seed % len(rules)]
+            slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
+            fast = pg.simulate(problem, op_device, rule=rule, priority=priority)
+            assert_same_trace(slow.trace, fast.trace)
+            fast.check()
+    finally:
+        del CONTENTIONS["test_checker"]
+
+
+def test_2000_random_cases() -> None:
+    """Options crossed, `nic` and a rule from outside included."""
+    _cross_options(range(2000))
+
+
+@pytest.mark.slow
+def test_20000_random_cases() -> None:
+    """As above, ten times as many others."""
+    _cross_options(range(2000, 22000))
