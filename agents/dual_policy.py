@@ -48,7 +48,7 @@ from agents.guides import normalised
 from agents.imitation import imitation_loss
 from agents.networks.dual import DualPolicy
 from agents.pool import SIZE
-from agents.simulated import Judge
+from agents.simulated import Evaluator
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES
@@ -108,7 +108,7 @@ class DualPolicyAgent:
         self.teacher_op_device: IntArray | None = None
         self.updates, self.n_episodes, self.seconds = 0, 0, 0.0
 
-    def judge_by(self, judge: Judge, *, candidates: int = SIZE) -> None:
+    def judge_by(self, judge: Evaluator, *, candidates: int = SIZE) -> None:
         """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
 
         The best placement and so many others, a teacher's first (`teach`), then good ones that differ from each other

@@ -9,7 +9,7 @@ from agents.dual_player import DualPlayer, Snapshot
 from agents.dual_rollout import DualRollout
 from agents.found import Found
 from agents.networks.dual import Graph
-from agents.simulated import Judge
+from agents.simulated import Evaluator
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 
 
@@ -41,10 +41,10 @@ class DualSearch:
         self.player, self.config, self.rng = player, config, rng
         self.episodes = player.episodes
         self.found = Found(graph, player.episodes, config)
-        self.judge: Judge = self._simulate
+        self.judge: Evaluator = self._simulate
         self._elite: DualRollout | None = None
 
-    def judge_by(self, judge: Judge, candidates: int, given: IntArray | None) -> None:
+    def judge_by(self, judge: Evaluator, candidates: int, given: IntArray | None) -> None:
         """Makespans come from `judge` from now on; what is kept is judged anew (`Found.judge_again`)."""
         self.judge, self._elite = judge, None
         self.found.judge_again(judge, candidates, given)

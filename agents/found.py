@@ -11,7 +11,7 @@ from agents.dual_rollout import DualRollout
 from agents.guides import Guides
 from agents.networks.dual import Graph
 from agents.pool import Kept, Pool
-from agents.simulated import Judge, Simulated
+from agents.simulated import Evaluator, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
 
@@ -58,7 +58,7 @@ class Found:
         self.best = Kept(float("inf"), np.full(problem.n_ops, -1, np.int32), problem.graph.order.astype(np.int64))
 
     def makespans_s(
-        self, judge: Judge, op_device: IntArray, order: IntArray, most: int
+        self, judge: Evaluator, op_device: IntArray, order: IntArray, most: int
     ) -> tuple[FloatArray, BoolArray]:
         """As `Simulated.makespans_s`; counts."""
         ordered = order if self.episodes.by_selection else None
@@ -84,7 +84,7 @@ class Found:
                 self.elite = sorted([*self.elite, one], key=lambda kept: kept.makespan_s)[: self.config.n_elite]
         return before != [one.makespan_s for one in self.elite]
 
-    def start(self, judge: Judge, op_device: IntArray) -> None:
+    def start(self, judge: Evaluator, op_device: IntArray) -> None:
         """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""
         order = self._graph_order()
         makespan_s = float(self.makespans_s(judge, op_device[None], order[None].astype(np.int32), 1)[0][0])
@@ -95,7 +95,7 @@ class Found:
             self.elite = [one][: self.config.n_elite]
             self.guides.now = [self.guides.guide(op_device, order, makespan_s)]
 
-    def judge_again(self, judge: Judge, candidates: int, given: IntArray | None = None) -> None:
+    def judge_again(self, judge: Evaluator, candidates: int, given: IntArray | None = None) -> None:
         """The best placement, `given` and the first of the pool stay, with the makespans that `judge` says.
 
         The best of them are elite and guides; whatever else was said of placements is forgotten.

@@ -13,7 +13,7 @@ from placement_gym.envs.select_place_episodes import priority_of
 from placement_gym.problem import Problem
 
 # (op_device int32 [B, n_ops], priority float64 [B, n_ops] or None) -> makespans, float64 [B], seconds
-Judge = Callable[[IntArray, FloatArray | None], FloatArray]
+Evaluator = Callable[[IntArray, FloatArray | None], FloatArray]
 
 
 class Simulated:
@@ -37,7 +37,7 @@ class Simulated:
         return hashlib.blake2b(told, digest_size=16).digest()
 
     def makespans_s(
-        self, judge: Judge, op_device: IntArray, order: IntArray | None, most: int
+        self, judge: Evaluator, op_device: IntArray, order: IntArray | None, most: int
     ) -> tuple[FloatArray, BoolArray]:
         """(float64 [B], bool [B]): makespans, and which placements were not known and have been judged.
 

@@ -129,7 +129,8 @@ class Record:
             InvalidRule: An option that this version does not know.
         """
         try:
-            return Rule(**self.rule)
+            # Records from before there were whole instants do not name the option.
+            return Rule(**{"instant": "event", **self.rule})
         except TypeError as error:
             raise InvalidRule(f"rule of the record: {error}") from error
 

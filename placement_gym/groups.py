@@ -1,4 +1,4 @@
-"""Units: ops that move together (a colocation group, or one op), and what a search needs to know of them."""
+"""Groups: ops that move together (a colocation group, or one op), and what a search needs to know of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from placement_gym.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Units:
+class Groups:
     """The units of a problem; colocation and support hold for whatever a search does with them.
 
     Attributes:
@@ -35,14 +35,14 @@ class Units:
         return len(self.memory_bytes)
 
     @classmethod
-    def of(cls, problem: Problem) -> "Units":
+    def of(cls, problem: Problem) -> "Groups":
         """The units of a problem: colocation groups, and ops that belong to none."""
         groups = problem.graph.op_colocation.tolist()
         return cls.by_key(problem, [group if group >= 0 else -1 - op for op, group in enumerate(groups)])
 
     @classmethod
-    def acyclic(cls, problem: Problem) -> "Units":
-        """Units between which there is an order: those that wait for each other in a circle are one unit."""
+    def acyclic(cls, problem: Problem) -> "Groups":
+        """Groups between which there is an order: those that wait for each other in a circle are one unit."""
         graph, single = problem.graph, cls.of(problem)
         between: nx.DiGraph[int] = nx.DiGraph()
         between.add_nodes_from(range(single.n_units))
@@ -52,12 +52,12 @@ class Units:
         return cls.by_key(problem, [fused[u] for u in single.op_unit.tolist()])
 
     @classmethod
-    def single(cls, problem: Problem) -> "Units":
+    def single(cls, problem: Problem) -> "Groups":
         """Every op by itself, whatever its colocation group."""
         return cls.by_key(problem, range(problem.n_ops))
 
     @classmethod
-    def by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Units":
+    def by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Groups":
         """The units whose ops share a key, a value for each op."""
         number: dict[int, int] = {}
         op_unit = np.zeros(problem.n_ops, dtype=np.int32)

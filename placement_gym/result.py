@@ -1,4 +1,4 @@
-"""Result: what every baseline returns; Judge: the one clock, the one count of simulator calls, the one simulation."""
+"""Result: what every baseline returns; Evaluator: the one clock, the one count of simulator calls, the one simulation."""
 
 import time
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Answer:
     op_subgraph: IntArray | None = None
 
 
-class Judge:
+class Evaluator:
     """Times a baseline from its construction on, simulates for it and counts."""
 
     def __init__(

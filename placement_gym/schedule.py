@@ -247,6 +247,7 @@ class Schedule:
             # What starts at this very instant may have taken the other channel first; with single events, what is
             # released at this instant may be so by a later event.
             held = released > at - tolerance_s if self.rule.instant == "whole" else released >= at - tolerance_s
+            held |= begun >= at - tolerance_s  # also what takes no time
             if ((others != o) & (begun <= at + tolerance_s) & held).any():
                 continue
             if self.rule.queue == "fifo":

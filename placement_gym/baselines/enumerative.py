@@ -9,9 +9,9 @@ from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.arrangements import arrangements
 from placement_gym.baselines.meta_ops import meta_ops
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.problem import Problem
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
 
@@ -26,7 +26,7 @@ FULL = 1e30
 
 
 class _Fixed(NamedTuple):
-    """What holds throughout: the clock's problem, and units as in `Units`; arrays are writable copies."""
+    """What holds throughout: the clock's problem, and units as in `Groups`; arrays are writable copies."""
 
     clock: ClockProblem
     slots: np.ndarray
@@ -175,9 +175,9 @@ def _costs(f: _Fixed, s: _State, ops: np.ndarray, tried: np.ndarray, taken: np.n
         _undo(f, s, ops)
 
 
-def _start(judge: Judge) -> tuple[_Fixed, _State]:
+def _start(evaluator: Evaluator) -> tuple[_Fixed, _State]:
     """The problem, with nothing placed."""
-    problem, units, clock = judge.problem, Units.of(judge.problem), ClockProblem.of(judge.compiled)
+    problem, units, clock = evaluator.problem, Groups.of(evaluator.problem), ClockProblem.of(evaluator.compiled)
     slots, d = np.array(problem.device_slots), problem.n_devices
     free = np.where(np.arange(slots.max()) < slots[:, None], 0.0, np.inf)
     n_tensors = int(clock.tensor.max(initial=-1)) + 1
@@ -188,7 +188,7 @@ def _start(judge: Judge) -> tuple[_Fixed, _State]:
         np.array(units.op_unit),
         np.array(units.memory_bytes),
         np.array(units.allowed),
-        judge.rule.transfers == "edge",
+        evaluator.rule.transfers == "edge",
     ), _State(
         ClockState.fresh(clock, 2),
         np.full((2, units.n_units), -1, np.int32),
@@ -211,10 +211,10 @@ def _cheapest(cost: Cost, tried: IntArray, costs: FloatArray, n_devices: int) ->
     return int(np.lexsort((finish, load, network, uneven, np.isinf(finish)))[0])
 
 
-def _lay_out(judge: Judge, groups: list[IntArray], cost: Cost) -> IntArray:
+def _lay_out(evaluator: Evaluator, groups: list[IntArray], cost: Cost) -> IntArray:
     """int32 [n_ops], by one pass over the groups."""
-    problem, n_devices = judge.problem, judge.problem.n_devices
-    fixed, state = _start(judge)
+    problem, n_devices = evaluator.problem, evaluator.problem.n_devices
+    fixed, state = _start(evaluator)
     taken = np.zeros(n_devices, np.int32)
     for ops in groups:
         own = np.full((2, len(ops)), -1, np.int32)
@@ -256,13 +256,13 @@ def enumerative(problem: Problem, *, rule: str | Rule = "physical", cost: Cost |
     names = get_args(Cost)
     if cost not in (*names, "best"):
         raise InvalidOption(unknown_name("cost", cost, (*names, "best")))
-    judge, groups = Judge("enumerative", problem, rule), meta_ops(problem)
+    evaluator, groups = Evaluator("enumerative", problem, rule), meta_ops(problem)
     made, failure = [], None
     for name in names if cost == "best" else (cost,):
         try:
-            made.append(_lay_out(judge, groups, name))
+            made.append(_lay_out(evaluator, groups, name))
         except InfeasiblePlacement as error:
             failure = error
     if failure is not None and not made:
         raise failure
-    return judge.result(made[int(np.argmin(judge.makespans_s(np.stack(made))))], simulated=True)
+    return evaluator.result(made[int(np.argmin(evaluator.makespans_s(np.stack(made))))], simulated=True)

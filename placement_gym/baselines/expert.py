@@ -12,7 +12,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.errors import InfeasiblePlacement, InvalidFile
 from placement_gym.objectives import Objective, pays_for_transfers
 from placement_gym.problem import Problem
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
 PathLike = str | os.PathLike[str]
@@ -35,8 +35,8 @@ def expert(
         InvalidOption: An unknown objective.
         InfeasiblePlacement: As `read_split`, or the split breaks support, memory or colocation.
     """
-    judge = Judge("expert", problem, rule, objective=objective)
-    return judge.result(read_split(path, problem))
+    evaluator = Evaluator("expert", problem, rule, objective=objective)
+    return evaluator.result(read_split(path, problem))
 
 
 def read_split(path: PathLike, problem: Problem) -> IntArray:

@@ -4,11 +4,11 @@ import numpy as np
 
 from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
 
@@ -18,14 +18,14 @@ def single_device(problem: Problem, *, rule: str | Rule = "physical") -> Result:
     Raises:
         InfeasiblePlacement: No device can run and hold every op.
     """
-    judge = Judge("single_device", problem, rule)
+    evaluator = Evaluator("single_device", problem, rule)
     placements = [np.full(problem.n_ops, d, dtype=np.int32) for d in range(problem.n_devices)]
     reasons = [infeasibility(problem, p) for p in placements]
     fitting = [p for p, reason in zip(placements, reasons, strict=True) if reason is None]
     if not fitting:
         raise InfeasiblePlacement(f"no device can run all of {problem.name!r} alone: {reasons[0]}")
-    makespans = judge.makespans_s(np.stack(fitting))
-    return judge.result(fitting[int(np.argmin(makespans))], simulated=True)
+    makespans = evaluator.makespans_s(np.stack(fitting))
+    return evaluator.result(fitting[int(np.argmin(makespans))], simulated=True)
 
 
 def round_robin(problem: Problem, *, rule: str | Rule = "physical") -> Result:
@@ -34,7 +34,7 @@ def round_robin(problem: Problem, *, rule: str | Rule = "physical") -> Result:
     Raises:
         InfeasiblePlacement: An op fits on no device any more.
     """
-    judge, units = Judge("round_robin", problem, rule), Units.of(problem)
+    evaluator, units = Evaluator("round_robin", problem, rule), Groups.of(problem)
     free = problem.device_memory_bytes.copy()
     unit_device = np.zeros(units.n_units, dtype=np.int32)
     turn = 0
@@ -48,7 +48,7 @@ def round_robin(problem: Problem, *, rule: str | Rule = "physical") -> Result:
         unit_device[u] = turn % problem.n_devices
         free[unit_device[u]] -= units.memory_bytes[u]
         turn += 1
-    return judge.result(units.op_device(unit_device))
+    return evaluator.result(units.op_device(unit_device))
 
 
 def _ranks(problem: Problem) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -68,20 +68,20 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
     """
     if n_tries < 1:
         raise InvalidOption(f"n_tries is {n_tries}; expected >= 1")
-    judge, units = Judge("critical_path", problem, rule, seed), Units.of(problem)
+    evaluator, units = Evaluator("critical_path", problem, rule, seed), Groups.of(problem)
     rng, rank = np.random.default_rng(seed), _ranks(problem)
     tries: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
     failure: InfeasiblePlacement | None = None
     for _ in range(n_tries):
         try:
-            tries.append(place_by_list(judge.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
+            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
         except InfeasiblePlacement as error:
             failure = error
     if not tries:
         assert failure is not None
         raise failure
-    makespans = judge.makespans_s(np.stack(tries))
-    return judge.result(tries[int(np.argmin(makespans))], simulated=True)
+    makespans = evaluator.makespans_s(np.stack(tries))
+    return evaluator.result(tries[int(np.argmin(makespans))], simulated=True)
 
 
 def heft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
@@ -90,9 +90,11 @@ def heft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
     Raises:
         InfeasiblePlacement: An op fits on no device any more.
     """
-    judge, units = Judge("heft", problem, rule), Units.of(problem)
+    evaluator, units = Evaluator("heft", problem, rule), Groups.of(problem)
     nothing = np.zeros(problem.n_ops)
-    return judge.result(place_by_list(judge.compiled, units, rank=_ranks(problem), jitter=nothing, insertion=True))
+    return evaluator.result(
+        place_by_list(evaluator.compiled, units, rank=_ranks(problem), jitter=nothing, insertion=True)
+    )
 
 
 def m_etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
@@ -101,6 +103,8 @@ def m_etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
     Raises:
         InfeasiblePlacement: An op fits on no device any more.
     """
-    judge, units = Judge("m_etf", problem, rule), Units.of(problem)
+    evaluator, units = Evaluator("m_etf", problem, rule), Groups.of(problem)
     nothing = np.zeros(problem.n_ops)
-    return judge.result(place_by_list(judge.compiled, units, rank=_ranks(problem), jitter=nothing, earliest_first=True))
+    return evaluator.result(
+        place_by_list(evaluator.compiled, units, rank=_ranks(problem), jitter=nothing, earliest_first=True)
+    )

@@ -8,7 +8,7 @@ from numba import njit
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
 
@@ -146,7 +146,7 @@ def schedule_list(
 
 def place_by_list(
     compiled: CompiledProblem,
-    units: Units,
+    units: Groups,
     *,
     rank: FloatArray,
     jitter: FloatArray,
@@ -157,7 +157,7 @@ def place_by_list(
 
     Args:
         compiled: Problem and rule.
-        units: Units of the problem.
+        units: Groups of the problem.
         rank: float64 [n_ops], largest first among ready ops.
         jitter: float64 [n_ops] in [0, 1), breaks ties of ranks and of devices.
         earliest_first: Takes the ready op that can start first instead (Baechi's earliest task first).

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 
@@ -48,7 +48,7 @@ class LoadArrays(NamedTuple):
     touched: IntArray
 
     @classmethod
-    def of(cls, problem: Problem, units: Units) -> "LoadArrays":
+    def of(cls, problem: Problem, units: Groups) -> "LoadArrays":
         """The arrays of a problem."""
         graph = problem.graph
         maker, reader = units.op_unit[graph.edge_src], units.op_unit[graph.edge_dst]

@@ -6,7 +6,7 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.moves import search_loop
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.kernel import Workspace
@@ -26,7 +26,7 @@ class Neighbourhood:
             topological order around it.
     """
 
-    units: Units
+    units: Groups
     near_start: IntArray
     near: IntArray
     group_start: IntArray
@@ -36,7 +36,7 @@ class Neighbourhood:
     @classmethod
     def of(cls, problem: Problem, *, run_length: int = 8) -> "Neighbourhood":
         """The neighbourhood of a problem; runs of the topological order have `run_length` units."""
-        graph, units = problem.graph, Units.of(problem)
+        graph, units = problem.graph, Groups.of(problem)
         joined: list[set[int]] = [set() for _ in range(units.n_units)]
         for a, b in zip(units.op_unit[graph.edge_src].tolist(), units.op_unit[graph.edge_dst].tolist(), strict=True):
             if a != b:

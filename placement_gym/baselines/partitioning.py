@@ -11,11 +11,11 @@ import numpy as np
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
 LEAST_GAIN = 1e-8
@@ -32,7 +32,7 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
     Raises:
         InfeasiblePlacement: A block is left over for a CPU and no CPU can run and hold it.
     """
-    judge, blocks = Judge("greedy_latency", problem, rule, objective="latency"), Units.acyclic(problem)
+    evaluator, blocks = Evaluator("greedy_latency", problem, rule, objective="latency"), Groups.acyclic(problem)
     accelerators = np.flatnonzero(pays_for_transfers(problem)).tolist()
     cpus = np.flatnonzero(~pays_for_transfers(problem)).tolist()
     free = problem.device_memory_bytes.copy()
@@ -55,10 +55,10 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
             )
         unit_device[u] = device
         free[device] -= blocks.memory_bytes[u]
-    return judge.result(blocks.op_device(unit_device))
+    return evaluator.result(blocks.op_device(unit_device))
 
 
-def _depth_first_order(problem: Problem, blocks: Units) -> list[int]:
+def _depth_first_order(problem: Problem, blocks: Groups) -> list[int]:
     """A topological order of blocks that goes on with the block that became ready last.
 
     The order decides what the greedy baseline finds. It is that of the paper's program as far as that is defined:
@@ -102,7 +102,7 @@ def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restar
     """
     if restarts < 1:
         raise InvalidOption(f"restarts is {restarts}; expected >= 1")
-    judge, units = Judge("load_local_search", problem, rule, seed, "max_load"), Units.of(problem)
+    evaluator, units = Evaluator("load_local_search", problem, rule, seed, "max_load"), Groups.of(problem)
     rng, arrays = np.random.default_rng(seed), LoadArrays.of(problem, units)
     starting = _on_accelerators(problem, units)
     found: list[tuple[float, IntArray]] = []
@@ -115,10 +115,10 @@ def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restar
             starting = units
             unit_device = starting.random(problem, rng)
         found.append((descend(arrays, unit_device, LEAST_GAIN), unit_device))
-    return judge.result(units.op_device(min(found, key=lambda one: one[0])[1]))
+    return evaluator.result(units.op_device(min(found, key=lambda one: one[0])[1]))
 
 
-def _on_accelerators(problem: Problem, units: Units) -> Units:
+def _on_accelerators(problem: Problem, units: Groups) -> Groups:
     """The units, allowed on accelerators only, on other devices too where no accelerator can run them.
 
     The units themselves where that cannot fit into memory.
@@ -153,7 +153,7 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
         raise MissingDependency(
             "the baseline metis needs the package pymetis: pip install placement-gym[metis]"
         ) from error
-    judge, units = Judge("metis", problem, rule, seed, "max_load"), Units.of(problem)
+    evaluator, units = Evaluator("metis", problem, rule, seed, "max_load"), Groups.of(problem)
     accelerators = np.flatnonzero(pays_for_transfers(problem)).astype(np.int32)
     able = units.allowed[:, accelerators].any(axis=1)
     unit_device = np.argmax(units.allowed, axis=1).astype(np.int32)
@@ -173,11 +173,11 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
     reason = infeasibility(problem, op_device)
     if reason is not None:
         raise InfeasiblePlacement(f"METIS heeds neither memory nor support in {problem.name!r}: {reason}")
-    return judge.result(op_device)
+    return evaluator.result(op_device)
 
 
 def _weighted_graph(
-    problem: Problem, units: Units, accelerators: IntArray, members: IntArray
+    problem: Problem, units: Groups, accelerators: IntArray, members: IntArray
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     """The undirected graph of `members` (unit numbers) as METIS reads it, in whole numbers.
 

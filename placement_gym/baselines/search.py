@@ -6,10 +6,10 @@ from placement_gym.arrays import IntArray
 from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.baselines.neighbourhood import Neighbourhood
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
 
@@ -28,30 +28,30 @@ def random_search(
         InfeasiblePlacement: No random placement fits into memory.
     """
     _check_calls(simulator_calls, 1)
-    judge, units = Judge("random_search", problem, rule, seed), Units.of(problem)
+    evaluator, units = Evaluator("random_search", problem, rule, seed), Groups.of(problem)
     rng = np.random.default_rng(seed)
     best: tuple[float, IntArray] | None = None
     for begin in range(0, simulator_calls, 256):
         tries = [units.op_device(units.random(problem, rng)) for _ in range(min(256, simulator_calls - begin))]
-        makespans = judge.makespans_s(np.stack(tries))
+        makespans = evaluator.makespans_s(np.stack(tries))
         i = int(np.argmin(makespans))
         if best is None or makespans[i] < best[0]:
             best = (float(makespans[i]), tries[i])
     assert best is not None
-    return judge.result(best[1], "budget_exhausted", simulated=True)
+    return evaluator.result(best[1], "budget_exhausted", simulated=True)
 
 
-def _start(judge: Judge, units: Units, rng: np.random.Generator, n_tries: int) -> IntArray:
+def _start(evaluator: Evaluator, units: Groups, rng: np.random.Generator, n_tries: int) -> IntArray:
     """The best of `n_tries` list schedules by critical path, or a random placement where none fits."""
-    problem = judge.problem
+    problem = evaluator.problem
     rank = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
     tries = []
     for _ in range(n_tries):
         try:
-            tries.append(place_by_list(judge.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
+            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
         except InfeasiblePlacement:
             tries.append(units.op_device(units.random(problem, rng)))
-    return tries[int(np.argmin(judge.makespans_s(np.stack(tries))))]
+    return tries[int(np.argmin(evaluator.makespans_s(np.stack(tries))))]
 
 
 def local_search(
@@ -64,13 +64,13 @@ def local_search(
         InfeasiblePlacement: No start fits into memory.
     """
     _check_calls(simulator_calls, 20)
-    judge, near = Judge("local_search", problem, rule, seed), Neighbourhood.of(problem)
+    evaluator, near = Evaluator("local_search", problem, rule, seed), Neighbourhood.of(problem)
     rng = np.random.default_rng(seed)
-    start = _start(judge, near.units, rng, 10)
-    calls = simulator_calls - judge.simulator_calls
-    best, _ = near.search(judge.compiled, start, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5)
-    judge.simulator_calls += calls
-    return judge.result(best, "budget_exhausted", simulated=True)
+    start = _start(evaluator, near.units, rng, 10)
+    calls = simulator_calls - evaluator.simulator_calls
+    best, _ = near.search(evaluator.compiled, start, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5)
+    evaluator.simulator_calls += calls
+    return evaluator.result(best, "budget_exhausted", simulated=True)
 
 
 def simulated_annealing(
@@ -110,14 +110,14 @@ def simulated_annealing(
     _check_calls(simulator_calls, 20 * restarts)
     if not hot >= cold > 0:
         raise InvalidOption(f"hot is {hot} and cold {cold}; expected hot >= cold > 0")
-    judge, near = Judge("simulated_annealing", problem, rule, seed), Neighbourhood.of(problem)
+    evaluator, near = Evaluator("simulated_annealing", problem, rule, seed), Neighbourhood.of(problem)
     rng = np.random.default_rng(seed)
-    start = _start(judge, near.units, rng, 10)
+    start = _start(evaluator, near.units, rng, 10)
     found: list[tuple[float, IntArray]] = []
     for left in range(restarts, 0, -1):
-        calls = (simulator_calls - judge.simulator_calls) // left
+        calls = (simulator_calls - evaluator.simulator_calls) // left
         placement, makespan_s = near.search(
-            judge.compiled,
+            evaluator.compiled,
             start,
             calls=calls,
             rng=rng,
@@ -125,7 +125,7 @@ def simulated_annealing(
             cold=cold,
             critical_share=critical_share,
         )
-        judge.simulator_calls += calls
+        evaluator.simulator_calls += calls
         found.append((makespan_s, placement))
     best = min(found, key=lambda one: one[0])
-    return judge.result(best[1], "budget_exhausted", simulated=True)
+    return evaluator.result(best[1], "budget_exhausted", simulated=True)

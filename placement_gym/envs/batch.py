@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from placement_gym.envs.observation import BOUND, DEVICE_FEATURES
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
 
@@ -50,7 +50,7 @@ class Fixed(NamedTuple):
     @classmethod
     def of(cls, compiled: CompiledProblem, reference_s: float) -> "Fixed":
         """Of a problem and a rule. All arrays are copies, because Numba takes read-only ones for another type."""
-        problem, graph, units = compiled.problem, compiled.problem.graph, Units.of(compiled.problem)
+        problem, graph, units = compiled.problem, compiled.problem.graph, Groups.of(compiled.problem)
         return cls(
             ClockProblem.of(compiled),
             np.array(problem.device_slots),

@@ -6,9 +6,9 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.problem import Problem
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
 
@@ -24,7 +24,7 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
         InvalidOption: There are more than `limit` placements.
         InfeasiblePlacement: No placement fits into memory.
     """
-    judge, units = Judge("brute_force", problem, rule), Units.of(problem)
+    evaluator, units = Evaluator("brute_force", problem, rule), Groups.of(problem)
     choices = [np.flatnonzero(row).tolist() for row in units.allowed]
     n_placements = int(np.prod([float(len(c)) for c in choices]))
     if n_placements > limit:
@@ -40,10 +40,10 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
         if not len(unit_devices):
             continue
         op_devices = np.ascontiguousarray(unit_devices[:, units.op_unit])
-        makespans = judge.makespans_s(op_devices)
+        makespans = evaluator.makespans_s(op_devices)
         i = int(np.argmin(makespans))
         if best is None or makespans[i] < best[0]:
             best = (float(makespans[i]), op_devices[i])
     if best is None:
         raise InfeasiblePlacement(f"none of the {n_placements} placements of {problem.name!r} fits into memory")
-    return judge.result(best[1], "optimal", simulated=True)
+    return evaluator.result(best[1], "optimal", simulated=True)

@@ -20,7 +20,7 @@ from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.objectives import OBJECTIVES, Objective, gpipe_load_s, latency_s, max_load_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
-from placement_gym.result import Answer, Judge, Result, Status
+from placement_gym.result import Answer, Evaluator, Result, Status
 from placement_gym.rule import Rule
 
 # The most seconds, and the share of the time limit, for the best pipeline to begin from.
@@ -72,7 +72,7 @@ def mip(
         raise InvalidOption(f"contiguous is an option of max_load and gpipe_load, not of {objective}")
     if subgraphs < 1 or (subgraphs > 1 and objective != "latency"):
         raise InvalidOption(f"subgraphs is {subgraphs}; expected >= 1, and 1 unless the objective is latency")
-    judge, began = Judge("mip", problem, rule, solver.seed, objective), time.perf_counter()
+    evaluator, began = Evaluator("mip", problem, rule, solver.seed, objective), time.perf_counter()
     if start is not None:
         known: IntArray | None = Placement(np.asarray(start)).op_device
         Placement(np.asarray(start)).check(problem)
@@ -81,12 +81,12 @@ def mip(
     spent = time.perf_counter() - began
     left = replace(solver, time_limit_s=max(solver.time_limit_s - spent, 0.01 * solver.time_limit_s))
     if objective == "makespan":
-        answer = solve_makespan(judge, left, start=known)
+        answer = solve_makespan(evaluator, left, start=known)
     elif objective == "latency":
         answer = solve_latency(problem, left, start=known, subgraphs=subgraphs)
     else:
         answer = solve_load(problem, left, start=known, contiguous=contiguous, gpipe=objective == "gpipe_load")
-    return _result(judge, answer, known)
+    return _result(evaluator, answer, known)
 
 
 def _best_known(
@@ -119,15 +119,15 @@ def _best_known(
     return min(found, key=lambda one: one[0])[1] if found else None
 
 
-def _result(judge: Judge, answer: Answer, start: IntArray | None) -> Result:
+def _result(evaluator: Evaluator, answer: Answer, start: IntArray | None) -> Result:
     """Judges the answer, or the start where the solver has found nothing better in time."""
     op_device = start if answer.op_device is None else answer.op_device
     if op_device is None:
         raise InfeasiblePlacement(
-            f"no placement of {judge.problem.name!r} is feasible"
+            f"no placement of {evaluator.problem.name!r} is feasible"
             if answer.proven
-            else f"no feasible placement of {judge.problem.name!r} was found within the solver's time limit"
+            else f"no feasible placement of {evaluator.problem.name!r} was found within the solver's time limit"
         )
     subgraph = answer.op_subgraph if answer.op_device is not None else None
     status: Status = "optimal" if answer.proven else "limit_reached"
-    return judge.result(op_device, status, lower_bound=answer.lower_bound, op_subgraph=subgraph)
+    return evaluator.result(op_device, status, lower_bound=answer.lower_bound, op_subgraph=subgraph)

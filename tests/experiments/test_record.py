@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.record import Effort, Record, append, read
-from placement_gym.errors import InvalidFile
+from placement_gym.errors import InvalidFile, InvalidRule
 from placement_gym.ranks import b_level_s
 from placement_gym.rule import Rule
 from placement_gym.simulator import simulate
@@ -39,6 +40,15 @@ def test_a_record_reads_back_equal(tmp_path: Path) -> None:
     assert row.where == f"{tmp_path / 'records.jsonl'}:1"
     assert set(record.versions) >= {"python", "numpy", "torch", "placement-gym"}
     assert record.commit
+
+
+def test_the_rule_of_a_record() -> None:
+    """An older record has single events; a contention rule that nobody registered is refused by name."""
+    record = _record()
+    older = {name: value for name, value in record.rule.items() if name != "instant"}
+    assert replace(record, rule=older).resolve_rule() == Rule(instant="event")
+    with pytest.raises(InvalidRule, match="unknown contention 'os.system'; known: egress"):
+        replace(record, rule={**record.rule, "contention": "os.system"}).resolve_rule()
 
 
 def test_records_of_a_folder_are_found_below_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from placement_gym.exact.device_classes import tensor_times_s
 from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.exact.latency.chains import Graph, Stages, enter_stages
 from placement_gym.exact.max_load.blocks import tensors_between
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 from placement_gym.ranks import fastest_op_time_s
@@ -41,7 +41,7 @@ class Stagewise:
         n_serial: int32 [n_ideals], serial blocks in each.
         n_subgraphs: Subgraphs of all accelerators together.
         capacity: Memory of the largest accelerator.
-        window: Units of memory that a part on an accelerator may have.
+        window: Groups of memory that a part on an accelerator may have.
     """
 
     problem: Problem
@@ -60,7 +60,7 @@ class Stagewise:
 
         What must share a device, and what waits for each other, is one block.
         """
-        units = Units.acyclic(problem)
+        units = Groups.acyclic(problem)
         return cls._of(problem, units.op_unit, np.zeros(problem.graph.n_edges, dtype=np.bool_), 1, beside=None)
 
     @classmethod

@@ -143,7 +143,7 @@ def enter_stages(
     every stage waits for all before it.
 
     Args:
-        ideals: Units are of memory; sorted by (units, size); times of class 0 are those of accelerators.
+        ideals: Groups are of memory; sorted by (units, size); times of class 0 are those of accelerators.
         tensors: Tensors between blocks.
         graph: The blocks.
         n_serial: int32 [n_ideals], serial blocks in each ideal.

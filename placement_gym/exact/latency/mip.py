@@ -13,7 +13,7 @@ from placement_gym.exact.ideals import OutOfTimeError
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
@@ -98,7 +98,7 @@ class _LatencyModel:
         self.problem, self.subgraphs = problem, subgraphs
         self.piece_device = [d for d in np.flatnonzero(pays).tolist() for _ in range(subgraphs)]
         place_device = [*self.piece_device, *np.flatnonzero(~pays).tolist()]
-        units = Units.of(problem) if subgraphs == 1 else Units.single(problem)
+        units = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
         self.placement = PlacementModel.of(problem, units, place_device)
         program = self.placement.program
         upper = serial_s(problem) if start is None else latency_s(problem, start) * (1 + 1e-12)

@@ -28,7 +28,7 @@ class Grid:
 
     Attributes:
         unit_s: Seconds of a unit.
-        slack: Units by which an instant may lie later than the one before it and the durations between.
+        slack: Groups by which an instant may lie later than the one before it and the durations between.
         op_time: int64 [n_ops, n_devices], 0 where the device cannot run the op.
         op_hold: int64 [n_ops, n_devices], units for which the slot stays taken afterwards.
         flight: int64 [n_edges, n_devices, n_devices], units until an edge's bytes arrive, 0 on one device.

@@ -9,7 +9,7 @@ import numpy as np
 from placement_gym.arrays import BoolArray
 from placement_gym.exact.device_classes import DeviceClasses
 from placement_gym.exact.makespan.grid import Grid, Whole
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
 
@@ -75,7 +75,7 @@ class OpModel:
 
     def __init__(self, problem: Problem, rule: Rule, grid: Grid, latest: int, cp_model: Any) -> None:  # noqa: ANN401
         self.problem, self.rule, self.grid, self.latest = problem, rule, grid, latest
-        self.units = Units.of(problem)
+        self.units = Groups.of(problem)
         self.model = model = cp_model.CpModel()
         self.true = model.new_constant(1)
         able = np.isfinite(problem.op_time_s)

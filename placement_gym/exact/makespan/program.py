@@ -16,9 +16,9 @@ from placement_gym.exact.makespan.model import OpModel
 from placement_gym.exact.makespan.ports import add_port_rules
 from placement_gym.exact.makespan.transfers import TransferModel
 from placement_gym.exact.mip.linear_program import Solver, run_cp_sat
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.placement import infeasibility
-from placement_gym.result import Answer, Judge
+from placement_gym.result import Answer, Evaluator
 
 # Placements closer than this to the best one are not looked for: rounding to whole units takes less.
 TOLERANCE = 1e-6
@@ -30,7 +30,7 @@ class Incumbent:
     """The best placement so far and what was learnt from all that were proposed.
 
     Attributes:
-        judge: Who simulates.
+        evaluator: Who simulates.
         units: What is placed.
         op_device: int32 [n_ops] or None.
         makespan_s: Its simulated makespan, `inf` without one.
@@ -39,8 +39,8 @@ class Incumbent:
         waiting_edges: Edges of the transfers that waited in a proposal where the simulator lets them start.
     """
 
-    judge: Judge
-    units: Units
+    evaluator: Evaluator
+    units: Groups
     op_device: IntArray | None = None
     makespan_s: float = math.inf
     seen: set[tuple[int, ...]] = field(default_factory=set)
@@ -49,8 +49,8 @@ class Incumbent:
 
     def offer(self, op_device: IntArray) -> None:
         """Simulates a placement, if it is feasible, and keeps it if it is the best."""
-        if infeasibility(self.judge.problem, op_device) is None:
-            makespan_s = float(self.judge.makespans_s(op_device[None, :])[0])
+        if infeasibility(self.evaluator.problem, op_device) is None:
+            makespan_s = float(self.evaluator.makespans_s(op_device[None, :])[0])
             if makespan_s < self.makespan_s:
                 self.op_device, self.makespan_s = op_device, makespan_s
 
@@ -65,10 +65,10 @@ class Incumbent:
         """Anneals from the best placement: the better it is, the less is left to search."""
         if self.op_device is None:
             return
-        near, rng = Neighbourhood.of(self.judge.problem), np.random.default_rng(seed)
-        self.judge.simulator_calls += POLISHING_CALLS
+        near, rng = Neighbourhood.of(self.evaluator.problem), np.random.default_rng(seed)
+        self.evaluator.simulator_calls += POLISHING_CALLS
         found, _ = near.search(
-            self.judge.compiled,
+            self.evaluator.compiled,
             self.op_device,
             calls=POLISHING_CALLS,
             rng=rng,
@@ -80,15 +80,15 @@ class Incumbent:
 
     def learn(self, edge_start_s: dict[int, float], tolerance_s: float) -> None:
         """Notes the first transfer that starts later in the last proposal than simulated."""
-        if self.latest is None or infeasibility(self.judge.problem, self.latest) is not None:
+        if self.latest is None or infeasibility(self.evaluator.problem, self.latest) is not None:
             return
-        self.judge.simulator_calls += 1
-        start_s = self.judge.compiled.trace(self.latest, np.zeros(len(self.latest)), None, None).transfer_start_s
+        self.evaluator.simulator_calls += 1
+        start_s = self.evaluator.compiled.trace(self.latest, np.zeros(len(self.latest)), None, None).transfer_start_s
         late = [(start_s[e], e) for e, proposed_s in edge_start_s.items() if proposed_s > start_s[e] + tolerance_s]
         self.waiting_edges.update(e for _, e in sorted(late)[:1])
 
 
-def solve_makespan(judge: Judge, solver: Solver, *, start: IntArray | None) -> Answer:
+def solve_makespan(evaluator: Evaluator, solver: Solver, *, start: IntArray | None) -> Answer:
     """The placement of least simulated makespan, and a bound that no placement beats.
 
     A constraint programme (OR-Tools CP-SAT) whose solutions include the simulated schedule of every feasible
@@ -99,7 +99,7 @@ def solve_makespan(judge: Judge, solver: Solver, *, start: IntArray | None) -> A
     exchanged freely by the simulator, so one order of them is looked at.
 
     Args:
-        judge: Gives problem and rule, simulates and counts.
+        evaluator: Gives problem and rule, simulates and counts.
         solver: CP-SAT and its limits; a gap below 1e-6 counts as 1e-6.
         start: int [n_ops], a feasible placement to begin from; the result is not worse.
 
@@ -117,12 +117,12 @@ def solve_makespan(judge: Judge, solver: Solver, *, start: IntArray | None) -> A
     from ortools.sat.python import cp_model
 
     deadline = time.perf_counter() + solver.time_limit_s
-    best = Incumbent(judge, Units.of(judge.problem))
+    best = Incumbent(evaluator, Groups.of(evaluator.problem))
     if start is not None:
         best.offer(np.ascontiguousarray(start, dtype=np.int32))
     else:
         _offer_random(best, solver.seed)
-    bound = lower_bound_s(judge.problem)
+    bound = lower_bound_s(evaluator.problem)
     done = max(solver.gap, TOLERANCE)
     while bound < best.makespan_s * (1 - done) and time.perf_counter() < deadline:
         bound = max(bound, _round(best, done, deadline, solver, cp_model))
@@ -134,7 +134,7 @@ def solve_makespan(judge: Judge, solver: Solver, *, start: IntArray | None) -> A
 
 def _offer_random(best: Incumbent, seed: int) -> None:
     """Begins from random placements, polished, where there is nothing to begin from."""
-    problem, rng = best.judge.problem, np.random.default_rng(seed)
+    problem, rng = best.evaluator.problem, np.random.default_rng(seed)
     for _ in range(20):
         try:
             best.offer(best.units.op_device(best.units.random(problem, rng)))
@@ -143,10 +143,10 @@ def _offer_random(best: Incumbent, seed: int) -> None:
     best.polish(seed)
 
 
-def _serial_s(judge: Judge) -> float:
+def _serial_s(evaluator: Evaluator) -> float:
     """Seconds within which every placement is through: all work and all transfers one after the other."""
-    problem = judge.problem
-    work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1) + judge.rule.device_hold_s
+    problem = evaluator.problem
+    work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1) + evaluator.rule.device_hold_s
     transfer = problem.link_latency_s.max() + problem.graph.edge_bytes / problem.link_bytes_per_s.min()
     return float(work.sum() + transfer.sum()) or 1.0
 
@@ -157,13 +157,13 @@ def _round(best: Incumbent, gap: float, deadline: float, solver: Solver, cp_mode
     What it returns is a bound on all placements together with the makespan of the best, since what was ruled out was
     simulated.
     """
-    judge, known = best.judge, best.op_device is not None
-    longest_s = best.makespan_s if known else _serial_s(judge)
-    grid = Grid.of(judge.problem, judge.rule, longest_s)
+    evaluator, known = best.evaluator, best.op_device is not None
+    longest_s = best.makespan_s if known else _serial_s(evaluator)
+    grid = Grid.of(evaluator.problem, evaluator.rule, longest_s)
     # Rounded down, the makespan of a placement that is better than wanted is at most this.
     latest = math.floor(longest_s * (1 - gap if known else 1.001) / grid.unit_s)
     beyond_s = (latest + 1) * grid.unit_s * (1 - 1e-15) if known else math.inf
-    ops = OpModel(judge.problem, judge.rule, grid, latest, cp_model)
+    ops = OpModel(evaluator.problem, evaluator.rule, grid, latest, cp_model)
     if not ops.feasible:
         return beyond_s
     transfers = TransferModel(ops)

@@ -19,12 +19,12 @@ class Transfer:
         op: Its producer.
         readers: Ops whose devices it reaches; one, except in a multicast.
         present: Literal.
-        start: Units.
-        arrival: Units, at most `slack` too early.
-        release: Units, at most `slack` too early.
+        start: Groups.
+        arrival: Groups, at most `slack` too early.
+        release: Groups, at most `slack` too early.
         size: From start to release.
         least_size: A number of units below the size.
-        tail: Units that follow the arrival at least.
+        tail: Groups that follow the arrival at least.
     """
 
     edge: int

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 
 
@@ -55,7 +55,7 @@ class Blocks:
             InfeasiblePlacement: A block fits no device.
             InvalidProblem: The time of a tensor depends on the pair of devices.
         """
-        op_block = Units.of(problem).op_unit.astype(np.int64)
+        op_block = Groups.of(problem).op_unit.astype(np.int64)
         order = _order(problem, op_block)
         op_block, order = _join_cycles(op_block, order)
         op_block, order = _join_idle(problem, classes, op_block, order)

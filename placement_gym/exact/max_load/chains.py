@@ -83,7 +83,7 @@ class Entries(NamedTuple):
 
 
 def rounding_units(ideals: Ideals) -> int:
-    """Units of blocks are rounded down, each by less than one."""
+    """Groups of blocks are rounded down, each by less than one."""
     return int(ideals.bits.shape[1]) * 64 + 1
 
 

@@ -10,7 +10,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.errors import InvalidOption
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
@@ -84,7 +84,7 @@ def _model(
     problem: Problem, start: IntArray | None, *, contiguous: bool, gpipe: bool, transfers: bool
 ) -> tuple[PlacementModel, list[int]]:
     """The programme, and the variables whose sum is its objective."""
-    model = PlacementModel.of(problem, Units.of(problem), range(problem.n_devices))
+    model = PlacementModel.of(problem, Groups.of(problem), range(problem.n_devices))
     value = gpipe_load_s if gpipe else max_load_s
     upper = serial_s(problem) if start is None else value(problem, start) * (1 + 1e-12)
     # One largest load, or that of forward and that of backward work.

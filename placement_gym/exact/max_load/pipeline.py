@@ -18,7 +18,7 @@ from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ide
 from placement_gym.exact.max_load.blocks import Blocks
 from placement_gym.exact.max_load.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.problem import Problem
-from placement_gym.result import Judge, Result
+from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
 # The clock is looked at so many times.
@@ -26,7 +26,7 @@ LOOKS = 64
 # An optimum is mostly close to the bound, and the closer the cutoff the quicker: so it is first looked for in the
 # lowest parts of what is between the bound and the best pipeline known.
 SHARES = (1 / 16, 1 / 4, 1.0)
-# Units of work in all, so that sums are exact.
+# Groups of work in all, so that sums are exact.
 UNITS = 2.0**40
 # A state takes 25 bytes for each ideal that it can hold, and there may be many states.
 PLACES_PER_IDEAL = 16
@@ -71,7 +71,7 @@ def dp(
     """
     if max_ideals < 1 or not time_limit_s > 0:
         raise InvalidOption(f"max_ideals is {max_ideals} and time_limit_s {time_limit_s}; expected > 0")
-    judge, deadline = Judge("dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
+    evaluator, deadline = Evaluator("dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
     programme, bound = _Programme.of(problem), lower_bound_s(problem, "max_load")
     best = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
     complete = False
@@ -97,8 +97,8 @@ def dp(
             + ("" if complete else f" along {len(programme.orders())} orders of its ops, and the limits end the search")
         )
     if complete:
-        return judge.result(best.op_device, "optimal")
-    return judge.result(best.op_device, "limit_reached", lower_bound=bound * (1 - 1e-9))
+        return evaluator.result(best.op_device, "optimal")
+    return evaluator.result(best.op_device, "limit_reached", lower_bound=bound * (1 - 1e-9))
 
 
 def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result:
@@ -108,11 +108,11 @@ def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result
         InfeasiblePlacement: No split fits into the devices.
         InvalidProblem: The time of a tensor depends on the pair of devices.
     """
-    judge, programme = Judge("pipeline_split", problem, rule, objective="max_load"), _Programme.of(problem)
+    evaluator, programme = Evaluator("pipeline_split", problem, rule, objective="max_load"), _Programme.of(problem)
     found = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
     if found is None:
         raise InfeasiblePlacement(f"no contiguous split of {problem.name!r} in one order fits into its devices")
-    return judge.result(found.op_device)
+    return evaluator.result(found.op_device)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

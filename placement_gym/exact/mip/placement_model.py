@@ -11,11 +11,11 @@ from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InvalidProblem
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.exact.mip.linear_program import LinearProgram
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 
-# Units on which the order of like devices is fixed; more of them break no further symmetry worth the rows.
+# Groups on which the order of like devices is fixed; more of them break no further symmetry worth the rows.
 ORDERED_UNITS = 64
 
 
@@ -32,13 +32,13 @@ class PlacementModel:
     """
 
     problem: Problem
-    units: Units
+    units: Groups
     place_device: Sequence[int]
     program: LinearProgram
     on: list[dict[int, int]]
 
     @classmethod
-    def of(cls, problem: Problem, units: Units, place_device: Sequence[int]) -> "PlacementModel":
+    def of(cls, problem: Problem, units: Groups, place_device: Sequence[int]) -> "PlacementModel":
         """Every unit in one place, within the memory of the devices."""
         program = LinearProgram()
         fits = units.allowed & (units.memory_bytes[:, None] <= problem.device_memory_bytes[None, :])
@@ -130,7 +130,7 @@ class PlacementModel:
         Only for one place per device, numbered as the device.
 
         Args:
-            order: Units.
+            order: Groups.
             start: int32 [n_units], device of each unit in the placement known, or None.
 
         Returns:

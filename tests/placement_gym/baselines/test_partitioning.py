@@ -11,7 +11,7 @@ import placement_gym as pg
 from placement_gym.baselines import greedy_latency, load_local_search, metis
 from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
-from placement_gym.groups import Units
+from placement_gym.groups import Groups
 from placement_gym.methods import METHODS
 from placement_gym.objectives import contiguous_pieces, latency_s, max_load_s
 from placement_gym.placement import infeasibility
@@ -140,7 +140,7 @@ def test_local_search_splits_evenly_and_joins_what_talks() -> None:
 def test_local_search_ends_where_no_move_of_one_block_helps(seed: int) -> None:
     """No block on another device, CPUs included, lowers the load that the plain evaluator gives; the kernel's is it."""
     problem = random_with_cpu(seed)
-    units = Units.of(problem)
+    units = Groups.of(problem)
     unit_device = units.random(problem, np.random.default_rng(seed))
     kernel_s = descend(LoadArrays.of(problem, units), unit_device, 1e-8)
     reached_s = max_load_s(problem, units.op_device(unit_device))
@@ -161,7 +161,7 @@ def test_local_search_ends_where_no_move_of_one_block_helps(seed: int) -> None:
 def test_local_search_takes_the_best_move(seed: int) -> None:
     """From one start, the first step lowers the load by as much as the best of all moves that the evaluator knows."""
     problem = random_with_cpu(2 * seed)
-    units = Units.of(problem)
+    units = Groups.of(problem)
     start = units.random(problem, np.random.default_rng(seed))
     best_s = np.inf
     for u, device in np.argwhere(units.allowed):

@@ -13,7 +13,7 @@ from placement_gym.exact.makespan.ports import add_port_rules
 from placement_gym.exact.makespan.program import Incumbent, solve_makespan
 from placement_gym.exact.makespan.transfers import TransferModel
 from placement_gym.exact.mip.linear_program import Solver
-from placement_gym.result import Answer, Judge
+from placement_gym.result import Answer, Evaluator
 from placement_gym.rule import PRESETS
 
 pytest.importorskip("ortools")
@@ -43,12 +43,12 @@ def unpolished(monkeypatch: pytest.MonkeyPatch) -> None:
 def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Answer:
     """Solves, and compares with brute force."""
     optimum = pg.exact.brute_force(problem, rule=rule).objective
-    judge = Judge("makespan", problem, rule)
-    solved = solve_makespan(judge, Solver(time_limit_s=time_limit_s, workers=1), start=None)
+    evaluator = Evaluator("makespan", problem, rule)
+    solved = solve_makespan(evaluator, Solver(time_limit_s=time_limit_s, workers=1), start=None)
     assert solved.lower_bound <= optimum * (1 + 1e-9)
     if solved.op_device is not None:
         pg.Placement(solved.op_device).check(problem)
-        makespan = judge.makespans_s(solved.op_device[None, :])[0]
+        makespan = evaluator.makespans_s(solved.op_device[None, :])[0]
         assert makespan >= optimum
         if solved.proven:
             assert makespan == pytest.approx(optimum, rel=1e-6, abs=1e-12)
@@ -134,7 +134,9 @@ def test_no_feasible_placement_is_proven() -> None:
     """Three ops of two bytes do not fit on two devices of three bytes: no placement, and proven so."""
     graph = pg.OpGraph.build(["a", "b", "c"], [])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=3.0, op_memory_bytes=[2.0, 2.0, 2.0])
-    solved = solve_makespan(Judge("m", problem, "physical"), Solver(time_limit_s=5.0, gap=0.0, workers=1), start=None)
+    solved = solve_makespan(
+        Evaluator("m", problem, "physical"), Solver(time_limit_s=5.0, gap=0.0, workers=1), start=None
+    )
     assert (solved.op_device, solved.lower_bound, solved.proven) == (None, 0.0, True)
 
 
@@ -142,27 +144,27 @@ def test_no_feasible_placement_is_proven() -> None:
 def test_toys_are_solved(name: str) -> None:
     """The optimum written beside each toy is found and proven."""
     toy = pg.workloads.TOYS[name]()
-    judge = Judge("m", toy.problem, toy.rule)
-    solved = solve_makespan(judge, Solver(time_limit_s=10.0, gap=0.0, workers=2), start=None)
+    evaluator = Evaluator("m", toy.problem, toy.rule)
+    solved = solve_makespan(evaluator, Solver(time_limit_s=10.0, gap=0.0, workers=2), start=None)
     assert solved.proven
     assert solved.op_device is not None
-    assert judge.makespans_s(solved.op_device[None, :])[0] == pytest.approx(toy.optimum_s, rel=1e-6)
+    assert evaluator.makespans_s(solved.op_device[None, :])[0] == pytest.approx(toy.optimum_s, rel=1e-6)
 
 
 def test_start_is_kept_or_bettered_and_the_gap_ends_the_search() -> None:
     """With no time for a search the start comes back; with a gap of a half it is good enough at once."""
     problem = pg.workloads.layered(n_ops=20, seed=1, width=4)
     start = pg.baselines.heft(problem).placement.op_device
-    judge = Judge("m", problem, "physical")
-    begun = judge.makespans_s(start[None, :])[0]
-    hurried = solve_makespan(judge, Solver(time_limit_s=1e-9, gap=0.0, workers=1), start=start)
+    evaluator = Evaluator("m", problem, "physical")
+    begun = evaluator.makespans_s(start[None, :])[0]
+    hurried = solve_makespan(evaluator, Solver(time_limit_s=1e-9, gap=0.0, workers=1), start=start)
     assert hurried.op_device is not None
     assert (hurried.op_device == start).all()
     assert not hurried.proven
-    rough = solve_makespan(judge, Solver(time_limit_s=20.0, gap=0.5, workers=2), start=start)
+    rough = solve_makespan(evaluator, Solver(time_limit_s=20.0, gap=0.5, workers=2), start=start)
     assert rough.op_device is not None
-    assert rough.lower_bound >= 0.5 * judge.makespans_s(rough.op_device[None, :])[0]
-    assert judge.makespans_s(rough.op_device[None, :])[0] <= begun
+    assert rough.lower_bound >= 0.5 * evaluator.makespans_s(rough.op_device[None, :])[0]
+    assert evaluator.makespans_s(rough.op_device[None, :])[0] <= begun
 
 
 @pytest.mark.parametrize("rule", ["physical", "giph", "link"])
@@ -170,8 +172,10 @@ def test_twenty_ops_on_four_devices_are_proven(rule: str) -> None:
     """A layered graph of 20 ops is proven optimal; annealing is not better."""
     problem = pg.workloads.layered(n_ops=20, seed=2, width=4)
     annealed = pg.baselines.simulated_annealing(problem, rule=rule, simulator_calls=5000)
-    judge = Judge("m", problem, rule)
-    solved = solve_makespan(judge, Solver(time_limit_s=60.0, gap=0.0, workers=2), start=annealed.placement.op_device)
+    evaluator = Evaluator("m", problem, rule)
+    solved = solve_makespan(
+        evaluator, Solver(time_limit_s=60.0, gap=0.0, workers=2), start=annealed.placement.op_device
+    )
     assert solved.proven
     assert solved.lower_bound <= annealed.objective
 
@@ -183,11 +187,11 @@ def test_exchanging_alike_devices_changes_no_makespan() -> None:
     placements = rng.integers(0, 3, (20, 20)).astype(np.int32)
     swapped = np.array([2, 0, 1], dtype=np.int32)[placements]
     for rule in RULES:
-        judge = Judge("m", problem, rule)
-        assert (judge.makespans_s(placements) == judge.makespans_s(swapped)).all()
+        evaluator = Evaluator("m", problem, rule)
+        assert (evaluator.makespans_s(placements) == evaluator.makespans_s(swapped)).all()
 
 
 def test_other_solvers_are_refused() -> None:
     """HiGHS has no intervals."""
     with pytest.raises(InvalidOption, match="'highs' lacks; expected cp_sat"):
-        solve_makespan(Judge("m", small_problem(0), "physical"), Solver(name="highs"), start=None)
+        solve_makespan(Evaluator("m", small_problem(0), "physical"), Solver(name="highs"), start=None)
