@@ -1,5 +1,7 @@
 """What papers minimise: makespan (simulated), max-load and GPipe's load (throughput), single-sample latency."""
 
+from __future__ import annotations
+
 from typing import Literal, get_args
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Placement: op -> device, and the one feasibility rule (support, memory, colocation)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,9 +1,10 @@
 """Problem: what every environment, baseline and simulator reads. Frozen arrays in SI units."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -14,17 +15,20 @@ from numpy.typing import ArrayLike, NDArray
 from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.cluster import Cluster
 from placement_gym.costs import CostModel, RooflineCost
-from placement_gym.errors import InvalidFile, InvalidProblem, unknown_name
-from placement_gym.files import replacing
+from placement_gym.errors import InvalidFile, InvalidGraph, InvalidProblem, unknown_name
+from placement_gym.files import read_arrays, replacing
 from placement_gym.graph import OpGraph
 
-FORMAT = "placement_gym.problem.v1"
+FORMAT = "placement_gym.problem.v2"
+# Files of this format have no device_node, and their fingerprint is over the name, too.
+FORMAT_1 = "placement_gym.problem.v1"
+KINDS = ("accelerator", "cpu")
 # The graph's own fields are saved one by one; kernels may hold code.
 NOT_SAVED = ("graph", "kernels")
 MemoryRule = Literal["parameters", "parameters_and_outputs"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Problem:
     """One placement problem: an op graph, the seconds of its ops per device, the links, the memory.
 
@@ -42,6 +46,8 @@ class Problem:
         tick_s: If not 0, op times, latencies and bytes / bandwidth are whole multiples of it, and the simulator
             adds them up as whole numbers: what ties in the published unit then ties here, whatever the rounding
             of seconds.
+        device_node: int32 [n_devices], number >= 0 of the node that each device is in; by default each device is a
+            node of its own. Contention rules read it (`contention.py`).
         fingerprint: SHA-256 over everything but the name: equal problems, equal fingerprints.
 
     Raises:
@@ -60,7 +66,7 @@ class Problem:
     link_latency_s: FloatArray
     link_bytes_per_s: FloatArray
     tick_s: float = 0.0
-    device_node: IntArray = None  # type: ignore
+    device_node: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +75,10 @@ class Problem:
             raise InvalidProblem("the problem has no devices; expected at least one")
         if len(self.device_kinds) != d:
             raise InvalidProblem(f"device_kinds has {len(self.device_kinds)} entries; expected {d}")
-        if self.device_node is None:
+        for device, kind in zip(self.device_names, self.device_kinds, strict=True):
+            if kind not in KINDS:
+                raise InvalidProblem(f"device {device!r}: " + unknown_name("kind", kind, KINDS))
+        if np.size(self.device_node) == 0:
             object.__setattr__(self, "device_node", np.arange(d))
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "device_slots": ((d,), np.int32),
@@ -107,6 +116,8 @@ class Problem:
                 raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
             if self.device_slots[d] < 1:
                 raise InvalidProblem(f"slots of device {device!r} is {self.device_slots[d]}; expected >= 1")
+            if self.device_node[d] < 0:
+                raise InvalidProblem(f"device_node of device {device!r} is {self.device_node[d]}; expected >= 0")
         if not 0 <= self.tick_s < float("inf"):
             raise InvalidProblem(f"tick_s is {self.tick_s}; expected a finite number >= 0")
         if not bool(np.all(np.isfinite(self.link_latency_s) & (self.link_latency_s >= 0))):
@@ -139,13 +150,33 @@ class Problem:
                     f"{self.graph.op_names[members[0]]!r}) fits no device that can run all of it"
                 )
 
-    def _hash(self) -> str:
-        digest = hashlib.sha256(FORMAT.encode())
+    def _hash(self, version: str = FORMAT) -> str:
+        left_out = "problem.name" if version == FORMAT else "problem.device_node"
+        digest = hashlib.sha256(version.encode())
         for key, value in sorted(self._arrays().items()):
-            if key != "name":
+            if key != left_out:
                 digest.update(f"{key}:{value.dtype}:{value.shape};".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        """At most five lines, whatever the size."""
+        names = ", ".join(self.device_names[:4]) + (", ..." if self.n_devices > 4 else "")
+        work_s = float(self.op_time_s.min(axis=1).sum())
+        claims, capacity = float(self.op_memory_bytes.sum()), float(self.device_memory_bytes.sum())
+        apart = ~np.eye(self.n_devices, dtype=bool)
+        links = ""
+        if self.n_devices > 1:
+            latency, speed = self.link_latency_s[apart], self.link_bytes_per_s[apart]
+            links = (
+                f"\n  links: {latency.min():.4g} to {latency.max():.4g} s latency, "
+                f"{speed.min():.4g} to {speed.max():.4g} bytes/s"
+            )
+        return (
+            f"Problem {self.name!r}: {self.n_ops} ops, {self.graph.n_edges} edges, {self.n_devices} devices ({names})\n"
+            f"  work: {work_s:.6g} s with every op on its fastest device\n"
+            f"  memory: ops claim {claims:.6g} bytes, devices have {capacity:.6g} bytes{links}"
+        )
 
     @property
     def n_ops(self) -> int:
@@ -166,7 +197,7 @@ class Problem:
         costs: CostModel | None = None,
         memory: MemoryRule = "parameters_and_outputs",
         name: str = "problem",
-    ) -> "Problem":
+    ) -> Problem:
         """A problem from a graph, a cluster and a cost model.
 
         Args:
@@ -193,6 +224,7 @@ class Problem:
             op_memory_bytes=claim,
             link_latency_s=cluster.latency_s,
             link_bytes_per_s=cluster.bytes_per_s,
+            device_node=cluster.device_node,
             name=name,
         )
 
@@ -212,7 +244,7 @@ class Problem:
         tick_s: float = 0.0,
         device_node: ArrayLike | None = None,
         name: str = "problem",
-    ) -> "Problem":
+    ) -> Problem:
         """A problem from measured or published times; scalars hold for every device or pair.
 
         Args:
@@ -226,6 +258,7 @@ class Problem:
             device_memory_bytes: Scalar or [n_devices].
             op_memory_bytes: [n_ops]; parameter + output bytes where not given.
             tick_s: See the class.
+            device_node: [n_devices], which devices share a node; each is its own where not given.
             name: For tables.
 
         Raises:
@@ -254,7 +287,7 @@ class Problem:
             link_latency_s=latency,
             link_bytes_per_s=speed,
             tick_s=tick_s,
-            device_node=device_node,
+            device_node=np.asarray([] if device_node is None else device_node, dtype=np.int32),
         )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -276,23 +309,19 @@ class Problem:
             np.savez_compressed(file, header=header, **self._arrays())  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Problem":
+    def load(cls, path: str | os.PathLike[str]) -> Problem:
         """Reads what `save` wrote.
 
         Raises:
             InvalidFile: The file is missing, truncated, of another format, or its content does not match its
                 fingerprint.
         """
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                header = json.loads(bytes(data["header"]))
-                arrays = {key: data[key] for key in data.files if key != "header"}
-        except FileNotFoundError as error:
-            raise InvalidFile(f"{path}: no such file") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InvalidFile(f"{path}: not a saved problem, or truncated ({error})") from error
-        if header.get("format") != FORMAT:
-            raise InvalidFile(f"{path}: format is {header.get('format')!r}; expected {FORMAT!r}")
+        header, arrays = read_arrays(path)
+        version = header.get("format")
+        if version not in (FORMAT, FORMAT_1):
+            raise InvalidFile(f"{path}: format is {version!r}; expected {FORMAT!r}")
+        if version == FORMAT_1:
+            arrays.setdefault("problem.device_node", np.zeros(0, dtype=np.int32))
 
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
             values: dict[str, Any] = {}
@@ -308,7 +337,10 @@ class Problem:
                     values[f.name] = float(value) if value.ndim == 0 else value
             return values
 
-        problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
-        if problem.fingerprint != header.get("fingerprint"):
+        try:
+            problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
+        except (InvalidGraph, InvalidProblem, TypeError, ValueError, OverflowError, IndexError) as error:
+            raise InvalidFile(f"{path}: no valid problem: {error}") from error
+        if problem._hash(version) != header.get("fingerprint"):
             raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
         return problem

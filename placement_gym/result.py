@@ -1,4 +1,4 @@
-"""Result: what every baseline returns; Evaluator: the one clock, the one count of simulator calls, the one simulation."""
+"""Result: what every method returns; Evaluator: the one clock, the one count of calls, the one simulation."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Status = Literal["optimal", "feasible", "budget_exhausted", "limit_reached"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
     """A placement, simulated.
 
@@ -50,6 +50,19 @@ class Result:
     seed: int | None
     objective_name: Objective = "makespan"
     op_subgraph: IntArray | None = None
+
+    def __repr__(self) -> str:
+        """At most five lines, whatever the size."""
+        schedule = self.schedule
+        used = np.bincount(self.placement.op_device, minlength=schedule.problem.n_devices)
+        return (
+            f"Result of {self.baseline!r} on {schedule.problem.name!r}: {self.objective_name} {self.objective:.6g} s, "
+            f"{self.status}\n"
+            f"  lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %\n"
+            f"  ops per device {used[:16].tolist()}{' ...' if len(used) > 16 else ''}; "
+            f"makespan {schedule.makespan_s:.6g} s\n"
+            f"  {self.runtime_s:.3g} s of work, {self.simulator_calls} simulator calls, seed {self.seed}"
+        )
 
     @property
     def gap(self) -> float:

@@ -16,7 +16,7 @@ from placement_gym.rule import Rule
 from placement_gym.trace import Trace, transfer_heads
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Schedule:
     """A placement unfolded in time.
 
@@ -47,6 +47,17 @@ class Schedule:
         object.__setattr__(self, "priority", read_only(self.priority, np.float64))
         peak = peak_memory_bytes(self.problem, self.op_device, self.rule, self.trace)
         object.__setattr__(self, "peak_memory_bytes", read_only(peak, np.float64))
+
+    def __repr__(self) -> str:
+        """At most five lines, whatever the size."""
+        transfers = self.transfers()
+        sent = float(self.problem.graph.edge_bytes[transfers].sum())
+        return (
+            f"Schedule of {self.problem.name!r} ({self.problem.n_ops} ops, {self.problem.n_devices} devices): makespan "
+            f"{self.makespan_s:.6g} s\n"
+            f"  {len(transfers)} transfers, {sent:.6g} bytes; peak memory {self.peak_memory_bytes.max():.6g} bytes\n"
+            f"  {self.rule}"
+        )
 
     @property
     def op_device(self) -> IntArray:

@@ -1,7 +1,7 @@
 """A development check: how many small random mutants of the simulator's files the tests notice.
 
 `python tests/mutants.py --n 60 --seed 0` copies the checkout to a temporary folder, changes one operator there
-(a comparison, +-1, min and max, and and or, a sign), runs the tests that hold the changed file, and reports mutants that
+(a comparison, +-1, min and max, and and or, a sign), runs the tests of these files, and reports the mutants that
 they let pass, with file and line. Mutants that change nothing that anyone can see have to be told by reading.
 """
 

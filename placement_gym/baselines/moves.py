@@ -3,8 +3,9 @@
 import numpy as np
 from numba import njit
 
+from placement_gym.simulator.arrays import Arrays, Options, Workspace
 from placement_gym.simulator.chain import write_chain
-from placement_gym.simulator.kernel import Arrays, Options, Workspace, run_many
+from placement_gym.simulator.kernel import run_many
 
 MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
 N_MOVES = 5

@@ -9,7 +9,7 @@ from placement_gym.baselines.moves import search_loop
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.simulator import CompiledProblem
-from placement_gym.simulator.kernel import Workspace
+from placement_gym.simulator.arrays import Workspace
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,8 @@ from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.contention import channels_of
 from placement_gym.problem import Problem
 from placement_gym.rule import CHOICES, Rule, resolve_rule
-from placement_gym.simulator.kernel import Arrays, Options, Workspace, run_many
+from placement_gym.simulator.arrays import Arrays, Options, Workspace
+from placement_gym.simulator.kernel import run_many
 from placement_gym.simulator.ticks import times_in_ticks
 from placement_gym.trace import Trace, walk_order
 

@@ -1,5 +1,7 @@
 """simulate: the one door between a placement and its schedule."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import numpy as np
@@ -114,7 +116,10 @@ def simulate_batch(
         InvalidOption: Wrong priorities or threads.
     """
     resolved = resolve_rule(rule)
-    devices = np.ascontiguousarray(op_devices, dtype=np.int32)
+    given_devices = np.asarray(op_devices)
+    if given_devices.dtype.kind not in "iu":
+        raise InfeasiblePlacement(f"op_devices has dtype {given_devices.dtype}; expected whole numbers")
+    devices = np.ascontiguousarray(given_devices, dtype=np.int32)
     n = problem.n_ops
     if devices.ndim != 2 or devices.shape[1] != n:
         raise InfeasiblePlacement(f"op_devices has shape {devices.shape}; expected [B, {n}]")

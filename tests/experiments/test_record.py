@@ -47,7 +47,7 @@ def test_the_rule_of_a_record() -> None:
     record = _record()
     older = {name: value for name, value in record.rule.items() if name != "instant"}
     assert replace(record, rule=older).resolve_rule() == Rule(instant="event")
-    with pytest.raises(InvalidRule, match="unknown contention 'os.system'; known: egress"):
+    with pytest.raises(InvalidRule, match=r"unknown contention 'os\.system'; known: egress"):
         replace(record, rule={**record.rule, "contention": "os.system"}).resolve_rule()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +10,9 @@ from strategies import random_placement, random_problem
 
 import placement_gym as pg
 from placement_gym.contention import CONTENTIONS, channels_of, register
+from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.errors import InvalidRule
+from placement_gym.simulator import compile_problem
 
 TWO_NODES = np.array([0, 0, 1, 1], dtype=np.int32)
 
@@ -77,6 +80,34 @@ def test_a_rule_from_outside_works_everywhere(bus: str) -> None:
     best = pg.exact.brute_force(problem, rule=rule).objective
     assert pg.baselines.simulated_annealing(problem, rule=rule, simulator_calls=200, seed=0).objective >= best
     assert pg.baselines.m_etf(problem, rule=rule).objective >= best
+
+
+@pytest.mark.parametrize("environment", ["Assign-v0", "SelectPlace-v0"])
+@pytest.mark.parametrize("contention", ["nic", "test_bus"])
+def test_environments_go_by_it(bus: str, environment: str, contention: str) -> None:
+    """An episode ends with the simulator's makespan under the rule, and its clock waits for the rule's channels."""
+    problem = random_problem(np.random.default_rng(2), n_ops=8, n_devices=3, edge_share=0.4)
+    env = gym.make(f"placement_gym/{environment}", problem=problem, rule=pg.Rule(contention=contention))
+    rng = np.random.default_rng(0)
+    observation, info = env.reset(seed=0)
+    done = False
+    while not done:
+        mask = np.asarray(observation["action_mask"] if "action_mask" in observation else info["action_mask"])
+        observation, _, done, _, info = env.step(int(rng.choice(np.flatnonzero(mask.ravel()))))
+    placed = info["schedule"].op_device if "schedule" in info else info["op_device"]
+    expected = pg.simulate(problem, placed, rule=pg.Rule(contention=contention)).makespan_s
+    assert info["makespan_s"] == pytest.approx(expected)
+
+
+def test_the_clock_waits_for_shared_channels(bus: str) -> None:
+    """Two inputs from two devices take turns on a bus and not on ports of their own."""
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 2, 10.0), (1, 2, 10.0)])
+    problem = pg.Problem.from_times(graph, np.zeros((3, 3)), link_bytes_per_s=1.0)
+    for contention, seconds in (("egress", 10.0), (bus, 20.0)):
+        episodes = SelectPlaceEpisodes(compile_problem(problem, pg.Rule(contention=contention)), 1, 1.0)
+        for op, device in ((0, 0), (1, 1), (2, 2)):
+            episodes.step([op], [device])
+        assert episodes.finish_s[0].tolist() == [0.0, 0.0, seconds]
 
 
 @pytest.mark.parametrize("contention", ["nic", "test_bus"])

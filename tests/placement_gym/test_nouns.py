@@ -137,7 +137,7 @@ def test_damaged_problem_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match="cannot write"):
         problem.save(tmp_path / "absent" / "problem.npz")
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InvalidFile, match="not a saved problem, or truncated"):
+    with pytest.raises(InvalidFile, match="not a file of arrays, or damaged"):
         pg.Problem.load(path)
     np.savez(path, header=np.frombuffer(b'{"format": "other"}', np.uint8))
     with pytest.raises(InvalidFile, match="format is 'other'"):

@@ -5,7 +5,8 @@ import pytest
 from strategies import random_placement, random_problem
 
 from placement_gym.simulator import compile_problem
-from placement_gym.simulator.kernel import Arrays, Workspace, run_many
+from placement_gym.simulator.arrays import Arrays, Workspace
+from placement_gym.simulator.kernel import run_many
 
 
 @pytest.mark.gpu
