@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from agents.dual_rollout import DualRollout
 from agents.follow import REPLAY, follow
-from agents.guides import MOVES, Plan
-from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Encoded, Graph
+from agents.guides import MOVES, GuidedPlan
+from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Encoded, GraphTensors
 from agents.networks.dual_kernel import Heads, Waiting, place_scores, select_scores
 from placement_gym.arrays import BoolArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
@@ -36,7 +36,7 @@ class DualPlayer:
         self,
         episodes: SelectPlaceEpisodes,
         policy: DualPolicy,
-        graph: Graph,
+        graph: GraphTensors,
         *,
         kind: str,
         every_step: bool,
@@ -74,7 +74,7 @@ class DualPlayer:
         with torch.no_grad():
             return _Batch(self, snapshot, rng, n_greedy, op_device).play()
 
-    def follow(self, snapshot: "Snapshot", plan: Plan, rng: np.random.Generator) -> DualRollout:
+    def follow(self, snapshot: "Snapshot", plan: GuidedPlan, rng: np.random.Generator) -> DualRollout:
         """One batch that follows guides, not simulated; only what the policy chose is written."""
         return self._follow(snapshot, plan, MODE[plan.move], rng)
 
@@ -83,13 +83,13 @@ class DualPlayer:
         b, n = op_device.shape
         guided = np.zeros((1, n, self.episodes.mask.shape[1], len(GUIDE_FEATURES)), np.float32)
         nothing = np.zeros(b, np.int64)
-        plan = Plan(nothing, nothing, op_device, order, np.zeros((b, n), np.bool_), guided)
+        plan = GuidedPlan(nothing, nothing, op_device, order, np.zeros((b, n), np.bool_), guided)
         unasked = np.zeros((1, n, self.policy.place_hidden.in_features), np.float32)
         snapshot = Snapshot(_Arrays(unasked, unasked, unasked), Heads.of(self.policy))
         return self._follow(snapshot, plan, np.full(b, REPLAY), np.random.default_rng(0))
 
     def _follow(
-        self, snapshot: "Snapshot", plan: Plan, modes: NDArray[np.int64], rng: np.random.Generator
+        self, snapshot: "Snapshot", plan: GuidedPlan, modes: NDArray[np.int64], rng: np.random.Generator
     ) -> DualRollout:
         """See `agents.follow`."""
         (b, n), d = plan.order.shape, self.episodes.mask.shape[1]

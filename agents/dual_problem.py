@@ -7,7 +7,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from agents.dual_config import Kind
-from agents.networks.dual import Graph
+from agents.networks.dual import GraphTensors
 from agents.networks.paths import jump_table, next_on_path
 from placement_gym.envs import SelectPlaceVectorEnv
 from placement_gym.envs.observation import OP_FEATURES, table
@@ -33,7 +33,7 @@ def native_select_place(vec_env: "VectorEnv[Any, Any, Any]", policy: Kind) -> Se
     return env
 
 
-def graph_of(env: SelectPlaceVectorEnv, device: torch.device) -> Graph:
+def graph_of(env: SelectPlaceVectorEnv, device: torch.device) -> GraphTensors:
     """What the networks read of the environment's problem."""
     observation, _ = env.reset()
     op_features, edge_index, edge_features = (
@@ -47,4 +47,4 @@ def graph_of(env: SelectPlaceVectorEnv, device: torch.device) -> Graph:
     )
     tables = [jump_table(next_on_path(time, edges, transfer)) for edges in (edge_index, edge_index[::-1])]
     parts = [torch.from_numpy(part) for part in (op_features, edge_index, edge_features)]
-    return Graph(*(part.to(device) for part in (*parts, *tables)))
+    return GraphTensors(*(part.to(device) for part in (*parts, *tables)))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.networks.dual import DualPolicy, Graph, grouped_log_softmax
+from agents.networks.dual import DualPolicy, GraphTensors, grouped_log_softmax
 from placement_gym.arrays import BoolArray, IntArray
 
 
@@ -110,7 +110,9 @@ class Judged:
         return total
 
 
-def judge(policy: DualPolicy, graph: Graph, rollout: DualRollout, *, every_step: bool, whole: bool = False) -> Judged:
+def judge(
+    policy: DualPolicy, graph: GraphTensors, rollout: DualRollout, *, every_step: bool, whole: bool = False
+) -> Judged:
     """The policy's log-probabilities of what a rollout could have done, with gradients.
 
     Args:
@@ -134,7 +136,9 @@ def judge(policy: DualPolicy, graph: Graph, rollout: DualRollout, *, every_step:
     return Judged(select_rows.to(device), select_log_p, place_rows.to(device), place_log_p)
 
 
-def _once(policy: DualPolicy, graph: Graph, rollout: DualRollout, place_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _once(
+    policy: DualPolicy, graph: GraphTensors, rollout: DualRollout, place_rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of embeddings for SEL and PLC, and the content of devices, where messages are passed once."""
     encoded = policy.encode(graph)
     device, (n_steps, b), d = graph.op_features.device, rollout.ops.shape, rollout.masks.shape[1]
@@ -162,7 +166,7 @@ def _once(policy: DualPolicy, graph: Graph, rollout: DualRollout, place_rows: Te
 
 
 def _every_step(
-    policy: DualPolicy, graph: Graph, rollout: DualRollout, place_rows: Tensor
+    policy: DualPolicy, graph: GraphTensors, rollout: DualRollout, place_rows: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `_once`, where messages are passed at every step."""
     device, (n_steps, b), d = graph.op_features.device, rollout.ops.shape, rollout.masks.shape[1]

@@ -8,7 +8,7 @@ from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer, Snapshot
 from agents.dual_rollout import DualRollout
 from agents.found import Found
-from agents.networks.dual import Graph
+from agents.networks.dual import GraphTensors
 from agents.simulated import Evaluator
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 
@@ -37,7 +37,9 @@ class DualSearch:
         found: What was found.
     """
 
-    def __init__(self, player: DualPlayer, graph: Graph, config: DualPolicyConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self, player: DualPlayer, graph: GraphTensors, config: DualPolicyConfig, rng: np.random.Generator
+    ) -> None:
         self.player, self.config, self.rng = player, config, rng
         self.episodes = player.episodes
         self.found = Found(graph, player.episodes, config)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from agents.dual_config import DualPolicyConfig
 from agents.dual_rollout import DualRollout
 from agents.guides import Guides
-from agents.networks.dual import Graph
+from agents.networks.dual import GraphTensors
 from agents.pool import Kept, Pool
 from agents.simulated import Evaluator, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
@@ -36,7 +36,7 @@ class Found:
         stale: Batches since one was judged.
     """
 
-    def __init__(self, graph: Graph, episodes: SelectPlaceEpisodes, config: DualPolicyConfig) -> None:
+    def __init__(self, graph: GraphTensors, episodes: SelectPlaceEpisodes, config: DualPolicyConfig) -> None:
         self.config, self.episodes = config, episodes
         self.guides = Guides(graph, episodes, config.critical_share)
         self.calls = self.stale = 0

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.follow import EACH, MIRROR, SWAP, TOGETHER
-from agents.networks.dual import Graph
+from agents.networks.dual import GraphTensors
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.envs.select_place_episodes import priority_of
@@ -31,7 +31,7 @@ MOVES = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class GuidedPlan:
     """What the episodes of one batch follow.
 
     Attributes:
@@ -79,7 +79,7 @@ class Guides:
         critical_share: Share of episodes whose first member is on the chain that sets the guide's makespan.
     """
 
-    def __init__(self, graph: Graph, episodes: SelectPlaceEpisodes, critical_share: float) -> None:
+    def __init__(self, graph: GraphTensors, episodes: SelectPlaceEpisodes, critical_share: float) -> None:
         self.episodes, self.critical_share = episodes, critical_share
         self.n_ops, self.n_devices = episodes.n_ops, episodes.compiled.problem.n_devices
         self.now: list[Guide] = []
@@ -105,7 +105,7 @@ class Guides:
         _, self._alike = np.unique(np.stack([depth, time], axis=1), axis=0, return_inverse=True)
         self._alike = self._alike.reshape(-1)
 
-    def plan(self, n_episodes: int, rng: np.random.Generator) -> Plan:
+    def plan(self, n_episodes: int, rng: np.random.Generator) -> GuidedPlan:
         """Episodes follow the guides in turn."""
         guide = np.arange(n_episodes) % len(self.now)
         move = rng.choice(len(MOVES), size=n_episodes, p=self.gain / self.gain.sum())
@@ -114,7 +114,7 @@ class Guides:
             members[b, self._members(self.now[guide[b]], MOVES[move[b]][0], rng)] = True
         op_device = np.stack([one.op_device for one in self.now])[guide]
         order = np.stack([one.order for one in self.now])[guide]
-        return Plan(guide, move, op_device, order, members, np.stack([one.features for one in self.now]))
+        return GuidedPlan(guide, move, op_device, order, members, np.stack([one.features for one in self.now]))
 
     def _members(self, guide: Guide, kind: int, rng: np.random.Generator) -> list[int]:
         first = int(rng.choice(guide.chain) if rng.random() < self.critical_share else rng.integers(self.n_ops))
@@ -176,7 +176,9 @@ class Guides:
                 idle[:, d] -= worked / (span * self.episodes.compiled.problem.device_slots[d])
         return idle
 
-    def gains(self, plan: Plan | None, makespans_s: FloatArray, overfull: BoolArray, reference_s: float) -> FloatArray:
+    def gains(
+        self, plan: GuidedPlan | None, makespans_s: FloatArray, overfull: BoolArray, reference_s: float
+    ) -> FloatArray:
         """float64 [B]: seconds gained on the guide, on 0 without a plan; NaN where the makespan is unknown (inf).
 
         An episode over memory counts as twice the worst of its batch.
@@ -201,7 +203,7 @@ class Guides:
 
     def accept(
         self,
-        plan: Plan,
+        plan: GuidedPlan,
         op_device: IntArray,
         order: IntArray,
         makespans_s: FloatArray,

@@ -12,7 +12,7 @@ from experiments import record
 from experiments.build import Baseline
 from experiments.folder import RunFolder
 from experiments.record import Effort, Record
-from experiments.table import Row, row_of_record
+from experiments.table import TableRow, row_of_record
 from placement_gym.errors import InfeasiblePlacement, PlacementGymError
 from placement_gym.problem import Problem
 from placement_gym.result import Result
@@ -28,7 +28,7 @@ def run_baselines(
     config: Mapping[str, Any],
     console: Console,
     by_makespan: bool = False,
-) -> list[Row]:
+) -> list[TableRow]:
     """Runs each baseline once; every result is checked, recorded and returned as a line of the table.
 
     `by_makespan`: results of methods with another objective are compared by their simulated makespan too.
@@ -98,9 +98,9 @@ def effort_of(result: Result) -> Effort:
     )
 
 
-def nothing_found(method: str, *, is_baseline: bool = True, status: str = "infeasible") -> Row:
+def nothing_found(method: str, *, is_baseline: bool = True, status: str = "infeasible") -> TableRow:
     """The line of a method that found no feasible placement, or that could not be run (`status` says why)."""
-    return Row(
+    return TableRow(
         method=method,
         objective="makespan",
         objective_s=math.inf,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.table import Row
+from experiments.table import TableRow
 from experiments.tracking import CALLS, SECONDS
 from placement_gym.arrays import FloatArray
 from placement_gym.files import replacing
@@ -31,7 +31,7 @@ class Panel:
 
     title: str
     curves: Mapping[str, Sequence[Curve]]
-    points: Mapping[str, Sequence[Sequence[Row]]]
+    points: Mapping[str, Sequence[Sequence[TableRow]]]
     lower_bound_s: float
 
 
@@ -93,7 +93,7 @@ def _draw_band(axis: Axes, name: str, curves: Sequence[Curve], scale_s: float, c
     axis.fill_between(calls, best.min(axis=0), best.max(axis=0), color=colour, alpha=0.2, step="post", linewidth=0)
 
 
-def _draw_points(axis: Axes, name: str, results: Sequence[Sequence[Row]], scale_s: float, i: int) -> None:
+def _draw_points(axis: Axes, name: str, results: Sequence[Sequence[TableRow]], scale_s: float, i: int) -> None:
     """Mean of each budget, with bars from least to most."""
     by_calls = sorted(results, key=lambda rows: sum(row.simulator_calls for row in rows) / len(rows))
     calls = [max(1.0, sum(row.simulator_calls for row in rows) / len(rows)) for rows in by_calls]
@@ -104,7 +104,7 @@ def _draw_points(axis: Axes, name: str, results: Sequence[Sequence[Row]], scale_
     axis.errorbar(calls, means, yerr=bars, fmt=f"{marker}--", color=f"C{i % 10}", label=name, capsize=3, linewidth=1)
 
 
-def draw(curves: Mapping[str, Curve], baselines: Sequence[Row], lower_bound_s: float, title: str) -> Figure:
+def draw(curves: Mapping[str, Curve], baselines: Sequence[TableRow], lower_bound_s: float, title: str) -> Figure:
     """One panel per clock; one line per entry of `curves`, whose rows are those of `metrics.jsonl`."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     figure.suptitle(title)

@@ -58,7 +58,7 @@ def read_executions(path: Path) -> list[Execution]:
     return found
 
 
-class Campaign:
+class MeasuredRuns:
     """Runs every placement once in each of several passes, so that a slow minute of the machine is no placement's own.
 
     The first pass does not count. What was run before is not run again.
@@ -143,7 +143,7 @@ class Campaign:
 
 
 def compared(
-    campaign: Campaign, problems: Mapping[str, Problem], placements: Mapping[str, list[NamedPlacement]], rule: Rule
+    campaign: MeasuredRuns, problems: Mapping[str, Problem], placements: Mapping[str, list[NamedPlacement]], rule: Rule
 ) -> list[Comparison]:
     """What was run beside what is simulated, with profiled and with calibrated costs.
 
@@ -190,7 +190,7 @@ def run(config: DictConfig) -> int:
     write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     problems = profiled_problems(graphs, config, console)
     placements = {name: placements_of(problem, rule, baselines, config) for name, problem in problems.items()}
-    campaign = Campaign(config, folder.path / "executions.jsonl", console)
+    campaign = MeasuredRuns(config, folder.path / "executions.jsonl", console)
     try:
         campaign.run(problems, placements, rule)
     except KeyboardInterrupt:

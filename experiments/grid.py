@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.table import Row, gap, markdown, terminal
+from experiments.table import TableRow, gap, markdown, terminal
 from placement_gym.objectives import Objective
 
 MARKERS = "oDs^vPX*<>"
@@ -19,7 +19,7 @@ TICKS = (1, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 3, 4, 5, 7, 10, 20, 50, 100,
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TrialGrid:
     """Results of every method on every instance.
 
     Attributes:
@@ -30,7 +30,7 @@ class Grid:
 
     instances: tuple[str, ...]
     methods: tuple[str, ...]
-    rows: Mapping[tuple[str, str], Row]
+    rows: Mapping[tuple[str, str], TableRow]
 
     def objective_methods(self) -> dict[Objective, list[str]]:
         """The methods of each objective; those that found nothing anywhere go with the first that found something."""
@@ -54,7 +54,7 @@ class Grid:
         common = os.path.commonpath(parents) if all(parents) else ""
         return {name: os.path.relpath(name, common) if common else name for name in self.instances}
 
-    def lines(self, methods: Sequence[str], cell: Callable[[Row], str]) -> list[tuple[str, ...]]:
+    def lines(self, methods: Sequence[str], cell: Callable[[TableRow], str]) -> list[tuple[str, ...]]:
         """One line per instance, one cell per method."""
         labels = self.labels()
         return [(labels[name], *(cell(self.rows[name, method]) for method in methods)) for name in self.instances]
@@ -74,12 +74,12 @@ class Grid:
         return lines
 
 
-def value_ms(row: Row) -> str:
+def value_ms(row: TableRow) -> str:
     """The value in ms, or why there is none."""
     return f"{row.objective_s * 1e3:,.4f}" if math.isfinite(row.objective_s) else row.status
 
 
-def on_terminal(grid: Grid) -> list[Table]:
+def on_terminal(grid: TrialGrid) -> list[Table]:
     """The values by each objective, for the terminal."""
 
     def marked(text: str, is_best: bool, is_optimal: bool) -> str:
@@ -92,7 +92,7 @@ def on_terminal(grid: Grid) -> list[Table]:
     return tables
 
 
-def as_markdown(grid: Grid) -> str:
+def as_markdown(grid: TrialGrid) -> str:
     """The values, the seconds and the gaps by each objective."""
     text = []
     for objective, methods in grid.objective_methods().items():
@@ -117,7 +117,7 @@ def _readable(objective: Objective) -> str:
     return objective.replace("_", "-")
 
 
-def draw_ratios(grid: Grid) -> Figure:
+def draw_ratios(grid: TrialGrid) -> Figure:
     """One panel per objective: a line per instance, a dot per method at its ratio to the best value there."""
     # One method alone is always the best.
     groups = {key: methods for key, methods in grid.objective_methods().items() if len(methods) > 1}
@@ -149,7 +149,7 @@ def _ticks(highest: float) -> list[float]:
     return chosen
 
 
-def _draw_method(axis: Axes, grid: Grid, methods: Sequence[str], i: int) -> float:
+def _draw_method(axis: Axes, grid: TrialGrid, methods: Sequence[str], i: int) -> float:
     """The dots of the i-th method; returns its largest ratio, 1 if it has none."""
     # Dots of equal ratio would hide each other.
     shift = 0.7 * ((i + 0.5) / len(methods) - 0.5)

@@ -19,9 +19,9 @@ from experiments.baselines import nothing_found, solve_and_record, warm_up
 from experiments.command import one_line
 from experiments.curves import save_png
 from experiments.folder import RunFolder
-from experiments.grid import Grid, as_markdown, draw_ratios, on_terminal, value_ms
+from experiments.grid import TrialGrid, as_markdown, draw_ratios, on_terminal, value_ms
 from experiments.record import Record, RecordedAt
-from experiments.table import Row, row_of_record
+from experiments.table import TableRow, row_of_record
 from experiments.tracking import Tracker
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, InvalidProblem, MissingDependency
 from placement_gym.files import write_text
@@ -133,7 +133,7 @@ class Task:
         # A human expert has not split every network.
         return "" if path is None or Path(path).exists() else "no file"
 
-    def solve(self, method: str) -> tuple[Row, str]:
+    def solve(self, method: str) -> tuple[TableRow, str]:
         """Runs and records one method; the line of the table, and why there is no result if there is none."""
         try:
             made = solve_and_record(
@@ -155,7 +155,7 @@ def short(error: InfeasiblePlacement | InvalidProblem | MissingDependency) -> st
     return "unsuited"
 
 
-def said_of(instance: str, row: Row, reason: str) -> str:
+def said_of(instance: str, row: TableRow, reason: str) -> str:
     """One line about a finished (instance, method)."""
     if reason:
         return f"{instance}  {row.method}: {row.status} ({reason})"
@@ -174,10 +174,10 @@ class Campaign:
     def __init__(self, config: DictConfig, root: RunFolder, console: Console) -> None:
         self._config, self._root, self._console = config, root, console
         self._warm: set[str] = set()
-        self.rows: dict[tuple[str, str], Row] = {}
+        self.rows: dict[tuple[str, str], TableRow] = {}
         self.n_recorded = 0
 
-    def run(self, instances: Sequence[Instance], methods: Sequence[str]) -> Grid:
+    def run(self, instances: Sequence[Instance], methods: Sequence[str]) -> TrialGrid:
         """All methods on all instances."""
         columns = (SpinnerColumn(), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(
@@ -191,9 +191,9 @@ class Campaign:
                     progress.update(bar, description=f"{method} on {instance.name}")
                     self.rows[instance.name, method] = self._row(task, method)
                     progress.advance(bar)
-        return Grid(tuple(instance.name for instance in instances), tuple(methods), self.rows)
+        return TrialGrid(tuple(instance.name for instance in instances), tuple(methods), self.rows)
 
-    def _row(self, task: Task, method: str) -> Row:
+    def _row(self, task: Task, method: str) -> TableRow:
         left_out, before = task.left_out(method), task.finished(method)
         if left_out:
             return nothing_found(method, status=left_out)

@@ -19,7 +19,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Ranked:
     """A placement that a method found.
 
     Attributes:
@@ -56,7 +56,7 @@ class Measured:
         makespans_s: float64 [seeds, passes].
     """
 
-    found: Sequence[Found]
+    found: Sequence[Ranked]
     makespans_s: FloatArray
 
     @property
@@ -111,10 +111,10 @@ def _range_ms(low_s: float, high_s: float) -> str:
     return f"{number(low_s * 1e3)}-{number(high_s * 1e3)}"
 
 
-def measured_methods(found: Sequence[Found], executions: Sequence[Execution]) -> list[Measured]:
+def measured_methods(found: Sequence[Ranked], executions: Sequence[Execution]) -> list[Measured]:
     """What every method found, with its runs, the fastest method first."""
     makespans_s: Mapping[tuple[int, ...], list[float]] = {tuple(e.op_device): e.makespans_s for e in executions}
-    by_method: dict[str, list[Found]] = {}
+    by_method: dict[str, list[Ranked]] = {}
     for one in found:
         by_method.setdefault(one.method, []).append(one)
     methods = [

@@ -20,8 +20,8 @@ from experiments.command import command
 from experiments.execute import fingerprint, read_executions
 from experiments.folder import RunFolder
 from experiments.profile import profiled_problems
-from experiments.ranking import HEADINGS, Found, lines, measured_methods, sentences
-from experiments.stages import Stages, calibrated_once
+from experiments.ranking import HEADINGS, Ranked, lines, measured_methods, sentences
+from experiments.stages import LearningStages, calibrated_once
 from experiments.table import markdown, terminal, wide_console
 from placement_gym.errors import InvalidOption
 from placement_gym.files import write_text
@@ -51,7 +51,7 @@ def check_resumed(config: DictConfig, folder: RunFolder) -> None:
         )
 
 
-def executed(stages: Stages, name: str, found: Sequence[Found], path: Path) -> list[Execution]:
+def executed(stages: LearningStages, name: str, found: Sequence[Ranked], path: Path) -> list[Execution]:
     """Every placement found, run once in each of `config.passes` passes, in an order that is drawn for each pass.
 
     Runs are kept in the file at `path`; they count as long as the placements are the same, since those of one pass are
@@ -119,7 +119,7 @@ def _compared(config: DictConfig, name: str, problem: Problem, root: RunFolder, 
     problem = calibrated_once(problem, rule, config, folder.problem, console)
     options = RunOptions(seed=config.seed, timeout_s=config.timeout_s)
     runner = Runner(problem, list(config.torch_devices), rule=rule, options=options)
-    stages = Stages(config, folder, problem, rule, runner, console)
+    stages = LearningStages(config, folder, problem, rule, runner, console)
     found = [one for seed in config.seeds for one in stages.found(seed)]
     methods = measured_methods(found, executed(stages, name, found, folder.path / "executions.jsonl"))
     title = f"{name}: measured makespans, {len(config.seeds)} seeds, {config.passes} passes"

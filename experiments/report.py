@@ -20,7 +20,7 @@ from experiments.command import CONF, command
 from experiments.curves import draw, save_png
 from experiments.folder import RunFolder
 from experiments.record import Record, RecordedAt, read
-from experiments.table import Row, markdown, number, row_of_record, terminal, wide_console
+from experiments.table import TableRow, markdown, number, row_of_record, terminal, wide_console
 from experiments.tracking import read_metrics
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InvalidFile
@@ -37,7 +37,7 @@ FIGURE_FORMAT = "placement_gym.figure.v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TrialComparison:
     """All results on one problem by one objective, makespans under one rule.
 
     Attributes:
@@ -58,7 +58,7 @@ def rule_name(rule: Rule) -> str:
     return next((name for name, preset in PRESETS.items() if preset == rule), str(rule))
 
 
-def comparisons(rows: Sequence[RecordedAt]) -> list[Comparison]:
+def comparisons(rows: Sequence[RecordedAt]) -> list[TrialComparison]:
     """Rows by problem, objective and rule; of a run that was resumed, a method's last result counts."""
     last = {(row.file, row.record.method): row for row in rows}
     grouped: dict[tuple[str, Objective, str], list[RecordedAt]] = defaultdict(list)
@@ -76,7 +76,7 @@ def comparisons(rows: Sequence[RecordedAt]) -> list[Comparison]:
         bound = lower_bound_s(group[0].load_problem(), objective)
         if objective == "makespan":
             bound = max(bound, *(row.record.lower_bound_s for row in group))
-        found.append(Comparison(f"{first.workload}{rule}", objective, dict(by_method), bound))
+        found.append(TrialComparison(f"{first.workload}{rule}", objective, dict(by_method), bound))
     return found
 
 
@@ -93,7 +93,7 @@ def headings(objective: Objective) -> tuple[str, ...]:
     return ("method", f"{objective.replace('_', '-')} (ms)", "spread", "ratio to best", *OTHER_COLUMNS)
 
 
-def lines_of(comparison: Comparison) -> list[tuple[str, ...]]:
+def lines_of(comparison: TrialComparison) -> list[tuple[str, ...]]:
     """One line per method, best mean first; the spread is over runs (seeds), their number in the last column."""
     stats = {
         method: mean_and_spread([row.record.objective_s for row in rows])
@@ -122,7 +122,7 @@ def lines_of(comparison: Comparison) -> list[tuple[str, ...]]:
     return [*lines, last]
 
 
-def draw_curves(comparison: Comparison, path: Path) -> bool:
+def draw_curves(comparison: TrialComparison, path: Path) -> bool:
     """Learning curves of the runs of a comparison; False if none of them learned."""
     rows = [row for group in comparison.method_rows.values() for row in group]
     curves = {}
@@ -133,7 +133,7 @@ def draw_curves(comparison: Comparison, path: Path) -> bool:
             curves[f"{method}, seed {row.record.seed}, {row.file.parent.name}"] = read_metrics(metrics)
     if not curves:
         return False
-    best: dict[str, Row] = {}
+    best: dict[str, TableRow] = {}
     for row in rows:
         line = row_of_record(row.record)
         if line.is_baseline and line.objective_s <= best.get(line.method, line).objective_s:

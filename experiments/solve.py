@@ -16,7 +16,7 @@ from experiments import build, instances, table
 from experiments.baselines import run_baselines
 from experiments.command import command
 from experiments.folder import RunFolder
-from experiments.table import Row
+from experiments.table import TableRow
 from experiments.tracking import Tracker
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement
@@ -25,10 +25,10 @@ from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 
 
-def by_objective(rows: Sequence[Row]) -> dict[Objective, list[Row]]:
+def by_objective(rows: Sequence[TableRow]) -> dict[Objective, list[TableRow]]:
     """The rows of each objective; methods that found nothing go with the first that found something."""
     found = [row for row in rows if row.status != "infeasible"]
-    groups: dict[Objective, list[Row]] = {}
+    groups: dict[Objective, list[TableRow]] = {}
     for row in rows:
         groups.setdefault((row if row in found else found[0]).objective, []).append(row)
     return groups

@@ -15,7 +15,7 @@ from experiments.baselines import warm_up
 from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.placements import random
-from experiments.ranking import Found
+from experiments.ranking import Ranked
 from experiments.tracking import Tracker, rewind_metrics
 from placement_gym.arrays import IntArray
 from placement_gym.calibration import Run, calibrated
@@ -30,7 +30,7 @@ from placement_gym.simulator import simulate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stages:
+class LearningStages:
     """All methods on one program.
 
     Attributes:
@@ -49,7 +49,7 @@ class Stages:
     runner: Runner
     console: Console
 
-    def found(self, seed: int) -> list[Found]:
+    def found(self, seed: int) -> list[Ranked]:
         """What baselines and agent find with this seed; read from the folder where they have found it before."""
         folder = RunFolder.at(self.folder.path / f"seed_{seed}")
         path = folder.path / "found.jsonl"
@@ -61,7 +61,7 @@ class Stages:
         write_text(path, "".join(json.dumps(one.row()) + "\n" for one in found))
         return found
 
-    def _of_baselines(self, config: DictConfig) -> list[Found]:
+    def _of_baselines(self, config: DictConfig) -> list[Ranked]:
         found = []
         for name, solve in build.build_baselines(config, self.rule).items():
             try:
@@ -74,7 +74,7 @@ class Stages:
             found.append(replace(one, is_baseline=True))
         return found
 
-    def _of_agent(self, config: DictConfig, folder: RunFolder) -> list[Found]:
+    def _of_agent(self, config: DictConfig, folder: RunFolder) -> list[Ranked]:
         """Stages I and II, from a checkpoint where there is one, then stage III."""
         name, two = str(config.agent_name), RunFolder.at(folder.path / "stage_two")
         vec_env = build.build_vector_env(config, self.problem, self.rule)
@@ -128,8 +128,8 @@ class Stages:
         if interrupted:
             raise KeyboardInterrupt
 
-    def _found(self, method: str, seed: int, op_device: IntArray, calls: int, seconds: float) -> Found:
-        return Found(
+    def _found(self, method: str, seed: int, op_device: IntArray, calls: int, seconds: float) -> Ranked:
+        return Ranked(
             method=method,
             seed=seed,
             is_baseline=False,
@@ -141,7 +141,7 @@ class Stages:
         )
 
 
-def read_found(path: Path) -> list[Found]:
+def read_found(path: Path) -> list[Ranked]:
     """What was found before.
 
     Raises:
@@ -150,7 +150,7 @@ def read_found(path: Path) -> list[Found]:
     found = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            found.append(Found(**json.loads(text)))
+            found.append(Ranked(**json.loads(text)))
         except (ValueError, TypeError) as error:
             raise InvalidFile(f"{path}:{number}: not a placement found, or truncated ({error})") from error
     return found

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from experiments.curves import Panel
 from experiments.report import mean_and_spread
-from experiments.table import Row, markdown, terminal
+from experiments.table import TableRow, markdown, terminal
 from experiments.tracking import read_metrics
 from experiments.trial import Outcome, Trial
 
@@ -258,7 +258,7 @@ def panels(
     found = []
     for workload, bound in bounds_s.items():
         curves: dict[str, list[list[dict[str, float]]]] = {}
-        points: dict[str, dict[str, list[Row]]] = {}
+        points: dict[str, dict[str, list[TableRow]]] = {}
         for trial, outcome in outcomes:
             if trial.workload != workload or not math.isfinite(outcome.best.objective_s):
                 continue

@@ -21,7 +21,7 @@ from experiments.folder import RunFolder
 from experiments.learning import progress_bar
 from experiments.solve import describe
 from experiments.standings import UNITS, Standings, as_markdown, number_in, on_terminal, panels, sentences
-from experiments.table import Row, wide_console
+from experiments.table import TableRow, wide_console
 from experiments.tracking import Tracker
 from experiments.trial import OPTIONS, Outcome, Trial
 from placement_gym.bounds import lower_bound_s
@@ -215,7 +215,7 @@ def said_of(trial: Trial, outcome: Outcome, unit: str) -> str:
 
 def track(config: DictConfig, root: RunFolder, outcomes: list[tuple[Trial, Outcome]]) -> None:
     """A run of its own in Weights & Biases with the results of all trials; the learners' curves are in theirs."""
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], TableRow] = {}
     for trial, outcome in outcomes:
         rows[trial.workload, trial.method + ("" if trial.seed is None else f"/seed{trial.seed}")] = outcome.best
     with Tracker(root, build.plain(config), instantiate(config.tracking), name=f"study {root.path.name}") as tracker:

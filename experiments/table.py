@@ -20,7 +20,7 @@ OTHER = {"makespan": "simulator calls", "max_load": "gap", "gpipe_load": "gap", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TableRow:
     """One line of a comparison (fields as in `Record`).
 
     Attributes:
@@ -49,10 +49,10 @@ def headings(objective: Objective) -> tuple[str, ...]:
     return ("method", f"{objective.replace('_', '-')} (ms)", "ratio to best", OTHER[objective], "seconds", "status")
 
 
-def row_of_record(record: Record, *, by_makespan: bool = False) -> Row:
+def row_of_record(record: Record, *, by_makespan: bool = False) -> TableRow:
     """A recorded result as a line of the table, by its own objective or `by_makespan` whatever that was."""
     own = not by_makespan or record.objective == "makespan"
-    return Row(
+    return TableRow(
         method=record.method,
         objective=record.objective if own else "makespan",
         objective_s=record.objective_s if own else record.makespan_s,
@@ -78,7 +78,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
-def cells(rows: Sequence[Row], lower_bound_s: float | None) -> list[tuple[str, ...]]:
+def cells(rows: Sequence[TableRow], lower_bound_s: float | None) -> list[tuple[str, ...]]:
     """Lines of a comparison by one objective, best first; of statuses, only those that say something.
 
     The last line is the lower bound, if there is one for all methods.
@@ -98,7 +98,7 @@ def cells(rows: Sequence[Row], lower_bound_s: float | None) -> list[tuple[str, .
     return lines if lower_bound_s is None else [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
 
 
-def gap(row: Row) -> str:
+def gap(row: TableRow) -> str:
     """What the method itself has left open, in percent of its value."""
     if row.status not in ("optimal", "limit_reached"):
         return ""
@@ -126,7 +126,7 @@ def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
+def verdict(rows: Sequence[TableRow]) -> list[str]:
     """One sentence per baseline that the best agent does not beat, or that it beats them all."""
     agents, baselines = [r for r in rows if not r.is_baseline], [r for r in rows if r.is_baseline]
     if not agents or not baselines:
@@ -147,6 +147,6 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     return [*said, f"({agent.method} spent {_effort(agent)}.)"]
 
 
-def _effort(row: Row) -> str:
+def _effort(row: TableRow) -> str:
     calls = "call" if row.simulator_calls == 1 else "calls"
     return f"{row.simulator_calls:,} simulator {calls}, {row.seconds:,.1f} s"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from experiments.folder import RunFolder
-from experiments.table import Row
+from experiments.table import TableRow
 from placement_gym.errors import InvalidFile, InvalidOption, unknown_name
 from placement_gym.files import write_text
 
@@ -159,7 +159,7 @@ class Tracker:
             }
             self._run.log({**values, **again})
 
-    def baselines(self, rows: Sequence[Row], lower_bound_s: float) -> None:
+    def baselines(self, rows: Sequence[TableRow], lower_bound_s: float) -> None:
         """Baselines as summary values, by name."""
         if self._run is None:
             return
@@ -169,7 +169,7 @@ class Tracker:
             for name in ("simulator_calls", "seconds"):
                 self._run.summary[f"baseline/{row.method}/{name}"] = getattr(row, name)
 
-    def instances(self, rows: Mapping[tuple[str, str], Row]) -> None:
+    def instances(self, rows: Mapping[tuple[str, str], TableRow]) -> None:
         """Results by (instance, method): summary values and one table."""
         if self._run is None:
             return
@@ -185,7 +185,7 @@ class Tracker:
             data.append([instance, method, *values, row.status])
         self._run.log({"instance/table": wandb.Table(columns=columns, data=data)})
 
-    def finish(self, rows: Sequence[Row], lower_bound_s: float) -> None:
+    def finish(self, rows: Sequence[TableRow], lower_bound_s: float) -> None:
         """The final table, the charts that were written into the folder, and the curve with horizontal lines."""
         if self._run is None:
             return
@@ -211,7 +211,7 @@ class Tracker:
         self._run.log(charts)
 
 
-def _line_chart(curve: Sequence[Mapping[str, float]], baselines: Sequence[Row], lower_bound_s: float) -> Any:  # noqa: ANN401
+def _line_chart(curve: Sequence[Mapping[str, float]], baselines: Sequence[TableRow], lower_bound_s: float) -> Any:  # noqa: ANN401
     import wandb
 
     shown = [row for row in curve if "train/best_makespan_s" in row]

@@ -28,7 +28,7 @@ from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
 from experiments.solve import describe
-from experiments.table import Row, cells, headings, markdown, row_of_record, terminal, verdict, wide_console
+from experiments.table import TableRow, cells, headings, markdown, row_of_record, terminal, verdict, wide_console
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import simulated_annealing
 from placement_gym.bounds import lower_bound_s
@@ -104,7 +104,7 @@ class Workbench:
     rule: Rule
     console: Console
 
-    def record(self, schedule: Schedule, method: str, effort: Effort) -> Row:
+    def record(self, schedule: Schedule, method: str, effort: Effort) -> TableRow:
         """Checks and records an agent's schedule; its line of the table."""
         schedule.check()
         row = Record.of(
@@ -118,7 +118,7 @@ class Workbench:
         append(self.folder.records, row)
         return row_of_record(row, by_makespan=True)
 
-    def baselines(self) -> list[Row]:
+    def baselines(self) -> list[TableRow]:
         """Runs the baselines that the folder does not hold yet."""
         done = {}
         if self.folder.records.exists():
@@ -137,7 +137,7 @@ class Workbench:
         return [row for name, row in done.items() if name in self.config.baseline] + fresh
 
 
-def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float) -> tuple[list[Row], Schedule]:
+def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float) -> tuple[list[TableRow], Schedule]:
     """The agent's lines of the table (greedy placement, best placement) and the better of the two schedules.
 
     Raises:
@@ -162,7 +162,7 @@ def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float
     return rows, best
 
 
-def equal_calls(bench: Workbench, simulator_calls: int) -> list[Row]:
+def equal_calls(bench: Workbench, simulator_calls: int) -> list[TableRow]:
     """Simulated annealing with as many simulator calls as the agent had: the fairest comparison."""
     # Fewer are no search: annealing spends some on its start.
     if not bench.config.equal_calls or simulator_calls < 100:
@@ -178,7 +178,7 @@ def equal_calls(bench: Workbench, simulator_calls: int) -> list[Row]:
     )
 
 
-def draw_all(bench: Workbench, best: Schedule, rows: Sequence[Row], bound: float) -> None:
+def draw_all(bench: Workbench, best: Schedule, rows: Sequence[TableRow], bound: float) -> None:
     """Gantt chart, trace, learning curve and table."""
     folder = bench.folder
     save_gantt(best, folder.gantt)
@@ -235,7 +235,7 @@ def run(config: DictConfig) -> int:
     return 0
 
 
-def final_metrics(agent_rows: Sequence[Row], bound: float) -> dict[str, float]:
+def final_metrics(agent_rows: Sequence[TableRow], bound: float) -> dict[str, float]:
     """The eval/ family; `agent_rows` are greedy and best."""
     greedy, best = agent_rows
     return {
@@ -252,7 +252,7 @@ def relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def say(bench: Workbench, rows: Sequence[Row], bound: float, wandb_folder: Path | None) -> None:
+def say(bench: Workbench, rows: Sequence[TableRow], bound: float, wandb_folder: Path | None) -> None:
     """The table, who is better, and the files."""
     folder, console = bench.folder, bench.console
     agents = {row.method for row in rows if not row.is_baseline}

@@ -20,7 +20,7 @@ from experiments import build
 from experiments.command import INTERRUPTED, command
 from experiments.family import cases, training_problems
 from experiments.folder import RunFolder
-from experiments.grid import Grid, as_markdown, on_terminal
+from experiments.grid import TrialGrid, as_markdown, on_terminal
 from experiments.learning import Budget, learn
 from experiments.table import markdown, terminal, wide_console
 from experiments.tracking import Tracker, rewind_metrics
@@ -60,7 +60,7 @@ def train(config: DictConfig, folder: RunFolder, console: Console, tracker: Trac
     return family, interrupted
 
 
-def train_and_place(config: DictConfig, folder: RunFolder, console: Console) -> dict[str, Grid] | None:
+def train_and_place(config: DictConfig, folder: RunFolder, console: Console) -> dict[str, TrialGrid] | None:
     """What one policy and the baselines make of the graphs that it was not trained on; None if interrupted."""
     with Tracker(folder, build.plain(config), instantiate(config.tracking), f"transfer seed {config.seed}") as tracker:
         family, interrupted = train(config, folder, console, tracker)
@@ -77,7 +77,7 @@ def train_and_place(config: DictConfig, folder: RunFolder, console: Console) -> 
     return grids
 
 
-def summary(grids: Mapping[int, Mapping[str, Grid]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def summary(grids: Mapping[int, Mapping[str, TrialGrid]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """(headings, lines) of all policies' grids by seed and group.
 
     Per group and method: the ratio to critical path, its mean over graphs with the standard deviation of that over
@@ -111,7 +111,7 @@ def run(config: DictConfig) -> int:
         raise InvalidOption("env.priority is selection, but unseen graphs are judged without an order; expected none")
     cases(config)  # mistakes are found before the training and not behind it
     write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
-    grids: dict[int, dict[str, Grid]] = {}
+    grids: dict[int, dict[str, TrialGrid]] = {}
     for seed in config.seeds:
         own = config.copy()
         own.seed = seed

@@ -19,7 +19,7 @@ from experiments.folder import RunFolder
 from experiments.instances import short
 from experiments.learning import Budget, learn
 from experiments.record import Record
-from experiments.table import Row, row_of_record
+from experiments.table import TableRow, row_of_record
 from experiments.tracking import CALLS, SECONDS, Tracker, read_metrics, rewind_metrics
 from experiments.train import Workbench, final_metrics, results
 from placement_gym.bounds import lower_bound_s
@@ -44,8 +44,8 @@ class Outcome:
         reason: Why nothing was found.
     """
 
-    best: Row
-    greedy: Row | None = None
+    best: TableRow
+    greedy: TableRow | None = None
     episodes: float = 0.0
     reason: str = ""
 
@@ -224,5 +224,5 @@ def _same(config: dict[str, Any], own: dict[str, Any]) -> bool:
     return all(config.get(name) == own.get(name) for name in options)
 
 
-def _row(made: Record) -> Row:
+def _row(made: Record) -> TableRow:
     return row_of_record(made, by_makespan=True)

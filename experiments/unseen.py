@@ -20,9 +20,9 @@ from experiments.baselines import solve_and_record, warm_up
 from experiments.evaluate import best_schedule
 from experiments.family import Case
 from experiments.folder import RunFolder
-from experiments.grid import Grid
+from experiments.grid import TrialGrid
 from experiments.record import Effort, Record
-from experiments.table import Row, row_of_record
+from experiments.table import TableRow, row_of_record
 from experiments.zero_shot import ways
 from placement_gym.bounds import lower_bound_s
 from placement_gym.problem import Problem
@@ -55,7 +55,7 @@ class Place:
         recorded = [at.record for at in record.read(folder.records)] if folder.records.exists() else []
         return cls(case, folder, [one for one in recorded if one.fingerprint == case.problem.fingerprint])
 
-    def known(self, method: str, basis: Mapping[str, Any], seed: int) -> Row | None:
+    def known(self, method: str, basis: Mapping[str, Any], seed: int) -> TableRow | None:
         """The newest result of the method that rests on the same as now."""
         for one in reversed(self.recorded):
             if (one.method, one.seed, one.config["basis"]) == (method, seed, dict(basis)):
@@ -89,7 +89,7 @@ class Unseen:
             agent.adopt(self.policy)
         return agent
 
-    def baselines(self, place: Place) -> list[Row]:
+    def baselines(self, place: Place) -> list[TableRow]:
         """All baselines on a case."""
         rows = []
         for name, solve in build.build_baselines(self.config, self.rule).items():
@@ -105,7 +105,7 @@ class Unseen:
             rows.append(row)
         return rows
 
-    def zero_shot(self, place: Place) -> list[Row]:
+    def zero_shot(self, place: Place) -> list[TableRow]:
         """The policy as it is places a case in several ways, and as a control one with random weights.
 
         Seconds count from the problem to the schedule: environment, networks, choices and simulation.
@@ -130,7 +130,7 @@ class Unseen:
             rows.append(row)
         return rows
 
-    def fine_tune(self, place: Place) -> list[Row]:
+    def fine_tune(self, place: Place) -> list[TableRow]:
         """Trains on the case alone, from the policy's weights and from scratch; means of the best found over seeds."""
         rows = []
         for part, method in (("fine_tune", "fine-tuned"), ("scratch", "from scratch")):
@@ -158,7 +158,7 @@ class Unseen:
             rows.append(replace(found[0], objective_s=mean_s, seconds=seconds))
         return rows
 
-    def add(self, place: Place, method: str, schedule: Schedule, effort: Effort, basis: Mapping[str, Any]) -> Row:
+    def add(self, place: Place, method: str, schedule: Schedule, effort: Effort, basis: Mapping[str, Any]) -> TableRow:
         """Checks and records a schedule of the policy; its line of the table."""
         schedule.check()
         made = Record.of(
@@ -172,9 +172,9 @@ class Unseen:
         record.append(place.folder.records, made)
         return row_of_record(made)
 
-    def evaluate(self, all_cases: Sequence[Case]) -> dict[str, Grid]:
+    def evaluate(self, all_cases: Sequence[Case]) -> dict[str, TrialGrid]:
         """All methods on all cases; a grid per group."""
-        found: dict[str, dict[tuple[str, str], Row]] = {}
+        found: dict[str, dict[tuple[str, str], TableRow]] = {}
         self.zero_shot(Place.of(Case("warm-up", "layered", layered(n_ops=4, n_devices=2)), self.folder))
         with Progress(*COLUMNS, console=self.console, transient=True) as progress:
             bar = progress.add_task("", total=len(all_cases))
@@ -204,6 +204,6 @@ def agent_config(config: DictConfig, part: str) -> DualPolicyConfig:
     return made
 
 
-def grid_of(rows: Mapping[tuple[str, str], Row]) -> Grid:
+def grid_of(rows: Mapping[tuple[str, str], TableRow]) -> TrialGrid:
     """Instances and methods in the order in which they come."""
-    return Grid(tuple(dict.fromkeys(i for i, _ in rows)), tuple(dict.fromkeys(m for _, m in rows)), dict(rows))
+    return TrialGrid(tuple(dict.fromkeys(i for i, _ in rows)), tuple(dict.fromkeys(m for _, m in rows)), dict(rows))

@@ -125,7 +125,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class GraphResult:
     """A tensor that is asked for, in pieces that different ops make."""
 
     shape: Shape
@@ -148,7 +148,7 @@ class Kernels:
 
     op_kernels: tuple[Kernel, ...]
     sources: Mapping[str, Source]
-    results: Mapping[str, Result]
+    results: Mapping[str, GraphResult]
 
     def __post_init__(self) -> None:
         n = len(self.op_kernels)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import placement_gym as pg
-from placement_gym.op_kernel import Kernel, Kernels, Operand, Piece, Region, Result, Shape, Source
+from placement_gym.op_kernel import GraphResult, Kernel, Kernels, Operand, Piece, Region, Shape, Source
 from placement_gym.pytorch.functions import code_of
 
 # What an op reads: an op's output by number, a part of it, or a source by name (or a part of it).
@@ -66,7 +66,7 @@ def kernel_graph(
         kernels=Kernels(
             tuple(kernels),
             {name: Source("parameter", shape) for name, shape in sources.items()},
-            {names[i]: Result(kernels[i].output_shapes[0], "float32", (Piece(i),)) for i in asked},
+            {names[i]: GraphResult(kernels[i].output_shapes[0], "float32", (Piece(i),)) for i in asked},
         ),
     )
 

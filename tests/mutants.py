@@ -84,6 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timeout-s", type=float, default=300.0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     every = [(path, i) for path in FILES for i, _ in enumerate(sites(ast.parse(path.read_text())))]
@@ -105,18 +106,23 @@ def main() -> int:
             for cached in copy.rglob("*.nb[ic]"):
                 cached.unlink()
             tests = [t for t in TESTS + MORE if (copy / t).exists()]
-            run = subprocess.run(
-                [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-                cwd=copy,
-                env={**os.environ, "PLACEMENT_GYM_SHARED": shared, "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                timeout=1200,
-                check=False,
-            )
+            killed = True  # so it is if it runs for ever
+            try:
+                run = subprocess.run(
+                    [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+                    cwd=copy,
+                    env={**os.environ, "PLACEMENT_GYM_SHARED": shared, "OMP_NUM_THREADS": "1"},
+                    capture_output=True,
+                    timeout=options.timeout_s,
+                    check=False,
+                )
+                killed = run.returncode != 0
+            except subprocess.TimeoutExpired:
+                pass
             target.write_text(source)
             text = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {what}: {before} -> {ast.unparse(node)}"
-            print(f"{number}/{options.n} {'killed' if run.returncode else 'PASSED'} {text}", flush=True)
-            passed += [] if run.returncode else [text]
+            print(f"{number}/{options.n} {'killed' if killed else 'PASSED'} {text}", flush=True)
+            passed += [] if killed else [text]
     print(f"{options.n - len(passed)} of {options.n} mutants killed", *passed, sep="\n  ")
     return int(10 * len(passed) > options.n)
 

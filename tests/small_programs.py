@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from hypothesis import strategies as st
 
-from placement_gym.programs import Plan, ProgramBuilder, Split, TensorProgram
+from placement_gym.programs import OpSplits, ProgramBuilder, Split, TensorProgram
 from placement_gym.programs.split import splittable
 
 
@@ -111,7 +111,7 @@ PROGRAMS: Mapping[str, Callable[[], TensorProgram]] = {
 
 
 @st.composite
-def plans(draw: st.DrawFn, program: TensorProgram) -> Plan:
+def plans(draw: st.DrawFn, program: TensorProgram) -> OpSplits:
     """Any splits: blocks need be no power of two, nor as many for every op."""
     splits = []
     for op in program.ops:
@@ -120,4 +120,4 @@ def plans(draw: st.DrawFn, program: TensorProgram) -> Plan:
             for label in draw(st.permutations(splittable(op)))[:3]
         ]
         splits.append(Split(tuple(label_blocks)))
-    return Plan(program, tuple(splits), "aligned")
+    return OpSplits(program, tuple(splits), "aligned")

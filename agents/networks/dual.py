@@ -24,7 +24,7 @@ STEP_FEATURES = ("placed", "finish")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Graph:
+class GraphTensors:
     """What networks read of a problem.
 
     Attributes:
@@ -79,7 +79,7 @@ class DualPolicy(nn.Module):
         self.from_device = nn.Linear(2 * len(DEVICE_FEATURES) + len(GUIDE_FEATURES), width)
         self.place_hidden, self.place_out = nn.Linear(width, width), nn.Linear(width, 1)
 
-    def encode(self, graph: Graph, progress: Tensor | None = None) -> Encoded:
+    def encode(self, graph: GraphTensors, progress: Tensor | None = None) -> Encoded:
         """Message passing and all that depends on the op alone.
 
         Args:

@@ -1,6 +1,7 @@
 """Brute force: every placement, for problems small enough."""
 
 import itertools
+import math
 
 import numpy as np
 
@@ -26,9 +27,10 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
     """
     evaluator, units = Evaluator("brute_force", problem, rule), Groups.of(problem)
     choices = [np.flatnonzero(row).tolist() for row in units.allowed]
-    n_placements = int(np.prod([float(len(c)) for c in choices]))
+    n_placements = math.prod(len(c) for c in choices)
     if n_placements > limit:
-        raise InvalidOption(f"{problem.name!r} has {n_placements:.3g} placements; brute force is limited to {limit}")
+        many = f"10^{sum(math.log10(len(c)) for c in choices):.1f}"
+        raise InvalidOption(f"{problem.name!r} has {many} placements; brute force is limited to {limit}")
     best: tuple[float, IntArray] | None = None
     every = itertools.product(*choices)
     while chunk := list(itertools.islice(every, 4096)):

@@ -10,19 +10,19 @@ from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.op_kernel import (
     DTYPE_BYTES,
+    GraphResult,
     Kernel,
     Kernels,
     Operand,
     Option,
     Piece,
     Region,
-    Result,
     Shape,
     Tensor,
 )
 from placement_gym.programs.functions import FUNCTIONS
 from placement_gym.programs.movement import Estimate
-from placement_gym.programs.op_splits import Plan
+from placement_gym.programs.op_splits import OpSplits
 from placement_gym.programs.program import Labels, TensorOp, TensorProgram
 from placement_gym.programs.split import Split
 
@@ -34,7 +34,7 @@ def shard(
     program: TensorProgram,
     n: int = 4,
     *,
-    plan: Plan | None = None,
+    plan: OpSplits | None = None,
     estimate: Estimate = "scattered",
     costs: Costs = "physical",
 ) -> OpGraph:
@@ -57,8 +57,8 @@ def shard(
     Args:
         program: The program.
         n: Blocks per op, a power of two; ops with small labels get fewer.
-        plan: How ops are cut, whatever n; `Plan.of(program, n=n, estimate=estimate)` where not given.
-        estimate: As in `Plan.of`.
+        plan: How ops are cut, whatever n; `OpSplits.of(program, n=n, estimate=estimate)` where not given.
+        estimate: As in `OpSplits.of`.
         costs: "physical" or "doppler_released".
 
     Raises:
@@ -67,7 +67,7 @@ def shard(
     if costs not in COSTS:
         raise InvalidProgram(unknown_name("costs", costs, COSTS))
     if plan is None:
-        plan = Plan.of(program, n=n, estimate=estimate)
+        plan = OpSplits.of(program, n=n, estimate=estimate)
     if plan.program is not program:
         raise InvalidProgram(f"the plan is one of program {plan.program.name!r}; expected a plan of {program.name!r}")
     lowering = _Lowering(program)
@@ -185,14 +185,14 @@ class _Lowering:
         self.n_repartitions[i] += 1
         return self._add(_Block(name, "repartition", kernel, 0.0, _points(op, op.labels), reader.is_backward))
 
-    def result(self, i: int) -> Result:
+    def result(self, i: int) -> GraphResult:
         """Where the output of op i is; a source that is asked for is copied by an op."""
         op = self.program.ops[i]
         if op.is_source:
             whole = tuple((0, size) for size in op.shape)
             source = self.operand(i, whole, op)
             self.parts[i] = [(self._repartition(i, (source,), (0,) * len(whole), whole, op), whole)]
-        return Result(op.shape, op.dtype, tuple(Piece(holder, region=region) for holder, region in self.parts[i]))
+        return GraphResult(op.shape, op.dtype, tuple(Piece(holder, region=region) for holder, region in self.parts[i]))
 
 
 def _shape(region: Region) -> Shape:
@@ -231,7 +231,9 @@ def _traffic_bytes(kernel: Kernel) -> float:
     return float(written + sum(operand.n_bytes for operand in dict.fromkeys(kernel.operands)))
 
 
-def _op_graph(program: TensorProgram, blocks: Sequence[_Block], results: Mapping[str, Result], costs: Costs) -> OpGraph:
+def _op_graph(
+    program: TensorProgram, blocks: Sequence[_Block], results: Mapping[str, GraphResult], costs: Costs
+) -> OpGraph:
     """The graph of the blocks."""
     physical = costs == "physical"
     sources = program.named_sources

@@ -15,7 +15,7 @@ MAX_ENTRIES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class OpSplits:
     """How every op of a program is cut.
 
     Attributes:
@@ -52,7 +52,7 @@ class Plan:
         *,
         n: int = 4,
         estimate: Estimate = "scattered",
-    ) -> "Plan":
+    ) -> "OpSplits":
         """The plan that moves the fewest bytes, every op being cut into n blocks or into as many as it can be.
 
         The bytes are summed over the pairs of a producer and a consumer and over the joins of partial results, so the

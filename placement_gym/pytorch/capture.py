@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from placement_gym.errors import CaptureError
 from placement_gym.graph import OpGraph
-from placement_gym.pytorch.traced import Named, Trace, op_graph
+from placement_gym.pytorch.traced import Named, TracedGraph, op_graph
 
 # Tensors that the module holds.
 HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -142,7 +142,7 @@ def capture(module: nn.Module, example_inputs: tuple[Any, ...]) -> OpGraph:
         if isinstance(node, Node) and isinstance(node.meta.get("val"), torch.Tensor):
             results[f"output{position}" if user else str(spec.target)] = node
         position += user
-    return op_graph(Trace(program.graph_module, program_sources(program), results), type(module).__name__)
+    return op_graph(TracedGraph(program.graph_module, program_sources(program), results), type(module).__name__)
 
 
 def module_values(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812  (the name everyone uses)
 Built = tuple[nn.Module, tuple[Tensor, ...]]
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Self-attention of `heads` heads over [batch, tokens, width]."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -50,7 +50,7 @@ class ExpertBlock(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int, n_experts: int) -> None:
         super().__init__()
         self.norm_attention, self.norm_experts = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = SelfAttention(width, heads)
         self.experts = DenseExperts(width, hidden, n_experts)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class LlamaBlock(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm_attention, self.norm_feed = nn.RMSNorm(width), nn.RMSNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = SelfAttention(width, heads)
         self.gate, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 

@@ -22,7 +22,7 @@ from placement_gym.op_kernel import Kernel, Operand, Source
 from placement_gym.pytorch.allocator import kept_memory
 from placement_gym.pytorch.devices import known_torch_devices
 from placement_gym.pytorch.functions import code_of, dtype_of, source_value
-from placement_gym.pytorch.stopwatch import Actor, Call, Worker, one_intra_op_thread, repeated_s
+from placement_gym.pytorch.stopwatch import Actor, Call, TimingWorker, one_intra_op_thread, repeated_s
 
 Progress = Callable[[Profile, int, int], None]
 
@@ -88,7 +88,7 @@ def profile(
     with kept_memory(), one_intra_op_thread(), ExitStack() as stack:
         workers = []
         for device in devices:
-            workers.append(Worker(device.torch_device))
+            workers.append(TimingWorker(device.torch_device))
             stack.callback(workers[-1].close)
         bench = _Bench(base, tuple(workers), seconds_per_kernel / 2)
         dtypes = {dtype for job in jobs for dtype in job.kernel.output_dtypes if dtype_of(dtype).is_floating_point}
@@ -195,7 +195,7 @@ def _copy_call(source: torch.device, target: torch.device, n_bytes: int) -> Call
     return lambda: next(tensors).to(target, non_blocking=True, copy=True)
 
 
-def _asked_copy(copier: Worker, source: torch.device, target: torch.device, n_bytes: int) -> Call:
+def _asked_copy(copier: TimingWorker, source: torch.device, target: torch.device, n_bytes: int) -> Call:
     """A copy made by another thread, complete on return: the time of both hand-overs is part of it."""
     call = _copy_call(source, target, n_bytes)
 
@@ -230,14 +230,14 @@ class _Bench:
     """
 
     base: Profile
-    workers: tuple[Worker, ...]
+    workers: tuple[TimingWorker, ...]
     seconds: float
 
     def measures(
         self, jobs: Sequence[_Job], dtypes: Sequence[str], known: Profile
     ) -> Iterator[tuple[Callable[[], Profile], bool]]:
         """All measurements, each with whether `known` has it already; each gives a profile of one entry."""
-        model_workers: dict[str, list[Worker]] = {}
+        model_workers: dict[str, list[TimingWorker]] = {}
         for device, worker in zip(self.base.devices, self.workers, strict=True):
             model_workers.setdefault(device.model, []).append(worker)
         for model, workers in model_workers.items():
@@ -254,9 +254,9 @@ class _Bench:
                     job.kernel.signature in known.kernel_times.get(model, {}),
                 )
 
-    def _pairs(self) -> dict[tuple[str, str], tuple[Worker, Worker]]:
+    def _pairs(self) -> dict[tuple[str, str], tuple[TimingWorker, TimingWorker]]:
         """The first two devices of each ordered pair of models."""
-        pairs: dict[tuple[str, str], tuple[Worker, Worker]] = {}
+        pairs: dict[tuple[str, str], tuple[TimingWorker, TimingWorker]] = {}
         for a, source in zip(self.base.devices, self.workers, strict=True):
             for b, target in zip(self.base.devices, self.workers, strict=True):
                 if a.name != b.name:
@@ -271,10 +271,10 @@ class _Bench:
                 f"{what} failed on {actors[0].worker.torch_device}: {type(error).__name__}: {error}"
             ) from error
 
-    def _actor(self, worker: Worker, job: _Job, *, is_timed: bool = True) -> Actor:
+    def _actor(self, worker: TimingWorker, job: _Job, *, is_timed: bool = True) -> Actor:
         return Actor(worker, partial(_kernel_call, job, worker.torch_device), is_timed)
 
-    def _model(self, model: str, worker: Worker, dtypes: Sequence[str]) -> Profile:
+    def _model(self, model: str, worker: TimingWorker, dtypes: Sequence[str]) -> Profile:
         kind = worker.torch_device.type
         size, stream = PEAK_SIZE[kind], _relu(STREAM_SIZE[kind])
         flops = {}
@@ -289,14 +289,14 @@ class _Bench:
         )
         return replace(self.base, models={model: entry})
 
-    def _kernel(self, model: str, workers: Sequence[Worker], job: _Job) -> Profile:
+    def _kernel(self, model: str, workers: Sequence[TimingWorker], job: _Job) -> Profile:
         actors = [self._actor(worker, job) for worker in workers]
         what = f"op {job.op_name!r}: kernel {job.kernel.signature}"
         alone = self._timing(what, actors[:1])
         loaded = self._timing(what, actors) if len(actors) > 1 else alone
         return replace(self.base, kernel_times={model: {job.kernel.signature: KernelTime(alone, loaded, _now())}})
 
-    def _copies(self, pair: tuple[str, str], source: Worker, target: Worker) -> Profile:
+    def _copies(self, pair: tuple[str, str], source: TimingWorker, target: TimingWorker) -> Profile:
         ends = (source.torch_device, target.torch_device)
         on_gpu = [worker.torch_device for worker in (target, source) if worker.torch_device.type == "cuda"]
         busy = [
@@ -305,7 +305,7 @@ class _Bench:
             if worker.torch_device.type == "cpu"
         ]
         # As in a run: whoever ends an op asks the copier, which works on the receiving core or on the GPU.
-        asker, copier = Worker("cpu"), Worker(str(on_gpu[0]) if on_gpu else target.name)
+        asker, copier = TimingWorker("cpu"), TimingWorker(str(on_gpu[0]) if on_gpu else target.name)
         try:
             points = []
             for n_bytes in COPIED_BYTES:

@@ -23,7 +23,7 @@ IDENTITY = (aten.detach, aten.alias, *DROPOUTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ValueRead:
     """Operand `number` of the kernel."""
 
     number: int
@@ -38,7 +38,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; its arguments hold `Read` and `Made` where tensors belong."""
+    """One call; its arguments hold `ValueRead` and `Made` where tensors belong."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -87,14 +87,14 @@ class Replay:
         return tuple(
             (name, _option(arg, self.calls))
             for name, arg in sorted(named.items())
-            if arg is not None and not isinstance(arg, (Read, torch.device))
+            if arg is not None and not isinstance(arg, (ValueRead, torch.device))
         )
 
 
 def _filled(arg: Any, operands: Sequence[Tensor], made: Sequence[Any], device: torch.device) -> Any:  # noqa: ANN401
     """The argument with tensors in it."""
     match arg:
-        case Read():
+        case ValueRead():
             return operands[arg.number]
         case Made():
             return made[arg.number]
@@ -118,7 +118,7 @@ def _option(arg: Any, calls: Sequence[Call]) -> Option:  # noqa: ANN401
 
 def _text(arg: Any, calls: Sequence[Call]) -> str:  # noqa: ANN401
     match arg:
-        case Read():
+        case ValueRead():
             return f"#{arg.number}"
         case Made():
             call = calls[arg.number]
@@ -170,7 +170,7 @@ class Tracer:
 
     def _read(self, origin: Any) -> Any:  # noqa: ANN401
         if isinstance(origin, Operand):
-            return Read(self.operands.setdefault(origin, len(self.operands)))
+            return ValueRead(self.operands.setdefault(origin, len(self.operands)))
         return [self._read(one) for one in origin] if isinstance(origin, list) else origin
 
     def _call(self, node: Node) -> Any:  # noqa: ANN401

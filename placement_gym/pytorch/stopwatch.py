@@ -36,7 +36,7 @@ def one_intra_op_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Worker:
+class TimingWorker:
     """A thread that computes on one torch device: pinned to its core, or on a CUDA stream of its own.
 
     Attributes:
@@ -105,7 +105,7 @@ class Actor:
         rests: Whether it sleeps after each call as long as the call took: copies come now and then.
     """
 
-    worker: Worker
+    worker: TimingWorker
     prepare: Callable[[], Call]
     is_timed: bool = True
     rests: bool = False

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from placement_gym.errors import CaptureError, unknown_name
 from placement_gym.graph import OpGraph
-from placement_gym.op_kernel import DTYPE_BYTES, Kernel, Kernels, Operand, Piece, Result, Shape, Source
-from placement_gym.pytorch.replay import DROPOUTS, Read, Replay, Tracer
+from placement_gym.op_kernel import DTYPE_BYTES, GraphResult, Kernel, Kernels, Operand, Piece, Shape, Source
+from placement_gym.pytorch.replay import DROPOUTS, Replay, Tracer, ValueRead
 
 aten = torch.ops.aten
 
@@ -21,7 +21,7 @@ LOOKUPS = ("embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forwa
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TracedGraph:
     """A program of torch calls on tensors without storage.
 
     Attributes:
@@ -125,7 +125,7 @@ class _Ops:
 class _Builder:
     """Walks a traced program once and collects ops, edges and kernels."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: TracedGraph) -> None:
         self.trace = trace
         self.origins: dict[Node, Any] = {}
         self.ops = _Ops()
@@ -222,12 +222,12 @@ class _Builder:
                 self.readers.setdefault(operand.source, []).append(op)
         return op
 
-    def _result(self, name: str, node: Node, backward: bool) -> Result:
+    def _result(self, name: str, node: Node, backward: bool) -> GraphResult:
         """A result; one that is no op's whole output (a view, a source) gets an op without cost that makes it."""
         tracer = Tracer(self.origins)
         value = tracer.value(node)
         origin = next(iter(tracer.operands), None)
-        if not (isinstance(value, Read) and origin is not None and origin.op >= 0):
+        if not (isinstance(value, ValueRead) and origin is not None and origin.op >= 0):
             fake = node.meta["val"]
             tracer.add(aten.alias.default, (value,), {})
             op = self._op(f"{name}.view", "view", tracer, (fake,), None)
@@ -239,7 +239,7 @@ class _Builder:
             origin = Operand(op, shape, dtype)
         if name in self.readers:
             self.readers[name].append(origin.op)
-        return Result(origin.shape, origin.dtype, (Piece(origin.op, origin.output),))
+        return GraphResult(origin.shape, origin.dtype, (Piece(origin.op, origin.output),))
 
     def _colocation(self) -> list[int]:
         group = list(range(len(self.ops.names)))
@@ -288,7 +288,7 @@ class _Builder:
         )
 
 
-def op_graph(trace: Trace, what: str) -> OpGraph:
+def op_graph(trace: TracedGraph, what: str) -> OpGraph:
     """The ops of a traced program, with kernels.
 
     Args:

@@ -31,7 +31,7 @@ from placement_gym.pytorch.capture import (
 )
 from placement_gym.pytorch.functions import dtype_of
 from placement_gym.pytorch.replay import DROPOUTS
-from placement_gym.pytorch.traced import Named, Trace, is_random, op_graph
+from placement_gym.pytorch.traced import Named, TracedGraph, is_random, op_graph
 from placement_gym.pytorch.updates import UPDATES, OptimizerName
 
 aten = torch.ops.aten
@@ -204,7 +204,7 @@ def capture_training(
 
 def _with_updates(
     program: ExportedProgram, traced: GraphModule, optimizer: OptimizerName, options: dict[str, float]
-) -> Trace:
+) -> TracedGraph:
     """The trace with an update for each parameter that has a gradient."""
     update = UPDATES[optimizer]
     chosen: dict[str, Argument] = {name: options[name] for name in update.options}
@@ -233,7 +233,7 @@ def _with_updates(
         results.update(zip(names, parts, strict=True))
     if len(results) == 1:
         raise CaptureError("no parameter has a gradient; nothing to train")
-    return Trace(traced, sources, results, seed)
+    return TracedGraph(traced, sources, results, seed)
 
 
 def training_values(graph: OpGraph, module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, Tensor]:

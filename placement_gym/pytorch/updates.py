@@ -15,7 +15,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class ParameterUpdate:
     """One optimiser.
 
     Attributes:
@@ -92,9 +92,9 @@ def _adam_step(
     return (parameter - change).to(parameter.dtype), mean, square, step
 
 
-UPDATES: Mapping[OptimizerName, Update] = {
-    "sgd": Update(sgd),
-    "momentum": Update(momentum_sgd, ("velocity",), ("learning_rate", "weight_decay", "momentum")),
-    "adam": Update(adam, ("mean", "square", "step")),
-    "adamw": Update(adamw, ("mean", "square", "step")),
+UPDATES: Mapping[OptimizerName, ParameterUpdate] = {
+    "sgd": ParameterUpdate(sgd),
+    "momentum": ParameterUpdate(momentum_sgd, ("velocity",), ("learning_rate", "weight_decay", "momentum")),
+    "adam": ParameterUpdate(adam, ("mean", "square", "step")),
+    "adamw": ParameterUpdate(adamw, ("mean", "square", "step")),
 }

@@ -12,7 +12,7 @@ from strategies import random_problem
 import placement_gym as pg
 from agents.dual_player import DualPlayer
 from agents.dual_rollout import DualRollout, judge
-from agents.networks.dual import DualPolicy, Graph
+from agents.networks.dual import DualPolicy, GraphTensors
 from agents.networks.paths import jump_table, next_on_path, path_mean
 from placement_gym.envs.observation import OP_FEATURES
 
@@ -48,7 +48,7 @@ def test_heads_do_not_depend_on_numbering() -> None:
     def renumbered(jumps: torch.Tensor) -> torch.Tensor:
         return numbered[jumps[:, torch.cat([new, torch.tensor([n])])]]
 
-    moved = Graph(
+    moved = GraphTensors(
         graph.op_features[new],
         old[graph.edge_index],
         graph.edge_features,

@@ -9,7 +9,7 @@ from dual import GRAPH, free_batch, last, make, weights
 
 import placement_gym as pg
 from agents.follow import MIRROR, SWAP, TOGETHER
-from agents.guides import MOVES, Plan
+from agents.guides import MOVES, GuidedPlan
 from agents.networks.dual import GUIDE_FEATURES
 from agents.simulated import Simulated
 from placement_gym.errors import InvalidOption
@@ -160,7 +160,7 @@ def test_members_leave_as_the_move_says(mode: int, expected: str) -> None:
     agent = make(problem)
     guide = agent.found.guides.guide(np.array([0, 1, 1, 0], np.int32), np.arange(4, dtype=np.int32), 1.0)
     move = next(k for k, (_, how) in enumerate(MOVES) if how == mode)
-    plan = Plan(
+    plan = GuidedPlan(
         np.zeros(3, np.int64),
         np.full(3, move),
         np.tile(guide.op_device, (3, 1)),

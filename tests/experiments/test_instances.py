@@ -14,10 +14,10 @@ import placement_gym.baselines
 from experiments import instances, solve, validate
 from experiments.command import INTERRUPTED
 from experiments.curves import save_png
-from experiments.grid import Grid, as_markdown, draw_ratios
+from experiments.grid import TrialGrid, as_markdown, draw_ratios
 from experiments.instances import find_instances
 from experiments.record import read
-from experiments.table import Row, is_baseline
+from experiments.table import TableRow, is_baseline
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, InvalidProblem
 from placement_gym.problem import Problem
 from placement_gym.result import Result
@@ -277,8 +277,8 @@ def test_instances_are_sorted_and_named_by_their_path(folder: Path) -> None:
         find_instances(folder, "/tmp/*.json")
 
 
-def _row(method: str, objective_s: float, status: str, objective: Any = "max_load", bound: float = 0.0) -> Row:
-    return Row(
+def _row(method: str, objective_s: float, status: str, objective: Any = "max_load", bound: float = 0.0) -> TableRow:
+    return TableRow(
         method=method,
         objective=objective,
         objective_s=objective_s,
@@ -298,7 +298,7 @@ def test_methods_are_compared_by_their_own_objective() -> None:
         ("a", "gpipe"): _row("gpipe", 0.009, "feasible", "gpipe_load"),
         ("a", "none"): _row("none", float("inf"), "infeasible", "makespan"),
     }
-    grid = Grid(("a",), ("dp", "ilp", "gpipe", "none"), rows)
+    grid = TrialGrid(("a",), ("dp", "ilp", "gpipe", "none"), rows)
     assert grid.objective_methods() == {"max_load": ["dp", "ilp", "none"], "gpipe_load": ["gpipe"]}
     values, seconds, gaps, *_ = [part.splitlines()[-1] for part in as_markdown(grid).split("\n## ") if part.strip()]
     assert values == "| a | 3.0000 | **2.0000** | infeasible |"

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import real
 from experiments.agreement import Execution
-from experiments.ranking import Found, Measured, lines, measured_methods, sentences
+from experiments.ranking import Measured, Ranked, lines, measured_methods, sentences
 from placement_gym.pytorch.devices import known_torch_devices
 
 CPUS = known_torch_devices()[:2]
@@ -38,7 +38,7 @@ def test_three_stages_and_a_comparison(workbench: Path, capfd: pytest.CaptureFix
     rows = [json.loads(line) for line in (folder / "executions.jsonl").read_text().splitlines()]
     assert len({tuple(row["op_device"]) for row in rows}) == len(rows) > 1
     assert all(len(row["makespans_s"]) == 2 and min(row["makespans_s"]) > 0 for row in rows)
-    found = [Found(**json.loads(line)) for line in (folder / "seed_1" / "found.jsonl").read_text().splitlines()]
+    found = [Ranked(**json.loads(line)) for line in (folder / "seed_1" / "found.jsonl").read_text().splitlines()]
     calls = {one.method: (one.simulator_calls, one.measured_calls) for one in found}
     assert calls["dual_policy, stage II"] == (24, 0)
     assert calls["dual_policy, stage III"] == (24, 8)
@@ -93,9 +93,9 @@ def test_what_does_not_learn_in_stages_is_refused(
     assert told in capfd.readouterr().err
 
 
-def row(method: str, seed: int, device: int, simulated_s: float = 0.1) -> Found:
+def row(method: str, seed: int, device: int, simulated_s: float = 0.1) -> Ranked:
     """A placement of one op."""
-    return Found(
+    return Ranked(
         method=method,
         seed=seed,
         is_baseline=method != "agent",

@@ -11,15 +11,15 @@ from experiments.baselines import nothing_found
 from experiments.curves import draw_samples
 from experiments.folder import RunFolder
 from experiments.standings import Cell, Standings, as_markdown, panels, relation, sentences
-from experiments.table import Row
+from experiments.table import TableRow
 from experiments.tracking import CALLS
 from experiments.trial import Outcome, Trial
 from placement_gym.files import write_text
 from placement_gym.workloads import layered
 
 
-def _row(method: str, objective_s: float, calls: int = 100, seconds: float = 2.0) -> Row:
-    return Row(
+def _row(method: str, objective_s: float, calls: int = 100, seconds: float = 2.0) -> TableRow:
+    return TableRow(
         method=method,
         objective="makespan",
         objective_s=objective_s,

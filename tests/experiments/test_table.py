@@ -2,11 +2,11 @@
 
 import math
 
-from experiments.table import Row, cells, headings, markdown, number, verdict
+from experiments.table import TableRow, cells, headings, markdown, number, verdict
 
 
-def _row(method: str, makespan_s: float, *, is_baseline: bool = True, status: str = "feasible") -> Row:
-    return Row(
+def _row(method: str, makespan_s: float, *, is_baseline: bool = True, status: str = "feasible") -> TableRow:
+    return TableRow(
         method=method,
         objective="makespan",
         objective_s=makespan_s,

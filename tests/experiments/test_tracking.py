@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.folder import RunFolder
-from experiments.table import Row
+from experiments.table import TableRow
 from experiments.tracking import CALLS, METRICS, Tracker, TrackingConfig, read_metrics, rewind_metrics
 from placement_gym.errors import InvalidFile, InvalidOption
 
@@ -61,7 +61,7 @@ def test_results_of_instances_are_summary_values_and_a_table(tmp_path: Path) -> 
     logged: dict[str, Any] = {}
     with _tracker(tmp_path) as tracker:
         tracker._run = SimpleNamespace(summary={}, log=logged.update, finish=lambda **_: None)
-        found = Row(
+        found = TableRow(
             method="dp",
             objective="max_load",
             objective_s=0.5,

@@ -9,9 +9,9 @@ import pytest
 from experiments import family as family_module
 from experiments import transfer, validate
 from experiments.family import Family
-from experiments.grid import Grid
+from experiments.grid import TrialGrid
 from experiments.record import read
-from experiments.table import Row
+from experiments.table import TableRow
 from placement_gym.errors import InvalidOption
 
 TINY = [
@@ -93,7 +93,7 @@ def test_a_larger_budget_goes_on_with_the_training(workbench: Path) -> None:
 def test_the_summary_is_over_graphs_and_policies() -> None:
     """Two policies, two graphs: mean and deviation of the means 0.7 and 0.9, the worst ratio, the most seconds."""
     grids = {
-        seed: {"group": Grid(("a", "b"), ("critical_path", "own"), {**_rows("a", *a), **_rows("b", *b)})}
+        seed: {"group": TrialGrid(("a", "b"), ("critical_path", "own"), {**_rows("a", *a), **_rows("b", *b)})}
         for seed, a, b in ((0, (2.0, 1.2), (4.0, 3.2)), (1, (1.0, 0.8), (4.0, 4.0)))
     }
     assert transfer.summary(grids)[1] == [
@@ -103,12 +103,12 @@ def test_the_summary_is_over_graphs_and_policies() -> None:
     assert transfer.summary({0: grids[0]})[1][1] == ("group", "own", "0.700", "0.800", "3.20")
 
 
-def _rows(name: str, critical_path_s: float, own_s: float) -> dict[tuple[str, str], Row]:
+def _rows(name: str, critical_path_s: float, own_s: float) -> dict[tuple[str, str], TableRow]:
     """Two results on a graph; one that takes as long to find as it is."""
     about: dict[str, Any] = {"lower_bound_s": 0.0, "simulator_calls": 1, "status": "feasible", "is_baseline": False}
     values = {"critical_path": (critical_path_s, 1.0), "own": (own_s, own_s)}
     return {
-        (name, method): Row(method=method, objective="makespan", objective_s=value, seconds=seconds, **about)
+        (name, method): TableRow(method=method, objective="makespan", objective_s=value, seconds=seconds, **about)
         for method, (value, seconds) in values.items()
     }
 

@@ -14,7 +14,7 @@ from small_programs import PROGRAMS, plans
 import placement_gym as pg
 from placement_gym.errors import ExecutionError, InvalidProgram
 from placement_gym.graph import OpGraph
-from placement_gym.programs import Plan, ProgramBuilder, TensorProgram, shard
+from placement_gym.programs import OpSplits, ProgramBuilder, TensorProgram, shard
 from placement_gym.programs.movement import Estimate
 from placement_gym.pytorch.programs import random_sources, run_graph, run_program
 
@@ -89,7 +89,7 @@ def two_matmuls() -> TensorProgram:
 def test_costs_of_a_partial_sum_by_hand() -> None:
     """Columns, then the label summed over: blocks hand on whole outputs; one join adds two partial results."""
     program = two_matmuls()
-    graph = shard(program, plan=Plan.of(program, {"up": {"k": 2}, "down": {"j": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"up": {"k": 2}, "down": {"j": 2}}))
     assert graph.op_names == ("up/0", "up/1", "down/0", "down/1", "down/join0")
     assert graph.op_kinds == ("einsum",) * 4 + ("join",)
     up, down, join = 2 * 6 * 4 * 4, 2 * 6 * 4 * 10, 60
@@ -106,7 +106,7 @@ def test_costs_of_a_partial_sum_by_hand() -> None:
 def test_costs_of_repartitions_and_regions_by_hand() -> None:
     """Columns, then rows: two repartitions, each of a half of both blocks; rows, then the rows' quarters: regions."""
     program = two_matmuls()
-    graph = shard(program, plan=Plan.of(program, {"up": {"k": 2}, "down": {"i": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"up": {"k": 2}, "down": {"i": 2}}))
     assert graph.op_names == ("up/0", "up/1", "up/part0", "down/0", "up/part1", "down/1")
     part = number_of(graph, "up/part1")
     assert graph.op_kinds[part] == "repartition"
@@ -117,7 +117,7 @@ def test_costs_of_repartitions_and_regions_by_hand() -> None:
     assert len(set(graph.edge_tensor.tolist())) == 6
     assert graph.kernels is not None
     assert [o.region for o in graph.kernels.op_kernels[part].operands] == [((3, 6), (0, 4))] * 2
-    graph = shard(program, plan=Plan.of(program, {"up": {"i": 1}, "down": {"i": 3, "k": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"up": {"i": 1}, "down": {"i": 3, "k": 2}}))
     assert "repartition" not in graph.op_kinds
     assert graph.edge_bytes.tolist() == [2 * 8 * 4] * 6
     # Two blocks that differ in k alone read the same region, hence the same tensor.
@@ -131,7 +131,7 @@ def test_repartition_is_shared_by_its_readers() -> None:
     y = b.op("einsum", "ij,jk->ik", b.parameter("w", (4, 4)), x, name="y")
     z = b.op("einsum", "ij,jk->ik", b.parameter("u", (4, 4)), x, name="z")
     program = b.build(y, z)
-    graph = shard(program, plan=Plan.of(program, {"x1": {"i": 2}, "y": {"i": 2}, "z": {"i": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"x1": {"i": 2}, "y": {"i": 2}, "z": {"i": 2}}))
     assert [name for name in graph.op_names if "part" in name] == ["x1/part0"]
     part = number_of(graph, "x1/part0")
     assert len(set(graph.edge_tensor[graph.edge_src == part].tolist())) == 1
@@ -141,7 +141,7 @@ def test_repartition_is_shared_by_its_readers() -> None:
 def test_lookup_reads_rows_and_a_tensor_read_twice_is_read_once() -> None:
     """Traffic of an embedding is ids, rows and output, though it needs the whole table; x * x reads x once."""
     program = PROGRAMS["embedding"]()
-    graph = shard(program, plan=Plan.of(program, {"embedding": {"b": 3}}))
+    graph = shard(program, plan=OpSplits.of(program, {"embedding": {"b": 3}}))
     rows = 7 * 6 * 8
     assert graph.op_traffic_bytes[0] == rows + rows + 7 * 8
     assert graph.op_parameter_bytes[0] == 11 * 6 * 8
@@ -157,13 +157,13 @@ def test_lookup_reads_rows_and_a_tensor_read_twice_is_read_once() -> None:
 def test_maxima_are_joined_by_maximum_and_backward_ops_stay_backward() -> None:
     """Kernels of the joins, flags of what was split."""
     program = PROGRAMS["softmax_ffn"]()
-    graph = shard(program, plan=Plan.of(program, {"max": {"o": 2, "b": 2}, "einsum_1": {"h": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"max": {"o": 2, "b": 2}, "einsum_1": {"h": 2}}))
     assert graph.kernels is not None
     functions = {name: kernel.function for name, kernel in zip(graph.op_names, graph.kernels.op_kernels, strict=True)}
     assert functions["max/join0"] == functions["max/join1"] == "join_max"
     assert functions["einsum_1/join0"] == "join_add"
     program = PROGRAMS["backward"]()
-    graph = shard(program, plan=Plan.of(program, {"einsum_1": {"b": 2}, "einsum_2": {"o": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"einsum_1": {"b": 2}, "einsum_2": {"o": 2}}))
     backward = {name for name, flag in zip(graph.op_names, graph.op_is_backward.tolist(), strict=True) if flag}
     names = {f"einsum_{k}/{block}" for k in (1, 2) for block in ("0", "1", "join0")}
     assert {name for name in backward if "part" not in name} == names
@@ -172,7 +172,7 @@ def test_maxima_are_joined_by_maximum_and_backward_ops_stay_backward() -> None:
     x = b.op("exp", "ij->ij", b.input("x", (4, 4)), name="x1")
     back = b.op("relu_gradient", "ij,ij->ij", b.input("dy", (4, 4)), x, name="back", is_backward=True)
     program = b.build(back)
-    graph = shard(program, plan=Plan.of(program, {"x1": {"i": 2}, "back": {"j": 2}}))
+    graph = shard(program, plan=OpSplits.of(program, {"x1": {"i": 2}, "back": {"j": 2}}))
     assert dict(zip(graph.op_names, graph.op_is_backward.tolist(), strict=True)) == {
         "x1/0": False, "x1/1": False, "x1/part0": True, "x1/part1": True, "back/0": True, "back/1": True,
     }  # fmt: skip
@@ -232,7 +232,7 @@ def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(InvalidProgram, match="unknown costs 'x'; known: doppler_released, physical"):
         shard(program, costs="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidProgram, match="the plan is one of program 'chain'; expected a plan of 'two_matmuls'"):
-        shard(program, plan=Plan.of(PROGRAMS["chain"]()))
+        shard(program, plan=OpSplits.of(PROGRAMS["chain"]()))
     with pytest.raises(InvalidProgram, match="n is 3; expected a power of two"):
         shard(program, 3)
     graph = shard(program)

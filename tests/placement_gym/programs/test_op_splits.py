@@ -1,4 +1,4 @@
-"""Plan: the choice of splits, and the bytes that it counts."""
+"""OpSplits: the choice of splits, and the bytes that it counts."""
 
 from itertools import pairwise, product
 
@@ -10,7 +10,7 @@ from small_programs import PROGRAMS, plans
 
 from placement_gym.errors import InvalidProgram
 from placement_gym.op_kernel import DTYPE_BYTES
-from placement_gym.programs import Plan, ProgramBuilder, Split, TensorProgram, shard
+from placement_gym.programs import OpSplits, ProgramBuilder, Split, TensorProgram, shard
 from placement_gym.programs.elimination import minimise, total
 from placement_gym.programs.movement import Estimate
 from placement_gym.programs.split import candidates
@@ -25,7 +25,7 @@ def matmuls(*sizes: int) -> TensorProgram:
     return b.build(y)
 
 
-def moved_by_elements(plan: Plan) -> float:
+def moved_by_elements(plan: OpSplits) -> float:
     """Aligned bytes, counted element by element: who holds each, who reads it elsewhere."""
     moved = 0.0
     holder: dict[int, np.ndarray] = {}
@@ -53,12 +53,12 @@ def moved_by_elements(plan: Plan) -> float:
 def test_moved_bytes_of_two_matmuls_by_hand() -> None:
     """Columns, then rows: each of two devices lacks a quarter of the 8 x 8 matrix between them."""
     program = matmuls(8, 8, 8, 8)
-    plan = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2, estimate="aligned")
+    plan = OpSplits.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2, estimate="aligned")
     assert plan.moved_bytes == 2 * 16 * 4
-    joined = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"j": 2}}, n=2, estimate="aligned")
+    joined = OpSplits.of(program, {"mm0": {"k": 2}, "mm1": {"j": 2}}, n=2, estimate="aligned")
     assert joined.moved_bytes == 64 * 4
     # Scattered: x twice and w0 once, the matrix between twice (by halves), w1 twice; halves put together once each.
-    scattered = Plan.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2, estimate="scattered")
+    scattered = OpSplits.of(program, {"mm0": {"k": 2}, "mm1": {"i": 2}}, n=2, estimate="scattered")
     assert scattered.moved_bytes == (2 + 1 + 1 + 2 + 1) * 64 * 4
 
 
@@ -67,7 +67,7 @@ def test_column_then_row_parallel_is_found() -> None:
     b = ProgramBuilder("mlp")
     h = b.op("einsum", "bd,dh->bh", b.input("x", (1, 16)), b.parameter("w1", (16, 64)), name="up")
     y = b.op("einsum", "bh,ho->bo", b.op("relu", "bh->bh", h), b.parameter("w2", (64, 16)), name="down")
-    plan = Plan.of(b.build(y), n=4, estimate="aligned")
+    plan = OpSplits.of(b.build(y), n=4, estimate="aligned")
     assert [split.label_blocks for split in plan.op_split if split.label_blocks] == [(("h", 4),)] * 3
     assert plan.optimal
     assert plan.moved_bytes == 3 * 16 * 4
@@ -88,7 +88,7 @@ def test_moved_bytes_equal_those_counted_by_element(name: str, data: st.DataObje
 def test_scattered_bytes_bound_those_of_the_graph(name: str, data: st.DataObject) -> None:
     """All edges of the graph and what its ops read of sources: less only where ops share what is put together."""
     drawn = data.draw(plans(PROGRAMS[name]()))
-    plan = Plan(drawn.program, drawn.op_split, "scattered")
+    plan = OpSplits(drawn.program, drawn.op_split, "scattered")
     graph = shard(plan.program, plan=plan)
     assert graph.kernels is not None
     kernels = [k for k, kind in zip(graph.kernels.op_kernels, graph.op_kinds, strict=True) if kind != "repartition"]
@@ -107,8 +107,8 @@ def test_plan_equals_brute_force(sizes: tuple[int, ...], n: int, estimate: Estim
     """No combination of candidates moves fewer bytes."""
     program = matmuls(*sizes)
     options = [[Split()] if op.is_source else candidates(op, n) for op in program.ops]
-    best = min(Plan(program, splits, estimate).moved_bytes for splits in product(*options))
-    plan = Plan.of(program, n=n, estimate=estimate)
+    best = min(OpSplits(program, splits, estimate).moved_bytes for splits in product(*options))
+    plan = OpSplits.of(program, n=n, estimate=estimate)
     assert plan.optimal
     assert plan.moved_bytes == best
 
@@ -156,17 +156,17 @@ def test_a_tensor_read_twice_by_the_same_labels_moves_once() -> None:
         b = ProgramBuilder("twice")
         x, y = b.input("x", (4, 4)), b.input("y", (4, 4))
         sums = [b.op("add", "ij,ij->ij", *((x, x), (x, y))[which]) for which in order]
-        plan = Plan.of(b.build(*sums), n=4, estimate="scattered")
+        plan = OpSplits.of(b.build(*sums), n=4, estimate="scattered")
         assert plan.moved_bytes == 3 * 4 * 4 * 4
 
 
 def test_given_splits_are_kept_and_the_others_fit_them() -> None:
     """Rows are given to the second matmul, so the first is cut by rows too, and nothing moves."""
     program = matmuls(8, 8, 8, 8)
-    plan = Plan.of(program, {"mm1": {"i": 4}}, n=4, estimate="aligned")
+    plan = OpSplits.of(program, {"mm1": {"i": 4}}, n=4, estimate="aligned")
     assert plan.op_split[2] == plan.op_split[4] == Split((("i", 4),))
     assert plan.moved_bytes == 0
-    whole = Plan.of(program, {"mm0": {}}, n=4, estimate="aligned")
+    whole = OpSplits.of(program, {"mm0": {}}, n=4, estimate="aligned")
     assert whole.op_split[2] == Split()
     assert whole.moved_bytes > 0
 
@@ -181,10 +181,10 @@ def test_wrong_plans_are_refused() -> None:
         ({"mm0": {"i": 16}}, "label 'i' of size 8 in 16 blocks"),
     ):
         with pytest.raises(InvalidProgram, match=message):
-            Plan.of(program, wrong)
+            OpSplits.of(program, wrong)
     with pytest.raises(InvalidProgram, match="1 splits; expected 3, one per op"):
-        Plan(program, (Split(),))
+        OpSplits(program, (Split(),))
     with pytest.raises(InvalidProgram, match="unknown estimate 'x'; known: aligned, scattered"):
-        Plan.of(program, estimate="x")  # type: ignore[arg-type]
+        OpSplits.of(program, estimate="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidProgram, match="n is 5; expected a power of two"):
-        Plan.of(program, n=5)
+        OpSplits.of(program, n=5)

@@ -23,7 +23,7 @@ from placement_gym.pytorch.stopwatch import (
     FEWEST_WARM_UP_CALLS,
     WARM_UP_CALLS,
     Actor,
-    Worker,
+    TimingWorker,
     repeated_s,
 )
 
@@ -118,7 +118,7 @@ def test_workers_go_on_until_all_have_been_timed() -> None:
 
         return lambda: call
 
-    workers = [Worker(name) for name in (*CPUS, "cpu")]
+    workers = [TimingWorker(name) for name in (*CPUS, "cpu")]
     actors = [
         Actor(workers[0], sleeper("fast", 1e-3)),  # type: ignore[arg-type]
         Actor(workers[1], sleeper("slow", 10e-3)),  # type: ignore[arg-type]
