@@ -11,6 +11,7 @@ from placement_gym.bounds import lower_bound_s
 from placement_gym.objectives import Objective, objective_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import compile_problem, simulate
@@ -37,6 +38,8 @@ class Result:
         seed: Seed of a random baseline.
         objective_name: "makespan" (of the schedule), "max_load", "gpipe_load" or "latency" (`objectives.py`).
         op_subgraph: int32 [n_ops] where the latency is that of these subgraphs (`objectives.latency_s`).
+        priority: float64 [n_ops], the order that the method decided, largest first; None where it decides none. Under
+            a `priority` queue the schedule goes by it, or by b-level ranks where it is None; other queues ignore it.
     """
 
     baseline: str
@@ -50,6 +53,7 @@ class Result:
     seed: int | None
     objective_name: Objective = "makespan"
     op_subgraph: IntArray | None = None
+    priority: FloatArray | None = None
 
     def __repr__(self) -> str:
         """At most five lines, whatever the size."""
@@ -101,13 +105,20 @@ class Evaluator:
         self.baseline, self.problem, self.seed, self.objective = baseline, problem, seed, objective
         self.rule = resolve_rule(rule)
         self.compiled = compile_problem(problem, self.rule)
+        self.ranks: FloatArray | None = None
+        if self.rule.queue == "priority":
+            self.ranks = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
         self.simulator_calls = 0
         self._began = time.perf_counter()
 
-    def makespans_s(self, op_devices: IntArray) -> FloatArray:
-        """float64 [B]: makespans of int32 [B, n_ops]; each is one call."""
+    def makespans_s(self, op_devices: IntArray, priorities: FloatArray | None = None) -> FloatArray:
+        """float64 [B]: makespans of int32 [B, n_ops]; each is one call.
+
+        Under a `priority` queue they go by `priorities`, float64 [n_ops] or [B, n_ops], or by b-level ranks.
+        """
         self.simulator_calls += len(op_devices)
-        return self.compiled.makespans_s(np.ascontiguousarray(op_devices, dtype=np.int32))
+        ranks = self.ranks if self.ranks is None or priorities is None else priorities
+        return self.compiled.makespans_s(np.ascontiguousarray(op_devices, dtype=np.int32), ranks)
 
     def result(
         self,
@@ -117,6 +128,7 @@ class Evaluator:
         simulated: bool = False,
         lower_bound: float = 0.0,
         op_subgraph: IntArray | None = None,
+        priority: FloatArray | None = None,
     ) -> Result:
         """The result of a placement.
 
@@ -127,12 +139,14 @@ class Evaluator:
             lower_bound: Seconds that the method has proved no placement of its kind can beat; 0 where it knows no more
                 than the status says.
             op_subgraph: Subgraphs that the latency is meant for.
+            priority: float64 [n_ops], the order that the method decided.
 
         Raises:
             InfeasiblePlacement: The placement breaks support, memory or colocation.
         """
         placement = Placement(op_device)
-        schedule = simulate(self.problem, placement, rule=self.rule)
+        ranks = self.ranks if self.ranks is None or priority is None else priority
+        schedule = simulate(self.problem, placement, rule=self.rule, priority=ranks)
         self.simulator_calls += 0 if simulated else 1
         value = objective_s(self.objective, schedule, op_subgraph)
         bound = min(value, max(lower_bound, lower_bound_s(self.problem, self.objective)))
@@ -150,4 +164,5 @@ class Evaluator:
             self.seed,
             self.objective,
             op_subgraph,
+            priority,
         )

@@ -2,13 +2,17 @@
 
 from placement_gym.baselines.enumerative import enumerative
 from placement_gym.baselines.expert import expert, read_split
-from placement_gym.baselines.heuristics import critical_path, heft, m_etf, round_robin, single_device
+from placement_gym.baselines.heuristics import round_robin, single_device
+from placement_gym.baselines.list_methods import cpop, critical_path, dls, etf, heft, m_etf, peft
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search, metis
 from placement_gym.baselines.search import local_search, random_search, simulated_annealing
 
 __all__ = [
+    "cpop",
     "critical_path",
+    "dls",
     "enumerative",
+    "etf",
     "expert",
     "greedy_latency",
     "heft",
@@ -16,6 +20,7 @@ __all__ = [
     "local_search",
     "m_etf",
     "metis",
+    "peft",
     "random_search",
     "read_split",
     "round_robin",

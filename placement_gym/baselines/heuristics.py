@@ -1,13 +1,11 @@
-"""Constructive baselines: one device, round robin, and list schedulers."""
+"""Constructive baselines that plan nothing: one device, round robin."""
 
 import numpy as np
 
-from placement_gym.baselines.list_scheduling import place_by_list
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.errors import InfeasiblePlacement
 from placement_gym.groups import Groups
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
-from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
@@ -49,62 +47,3 @@ def round_robin(problem: Problem, *, rule: str | Rule = "physical") -> Result:
         free[unit_device[u]] -= units.memory_bytes[u]
         turn += 1
     return evaluator.result(units.op_device(unit_device))
-
-
-def _ranks(problem: Problem) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The upward rank of HEFT: b-level with mean times and mean communication."""
-    return np.ascontiguousarray(b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem)))
-
-
-def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: int = 50, seed: int = 0) -> Result:
-    """List scheduling by critical path (Kwok and Ahmad, ACM Computing Surveys 1999), best of `n_tries`.
-
-    The ready op with the longest way to the end goes where it finishes first, communication and waiting counted;
-    ties between ops and between devices are broken at random, and the best try in the simulator wins.
-
-    Raises:
-        InvalidOption: `n_tries` below 1.
-        InfeasiblePlacement: No try fitted into memory.
-    """
-    if n_tries < 1:
-        raise InvalidOption(f"n_tries is {n_tries}; expected >= 1")
-    evaluator, units = Evaluator("critical_path", problem, rule, seed), Groups.of(problem)
-    rng, rank = np.random.default_rng(seed), _ranks(problem)
-    tries: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
-    failure: InfeasiblePlacement | None = None
-    for _ in range(n_tries):
-        try:
-            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
-        except InfeasiblePlacement as error:
-            failure = error
-    if not tries:
-        assert failure is not None
-        raise failure
-    makespans = evaluator.makespans_s(np.stack(tries))
-    return evaluator.result(tries[int(np.argmin(makespans))], simulated=True)
-
-
-def heft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Heterogeneous earliest finish time with insertion (Topcuoglu, Hariri and Wu, IEEE TPDS 2002).
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
-    """
-    evaluator, units = Evaluator("heft", problem, rule), Groups.of(problem)
-    nothing = np.zeros(problem.n_ops)
-    return evaluator.result(
-        place_by_list(evaluator.compiled, units, rank=_ranks(problem), jitter=nothing, insertion=True)
-    )
-
-
-def m_etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Memory-aware earliest task first (Baechi, Jeon et al., SoCC 2020): the ready op that can start first, there.
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
-    """
-    evaluator, units = Evaluator("m_etf", problem, rule), Groups.of(problem)
-    nothing = np.zeros(problem.n_ops)
-    return evaluator.result(
-        place_by_list(evaluator.compiled, units, rank=_ranks(problem), jitter=nothing, earliest_first=True)
-    )

@@ -6,12 +6,13 @@ The clock is `simulator.clock`: an estimate that counts communication and waitin
 import numpy as np
 from numba import njit
 
-from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.groups import Groups
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
 
+# Which ready op is placed: that of the highest rank, or the pair of op and device of the least start plus bias.
 BY_RANK, EARLIEST = 0, 1
 
 
@@ -19,7 +20,15 @@ BY_RANK, EARLIEST = 0, 1
 def _free_from(ends: np.ndarray, starts: np.ndarray, n: int, ready: float, length: float) -> float:
     """Earliest time >= ready at which `length` fits between the n busy intervals (sorted) of a slot."""
     at = ready
-    for i in range(n):
+    # Intervals that end before `ready` do not matter, and ends ascend as starts do.
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) >> 1
+        if ends[middle] <= ready:
+            low = middle + 1
+        else:
+            high = middle
+    for i in range(low, n):
         if at + length <= starts[i]:
             return at
         at = max(at, ends[i])
@@ -42,7 +51,9 @@ def schedule_list(
     mode: int,
     insertion: bool,
     rank: np.ndarray,
+    bias: np.ndarray,
     jitter: np.ndarray,
+    starts_at: np.ndarray,
     c: ClockProblem,
     s: ClockState,
     slots: np.ndarray,
@@ -57,7 +68,7 @@ def schedule_list(
     """int32 [n_ops]: device of each op, -1 from the first op on that fits nowhere.
 
     Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties
-    between equal ranks, largest first.
+    between equal ranks, largest first. Writes the planned start of each op into `starts_at`, float64 [n_ops].
     """
     n, d = c.op_time.shape
     op_device: IntArray = s.op_device[0]
@@ -77,7 +88,7 @@ def schedule_list(
             ready[n_ready] = i
             n_ready += 1
     for _ in range(n):
-        best_i, best_device, best_slot, best_start, best_finish = -1, -1, 0, 0.0, np.inf
+        best_i, best_device, best_slot, best_start, best_finish, best_score = -1, -1, 0, 0.0, np.inf, np.inf
         first, last = 0, n_ready
         if mode == BY_RANK:
             for i in range(1, n_ready):
@@ -107,16 +118,15 @@ def schedule_list(
                         )
                     else:
                         start = max(there, ends[device, slot, 0])
-                    better = start + length < best_finish
-                    if mode == EARLIEST:
-                        # Earliest task first: the op that can start first; of those the highest rank.
-                        better = best_i < 0 or start < best_start
-                        if best_i >= 0 and start == best_start:
-                            w = ready[best_i]
-                            better = rank[v] > rank[w] or (v == w and start + length < best_finish)
+                    score = bias[v, device] + (start if mode == EARLIEST else start + length)
+                    better = score < best_score
+                    if mode == EARLIEST and best_i >= 0 and score == best_score:
+                        # Of those that are equally good the op of the highest rank, where it finishes first.
+                        w = ready[best_i]
+                        better = rank[v] > rank[w] or (v == w and start + length < best_finish)
                     if better:
                         best_i, best_device, best_slot = i, device, slot
-                        best_start, best_finish = start, start + length
+                        best_start, best_finish, best_score = start, start + length, score
         if best_i < 0:
             return op_device
         v = ready[best_i]
@@ -129,6 +139,7 @@ def schedule_list(
             free[best_device] -= unit_memory[u]
         move_inputs(c, s, 0, v, best_device)
         s.finish[0, v] = best_finish
+        starts_at[v] = best_start
         if insertion:
             busy = n_busy[best_device, best_slot]
             _insert(ends[best_device, best_slot], starts[best_device, best_slot], busy, best_start, best_finish)
@@ -150,32 +161,39 @@ def place_by_list(
     *,
     rank: FloatArray,
     jitter: FloatArray,
+    bias: FloatArray | None = None,
     earliest_first: bool = False,
     insertion: bool = False,
-) -> IntArray:
-    """Places ops one by one, each where it finishes first by the clock above.
+    allowed: BoolArray | None = None,
+) -> tuple[IntArray, FloatArray]:
+    """Places ops one by one: the ready op of the highest rank, where its finish plus bias is least.
 
     Args:
         compiled: Problem and rule.
         units: Groups of the problem.
         rank: float64 [n_ops], largest first among ready ops.
         jitter: float64 [n_ops] in [0, 1), breaks ties of ranks and of devices.
-        earliest_first: Takes the ready op that can start first instead (Baechi's earliest task first).
+        bias: float64 [n_ops, n_devices], seconds added to a finish (or start) where devices are compared.
+        earliest_first: Takes the pair of ready op and device with the least start plus bias instead.
         insertion: Uses gaps between ops already placed (HEFT).
+        allowed: bool [n_groups, n_devices], where groups may go; wherever they can run by default.
 
     Returns:
-        int32 [n_ops].
+        (int32 [n_ops], the devices; float64 [n_ops], the order of the planned starts as priority, earliest largest).
 
     Raises:
         InfeasiblePlacement: An op fits on no device any more; the message names it.
     """
     problem, graph = compiled.problem, compiled.problem.graph
     clock = ClockProblem.of(compiled)
+    starts_at = np.zeros(problem.n_ops)
     op_device: IntArray = schedule_list(
         EARLIEST if earliest_first else BY_RANK,
         insertion,
-        np.ascontiguousarray(rank),
+        np.ascontiguousarray(rank, dtype=np.float64),
+        np.zeros(problem.op_time_s.shape) if bias is None else np.ascontiguousarray(bias),
         np.ascontiguousarray(jitter),
+        starts_at,
         clock,
         ClockState.fresh(clock, 1),
         problem.device_slots,
@@ -183,7 +201,7 @@ def place_by_list(
         graph.out_edges,
         graph.edge_dst,
         units.op_unit,
-        units.allowed,
+        units.allowed if allowed is None else allowed,
         units.memory_bytes,
         problem.device_memory_bytes,
     )
@@ -193,4 +211,9 @@ def place_by_list(
             f"list scheduling of {problem.name!r} has no device left with room for op "
             f"{graph.op_names[int(unplaced[0])]!r} ({unplaced.size} ops unplaced)"
         )
-    return op_device
+    priority = np.empty(problem.n_ops)
+    # Ops that start at one instant come in topological order.
+    place = np.empty(problem.n_ops)
+    place[graph.order] = np.arange(problem.n_ops)
+    priority[np.lexsort((place, starts_at))] = -np.arange(problem.n_ops, dtype=np.float64)
+    return op_device, priority

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement_gym.arrays import IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.moves import search_loop
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
@@ -71,6 +71,7 @@ class Neighbourhood:
         self,
         compiled: CompiledProblem,
         op_device: IntArray,
+        priority: FloatArray | None = None,
         *,
         calls: int,
         rng: np.random.Generator,
@@ -83,6 +84,7 @@ class Neighbourhood:
         Args:
             compiled: Problem and rule.
             op_device: int32 [n_ops], a feasible start.
+            priority: float64 [n_ops], the order under a `priority` queue.
             calls: Simulations, that of the start included.
             rng: Where the moves come from.
             hot: First temperature over the start's makespan; 0 for a descent.
@@ -94,7 +96,7 @@ class Neighbourhood:
         best = unit_device.copy()
         makespan = search_loop(
             compiled.options._replace(recording=True),
-            compiled.arrays,
+            compiled.arrays if priority is None else compiled.arrays._replace(priority=priority),
             Workspace.for_run(compiled.arrays),
             rng,
             calls,

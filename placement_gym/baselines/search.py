@@ -48,7 +48,7 @@ def _start(evaluator: Evaluator, units: Groups, rng: np.random.Generator, n_trie
     tries = []
     for _ in range(n_tries):
         try:
-            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
+            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops))[0])
         except InfeasiblePlacement:
             tries.append(units.op_device(units.random(problem, rng)))
     return tries[int(np.argmin(evaluator.makespans_s(np.stack(tries))))]
@@ -68,7 +68,9 @@ def local_search(
     rng = np.random.default_rng(seed)
     start = _start(evaluator, near.units, rng, 10)
     calls = simulator_calls - evaluator.simulator_calls
-    best, _ = near.search(evaluator.compiled, start, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5)
+    best, _ = near.search(
+        evaluator.compiled, start, evaluator.ranks, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5
+    )
     evaluator.simulator_calls += calls
     return evaluator.result(best, "budget_exhausted", simulated=True)
 
@@ -119,6 +121,7 @@ def simulated_annealing(
         placement, makespan_s = near.search(
             evaluator.compiled,
             start,
+            evaluator.ranks,
             calls=calls,
             rng=rng,
             hot=hot,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.heuristics import critical_path, single_device
+from placement_gym.baselines.heuristics import single_device
+from placement_gym.baselines.list_methods import critical_path
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search
 from placement_gym.baselines.search import simulated_annealing
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem, unknown_name

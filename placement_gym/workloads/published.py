@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,18 @@ def _numbers(line: str, where: str, kind: type[int] | type[float]) -> list[Any]:
 
 
 def _unique(names: list[str]) -> list[str]:
-    """The same names, those that repeat with their position appended."""
-    repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    return [f"{name}#{i}" if name in repeated else name for i, name in enumerate(names)]
+    """The same names; those that repeat get their position appended, and another sign where that is taken, too."""
+    count, taken = Counter(names), set(names)
+    unique = []
+    for i, name in enumerate(names):
+        one = name
+        if count[name] > 1:
+            one = f"{name}#{i}"
+            while one in taken:
+                one += "'"
+            taken.add(one)
+        unique.append(one)
+    return unique
 
 
 def read_doppler(path: PathLike, *, n_devices: int = 4) -> Problem:

@@ -1,0 +1,170 @@
+"""List schedulers as pairs of (rank, choice): critical path, HEFT, CPoP, PEFT, ETF, m-ETF, DLS.
+
+Each takes one ready op after the other and puts it on a device by an estimate that counts communication and waiting
+(`list_scheduling.py`). The order of the planned starts comes with the result as its priority.
+"""
+
+import numpy as np
+
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.baselines.list_scheduling import place_by_list
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.groups import Groups
+from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
+from placement_gym.ranks import critical_path as longest_path
+from placement_gym.result import Evaluator, Result
+from placement_gym.rule import Rule
+
+
+def upward_rank_s(problem: Problem) -> FloatArray:
+    """float64 [n_ops], HEFT's upward rank: b-level with mean times and mean communication."""
+    return b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
+
+
+def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: int = 50, seed: int = 0) -> Result:
+    """List scheduling by critical path (Kwok and Ahmad, ACM Computing Surveys 1999), best of `n_tries`.
+
+    The ready op with the longest way to the end goes where it finishes first, communication and waiting counted;
+    ties between ops and between devices are broken at random, and the best try in the simulator wins.
+
+    Raises:
+        InvalidOption: `n_tries` below 1.
+        InfeasiblePlacement: No try fitted into memory.
+    """
+    if n_tries < 1:
+        raise InvalidOption(f"n_tries is {n_tries}; expected >= 1")
+    evaluator, units = Evaluator("critical_path", problem, rule, seed), Groups.of(problem)
+    rng, rank = np.random.default_rng(seed), upward_rank_s(problem)
+    tries: list[tuple[IntArray, FloatArray]] = []
+    failure: InfeasiblePlacement | None = None
+    for _ in range(n_tries):
+        try:
+            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
+        except InfeasiblePlacement as error:
+            failure = error
+    if not tries:
+        assert failure is not None
+        raise failure
+    placements, orders = (np.stack(part) for part in zip(*tries, strict=True))
+    best = int(np.argmin(evaluator.makespans_s(placements, orders)))
+    return evaluator.result(placements[best], simulated=True, priority=orders[best])
+
+
+def _listed(
+    method: str,
+    problem: Problem,
+    rule: str | Rule,
+    *,
+    rank: FloatArray,
+    bias: FloatArray | None = None,
+    earliest_first: bool = False,
+    insertion: bool = False,
+    pinned: tuple[IntArray, int] | None = None,
+) -> Result:
+    """One pass of the list scheduler; the ops of `pinned` go to its device where that can run and hold their groups."""
+    evaluator, groups = Evaluator(method, problem, rule), Groups.of(problem)
+    allowed: BoolArray | None = None
+    if pinned is not None:
+        ops, device = pinned
+        allowed = groups.allowed.copy()
+        members = np.unique(groups.op_unit[ops])
+        able = members[allowed[members, device]]
+        if groups.memory_bytes[able].sum() <= problem.device_memory_bytes[device]:
+            allowed[able] = False
+            allowed[able, device] = True
+    op_device, priority = place_by_list(
+        evaluator.compiled,
+        groups,
+        rank=rank,
+        jitter=np.zeros(problem.n_ops),
+        bias=bias,
+        earliest_first=earliest_first,
+        insertion=insertion,
+        allowed=allowed,
+    )
+    return evaluator.result(op_device, priority=priority)
+
+
+def heft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """Heterogeneous earliest finish time with insertion (Topcuoglu, Hariri and Wu, IEEE TPDS 2002).
+
+    Raises:
+        InfeasiblePlacement: An op fits on no device any more.
+    """
+    return _listed("heft", problem, rule, rank=upward_rank_s(problem), insertion=True)
+
+
+def cpop(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """Critical path on a processor with insertion (same paper): the critical path goes to its fastest device.
+
+    Raises:
+        InfeasiblePlacement: An op fits on no device any more.
+    """
+    op_time, edge_time = mean_op_time_s(problem), mean_edge_time_s(problem)
+    rank = b_level_s(problem, op_time, edge_time) + t_level_s(problem, op_time, edge_time)
+    path = longest_path(problem, op_time, edge_time)
+    device = int(np.argmin(problem.op_time_s[path].sum(axis=0)))
+    return _listed("cpop", problem, rule, rank=rank, insertion=True, pinned=(path, device))
+
+
+def optimistic_cost_s(problem: Problem) -> FloatArray:
+    """float64 [n_ops, n_devices]: PEFT's table, the least time from the end of an op on a device to the end of all."""
+    graph, edge_time = problem.graph, mean_edge_time_s(problem)
+    table = np.zeros(problem.op_time_s.shape)
+    for op in graph.order[::-1].tolist():
+        for e in graph.out_edges[graph.out_start[op] : graph.out_start[op + 1]].tolist():
+            reader = graph.edge_dst[e]
+            here = table[reader] + problem.op_time_s[reader]
+            table[op] = np.maximum(table[op], np.minimum(here, (here + edge_time[e]).min()))
+    return table
+
+
+def peft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """Predict earliest finish time with insertion (Arabnejad and Barbosa, IEEE TPDS 2014).
+
+    Raises:
+        InfeasiblePlacement: An op fits on no device any more.
+    """
+    table = optimistic_cost_s(problem)
+    able = np.isfinite(problem.op_time_s)
+    finite = np.where(np.isfinite(table), table, 0.0)
+    return _listed(
+        "peft", problem, rule, rank=np.where(able, finite, 0.0).sum(1) / able.sum(1), bias=finite, insertion=True
+    )
+
+
+def etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """Earliest task first (Hwang et al., SIAM J. Comput. 1989): the ready op that can start first.
+
+    Ties go by static level, the longest way to the end without communication.
+
+    Raises:
+        InfeasiblePlacement: An op fits on no device any more.
+    """
+    level = b_level_s(problem, mean_op_time_s(problem), np.zeros(problem.graph.n_edges))
+    return _listed("etf", problem, rule, rank=level, earliest_first=True)
+
+
+def dls(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """Dynamic level scheduling (Sih and Lee, IEEE TPDS 1993): level, less the start, plus the device's advantage.
+
+    The static level goes by median times; the advantage of a device is the median time of the op less its own there.
+
+    Raises:
+        InfeasiblePlacement: An op fits on no device any more.
+    """
+    able = np.isfinite(problem.op_time_s)
+    median = np.nanmedian(np.where(able, problem.op_time_s, np.nan), axis=1)
+    level = b_level_s(problem, median, np.zeros(problem.graph.n_edges))
+    bias = np.where(able, problem.op_time_s, 0.0) - median[:, None] - level[:, None]
+    return _listed("dls", problem, rule, rank=level, bias=bias, earliest_first=True)
+
+
+def m_etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
+    """Memory-aware earliest task first (Baechi, Jeon et al., SoCC 2020): as ETF; ties by upward rank.
+
+    Raises:
+        InfeasiblePlacement: An op fits on no device any more.
+    """
+    return _listed("m_etf", problem, rule, rank=upward_rank_s(problem), earliest_first=True)

@@ -1,0 +1,114 @@
+"""List schedulers: the example of the paper, orders that count, and graphs of many ops."""
+
+import time
+
+import numpy as np
+import pytest
+from strategies import random_problem
+
+import placement_gym as pg
+from placement_gym.baselines.list_methods import optimistic_cost_s, upward_rank_s
+
+# Topcuoglu, Hariri and Wu (IEEE TPDS 2002), figure 2 and table 1.
+COSTS = [
+    [14, 16, 9],
+    [13, 19, 18],
+    [11, 13, 19],
+    [13, 8, 17],
+    [12, 13, 10],
+    [13, 16, 9],
+    [7, 15, 11],
+    [5, 11, 14],
+    [18, 12, 20],
+    [21, 7, 16],
+]
+EDGES = [
+    *((1, 2, 18), (1, 3, 12), (1, 4, 9), (1, 5, 11), (1, 6, 14), (2, 8, 19), (2, 9, 16), (3, 7, 23)),
+    *((4, 8, 27), (4, 9, 23), (5, 9, 13), (6, 8, 15), (7, 10, 17), (8, 10, 11), (9, 10, 13)),
+]
+PLANNED = pg.Rule(queue="priority", transfers="edge", contention="none")
+METHODS = ["heft", "cpop", "peft", "etf", "dls", "m_etf", "critical_path"]
+
+
+def _example() -> pg.Problem:
+    graph = pg.OpGraph.build([f"T{i}" for i in range(1, 11)], [(a - 1, b - 1, float(c)) for a, b, c in EDGES])
+    return pg.Problem.from_times(graph, COSTS, link_bytes_per_s=1.0)
+
+
+def test_heft_and_cpop_of_the_paper() -> None:
+    """Upward ranks as in table 2 of the paper, schedule lengths 80 and 86."""
+    problem = _example()
+    expected = [108, 77, 80, 80, 69, 63.333, 42.667, 35.667, 44.333, 14.667]
+    np.testing.assert_allclose(upward_rank_s(problem), expected, atol=5e-4)
+    assert pg.baselines.heft(problem, rule=PLANNED).objective == 80
+    assert pg.baselines.cpop(problem, rule=PLANNED).objective == 86
+
+
+def test_the_optimistic_cost_table_by_hand() -> None:
+    """PEFT's table: nothing after the last op; before it the cheaper of staying and of moving."""
+    table = optimistic_cost_s(_example())
+    assert table[9].tolist() == [0, 0, 0]
+    # From T9 (13 to move): stay 21, 7, 16, or move to the second device for 13 + 7.
+    assert table[8].tolist() == [20, 7, 16]
+
+
+def test_etf_and_dls_by_hand() -> None:
+    """Two ops that are ready at once: ETF takes the longer way to the end, DLS the device that suits the op."""
+    graph = pg.OpGraph.build(["short", "long", "after"], [(1, 2, 0.0)])
+    problem = pg.Problem.from_times(graph, [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    result = pg.baselines.etf(problem, rule=PLANNED)
+    assert result.schedule.trace.op_start_s.tolist() == [0.0, 0.0, 2.0]
+    unlike = pg.Problem.from_times(pg.OpGraph.build(["a", "b"], []), [[9.0, 1.0], [9.0, 1.0]])
+    # ETF starts both at once; DLS waits for the fast device, where either is 4 s better than the median.
+    assert pg.baselines.etf(unlike, rule=PLANNED).objective == 9
+    assert pg.baselines.dls(unlike, rule=PLANNED).objective == 2
+
+
+def test_the_order_is_kept_and_counts() -> None:
+    """Under a priority queue the schedule goes by the order of the plan; other queues keep it and ignore it."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        problem = random_problem(rng, n_ops=14, n_devices=3, edge_share=0.2, whole_numbers=bool(seed % 2))
+        result = pg.baselines.heft(problem, rule=PLANNED)
+        assert result.priority is not None
+        np.testing.assert_array_equal(result.schedule.priority, result.priority)
+        ignored = pg.baselines.heft(problem, rule=pg.Rule(transfers="edge", contention="none"))
+        assert ignored.priority is not None
+        assert not ignored.schedule.priority.any()
+
+
+@pytest.mark.parametrize("method", [*METHODS, "round_robin", "single_device", "enumerative"])
+def test_every_method_runs_under_a_priority_queue(method: str) -> None:
+    """Methods without an order are judged by b-level ranks; the schedule proves itself; none beats brute force."""
+    for seed in range(4):
+        problem = random_problem(np.random.default_rng(seed), n_ops=6, n_devices=2)
+        result = pg.METHODS[method](problem, rule=pg.Rule(queue="priority"))
+        result.schedule.check()
+        if result.priority is None:
+            np.testing.assert_array_equal(result.schedule.priority, upward_rank_s(problem))
+            assert result.objective >= pg.exact.brute_force(problem, rule=pg.Rule(queue="priority")).objective
+
+
+def test_a_search_is_judged_as_it_searched() -> None:
+    """Under a priority queue the makespan that annealing went by is the one of the result."""
+    problem = random_problem(np.random.default_rng(5), n_ops=20, n_devices=3)
+    rule = pg.Rule(queue="priority")
+    result = pg.baselines.simulated_annealing(problem, rule=rule, simulator_calls=400, seed=0)
+    start = pg.baselines.critical_path(problem, rule=rule, n_tries=1)
+    assert result.objective <= pg.baselines.random_search(problem, rule=rule, simulator_calls=100).objective
+    assert result.objective <= start.objective * 1.5
+
+
+@pytest.mark.parametrize("method", ["heft", "m_etf"])
+def test_20000_ops(method: str) -> None:
+    """A wide graph of 20,000 ops is placed in seconds of processor time."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    heads = np.repeat(np.arange(200, n), 2)
+    edges = [(int(b - rng.integers(1, 200)), int(b), 1.0) for b in heads]
+    graph = pg.OpGraph.build([str(i) for i in range(n)], edges)
+    problem = pg.Problem.from_times(graph, rng.uniform(1, 2, (n, 4)), link_bytes_per_s=10.0)
+    pg.METHODS[method](_example())  # compiled
+    began = time.process_time()
+    pg.METHODS[method](problem)
+    assert time.process_time() - began < 20
