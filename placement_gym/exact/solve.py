@@ -33,7 +33,7 @@ def mip(
     problem: Problem,
     *,
     rule: str | Rule = "physical",
-    objective: Objective = "max_load",
+    objective: Objective = "makespan",
     contiguous: bool = False,
     subgraphs: int = 1,
     start: ArrayLike | None = None,

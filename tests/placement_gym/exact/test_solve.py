@@ -72,7 +72,7 @@ def test_the_rule_counts() -> None:
 def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
     """Whatever is minimised, the result's schedule is simulated under the rule."""
     for rule in ("giph", "physical"):
-        result = mip(chain(), rule=rule, solver=ONE)
+        result = mip(chain(), objective="max_load", rule=rule, solver=ONE)
         assert result.schedule.makespan_s == pg.simulate(chain(), result.placement, rule=rule).makespan_s
         assert result.objective_name == "max_load"
         # 3 of work and a tensor of 1 out or in.
@@ -101,7 +101,7 @@ def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
     """What was got and what was expected."""
     with pytest.raises(InvalidOption, match=said):
-        mip(chain(), **options)
+        mip(chain(), **{"objective": "max_load", **options})
 
 
 def test_a_start_that_is_infeasible_is_refused() -> None:
@@ -114,7 +114,7 @@ def test_a_start_that_is_infeasible_is_refused() -> None:
         ([0.5] * 6, "expected whole numbers"),
     ):
         with pytest.raises(InfeasiblePlacement, match=said):
-            mip(problem, start=start, solver=ONE)
+            mip(problem, objective="max_load", start=start, solver=ONE)
 
 
 def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() -> None:
@@ -122,8 +122,12 @@ def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() ->
     problem = pg.workloads.layered(n_ops=40, seed=0, n_devices=4)
     start = np.random.default_rng(0).integers(0, 4, 40)
     for options in ({"objective": "max_load"}, {"objective": "makespan"}):
-        begun = mip(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
-        later = mip(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
+        begun = mip(
+            problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **{"objective": "max_load", **options}
+        )  # type: ignore[arg-type]
+        later = mip(
+            problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **{"objective": "max_load", **options}
+        )  # type: ignore[arg-type]
         assert (begun.placement.op_device == start).all()
         assert begun.status == "limit_reached"
         assert later.objective < begun.objective
@@ -147,9 +151,9 @@ def test_a_short_limit_leaves_a_placement_and_a_bound(contiguous: bool) -> None:
     """Within a millisecond nothing is proven, but the heuristics' placement and a bound are there."""
     problem = pg.workloads.layered(n_ops=60, seed=1, n_devices=4)
     # First of all, so that no kernel is compiled while the clock runs.
-    best = mip(problem, contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
+    best = mip(problem, objective="max_load", contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
     began = time.process_time()
-    result = mip(problem, contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
+    result = mip(problem, objective="max_load", contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
     # Heuristics and models take their time all the same, but the search for the best pipeline keeps to the limit.
     assert time.process_time() - began < 5.0
     assert result.status == "limit_reached"
@@ -165,14 +169,16 @@ def test_a_short_limit_without_a_start_is_said() -> None:
     with pytest.raises(
         InfeasiblePlacement, match=r"no feasible placement of 'unlike' was found within the .*time limit"
     ):
-        mip(problem, contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
+        mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
 
 
 def test_loads_are_ordered_on_a_larger_problem() -> None:
     """Free <= contiguous <= pipelines, with bounds below; the seed changes no proven optimum."""
     problem = pg.workloads.series_parallel(n_ops=16, seed=3, n_devices=3)
-    free, other = (mip(problem, solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1))
-    kept = mip(problem, contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
+    free, other = (
+        mip(problem, objective="max_load", solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1)
+    )
+    kept = mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
     assert free.lower_bound <= kept.objective
     assert free.objective <= kept.objective * (1 + 1e-6)
     assert kept.objective <= dp(problem).objective * (1 + 1e-9)
@@ -192,5 +198,5 @@ def test_missing_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     for solver in (None, Solver(name="highs")):
         with pytest.raises(MissingDependency, match=r"pip install placement-gym\[exact\]"):
-            mip(chain(), solver=solver)
+            mip(chain(), objective="max_load", solver=solver)
     assert issubclass(MissingDependency, PlacementGymError)
