@@ -18,7 +18,9 @@ from placement_gym.errors import InvalidFile, InvalidProblem, unknown_name
 from placement_gym.files import replacing
 from placement_gym.graph import OpGraph
 
-FORMAT = "placement_gym.problem.v1"
+FORMAT = "placement_gym.problem.v2"
+# Files of the first format, without `device_node`, are still read.
+FORMAT_V1 = "placement_gym.problem.v1"
 # The graph's own fields are saved one by one; kernels may hold code.
 NOT_SAVED = ("graph", "kernels")
 MemoryRule = Literal["parameters", "parameters_and_outputs"]
@@ -35,6 +37,8 @@ class Problem:
         device_kinds: "accelerator" or "cpu" per device.
         device_slots: int32 [n_devices], ops that run at once.
         device_memory_bytes: float64 [n_devices], capacity, `inf` where unlimited.
+        device_node: int32 [n_devices], the number (>= 0) of the node (machine) that a device is part of; devices of
+            equal number share one.
         op_time_s: float64 [n_ops, n_devices], `inf` where the device cannot run the op.
         op_memory_bytes: float64 [n_ops], what an op claims on its device in the feasibility rule.
         link_latency_s: float64 [n_devices, n_devices], ordered pairs (from, to).
@@ -55,6 +59,7 @@ class Problem:
     device_kinds: tuple[str, ...]
     device_slots: IntArray
     device_memory_bytes: FloatArray
+    device_node: IntArray
     op_time_s: FloatArray
     op_memory_bytes: FloatArray
     link_latency_s: FloatArray
@@ -71,6 +76,7 @@ class Problem:
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "device_slots": ((d,), np.int32),
             "device_memory_bytes": ((d,), np.float64),
+            "device_node": ((d,), np.int32),
             "op_time_s": ((n, d), np.float64),
             "op_memory_bytes": ((n,), np.float64),
             "link_latency_s": ((d, d), np.float64),
@@ -80,6 +86,8 @@ class Problem:
             array = read_only(getattr(self, name), dtype)
             if array.shape != shape:
                 raise InvalidProblem(f"{name} has shape {array.shape}; expected {shape}")
+            if dtype is np.int32 and not np.array_equal(array, getattr(self, name)):
+                raise InvalidProblem(f"{name} is {getattr(self, name)}; expected whole numbers of int32")
             object.__setattr__(self, name, array)
         self._check_numbers()
         self._check_solvable()
@@ -103,6 +111,8 @@ class Problem:
                 raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
             if self.device_slots[d] < 1:
                 raise InvalidProblem(f"slots of device {device!r} is {self.device_slots[d]}; expected >= 1")
+            if self.device_node[d] < 0:
+                raise InvalidProblem(f"device_node of device {device!r} is {self.device_node[d]}; expected >= 0")
         if not 0 <= self.tick_s < float("inf"):
             raise InvalidProblem(f"tick_s is {self.tick_s}; expected a finite number >= 0")
         if not bool(np.all(np.isfinite(self.link_latency_s) & (self.link_latency_s >= 0))):
@@ -135,10 +145,11 @@ class Problem:
                     f"{self.graph.op_names[members[0]]!r}) fits no device that can run all of it"
                 )
 
-    def _hash(self) -> str:
-        digest = hashlib.sha256(FORMAT.encode())
+    def _hash(self, file_format: str = FORMAT) -> str:
+        digest = hashlib.sha256(file_format.encode())
+        left_out = "problem.device_node" if file_format == FORMAT_V1 else "name"
         for key, value in sorted(self._arrays().items()):
-            if key != "name":
+            if key != left_out:
                 digest.update(f"{key}:{value.dtype}:{value.shape};".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
@@ -189,6 +200,7 @@ class Problem:
             op_memory_bytes=claim,
             link_latency_s=cluster.latency_s,
             link_bytes_per_s=cluster.bytes_per_s,
+            device_node=getattr(cluster, "device_node", None),
             name=name,
         )
 
@@ -205,6 +217,7 @@ class Problem:
         device_slots: ArrayLike = 1,
         device_memory_bytes: ArrayLike = float("inf"),
         op_memory_bytes: ArrayLike | None = None,
+        device_node: ArrayLike | None = None,
         tick_s: float = 0.0,
         name: str = "problem",
     ) -> "Problem":
@@ -220,6 +233,7 @@ class Problem:
             device_slots: Scalar or [n_devices].
             device_memory_bytes: Scalar or [n_devices].
             op_memory_bytes: [n_ops]; parameter + output bytes where not given.
+            device_node: [n_devices], devices of equal number share a node; each has its own where not given.
             tick_s: See the class.
             name: For tables.
 
@@ -242,8 +256,9 @@ class Problem:
             graph=graph,
             device_names=tuple(device_names) if device_names is not None else tuple(f"device{i}" for i in range(d)),
             device_kinds=tuple(device_kinds) if device_kinds is not None else ("accelerator",) * d,
-            device_slots=np.broadcast_to(np.asarray(device_slots, dtype=np.int32), d),
+            device_slots=np.broadcast_to(np.asarray(device_slots), d),
             device_memory_bytes=np.broadcast_to(np.asarray(device_memory_bytes, dtype=np.float64), d),
+            device_node=np.asarray(np.arange(d) if device_node is None else device_node),
             op_time_s=time,
             op_memory_bytes=np.asarray(claim, dtype=np.float64),
             link_latency_s=latency,
@@ -285,8 +300,10 @@ class Problem:
             raise InvalidFile(f"{path}: no such file") from error
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InvalidFile(f"{path}: not a saved problem, or truncated ({error})") from error
-        if header.get("format") != FORMAT:
+        if header.get("format") not in (FORMAT, FORMAT_V1):
             raise InvalidFile(f"{path}: format is {header.get('format')!r}; expected {FORMAT!r}")
+        if header["format"] == FORMAT_V1 and "problem.device_names" in arrays:
+            arrays["problem.device_node"] = np.arange(len(arrays["problem.device_names"]))
 
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
             values: dict[str, Any] = {}
@@ -303,6 +320,6 @@ class Problem:
             return values
 
         problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
-        if problem.fingerprint != header.get("fingerprint"):
+        if problem._hash(header["format"]) != header.get("fingerprint"):
             raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
         return problem

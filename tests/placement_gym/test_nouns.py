@@ -12,6 +12,9 @@ import placement_gym as pg
 from placement_gym import ranks
 from placement_gym.errors import InfeasiblePlacement, InvalidCluster, InvalidFile, InvalidGraph, InvalidProblem
 
+# Of the problem in `test_files_of_the_first_format_are_read`, as version 0.2.0 printed it.
+FIRST_FINGERPRINT = "d1a580d7b13663af43a3aca6c9f30dc761cbe50ece0607928e418a2733ba955c"
+
 
 def two_ops(**options: object) -> pg.OpGraph:
     """A -> b, 8 bytes."""
@@ -102,6 +105,10 @@ def test_roofline_by_hand() -> None:
         ({"op_time_s": [[1.0]]}, r"op_time_s has shape \(1, 1\); expected \(2, 1\)"),
         ({"device_memory_bytes": 1.0, "op_memory_bytes": [0.0, 2.0]}, "op 'b' claims 2 bytes"),
         ({"device_slots": 0}, "slots of device 'device0' is 0"),
+        ({"device_slots": 1.5}, r"device_slots is \[1.5\]; expected whole numbers"),
+        ({"device_node": [-1]}, "device_node of device 'device0' is -1; expected >= 0"),
+        ({"device_node": [0, 1]}, r"device_node has shape \(2,\); expected \(1,\)"),
+        ({"device_node": [0.5]}, r"device_node is \[0.5\]; expected whole numbers"),
         ({"op_memory_bytes": [0.0, np.nan]}, "op_memory_bytes of op 'b' is nan"),
     ],
 )
@@ -124,6 +131,39 @@ def test_saved_problems_come_back(tmp_path_factory: pytest.TempPathFactory, plac
     path = tmp_path_factory.mktemp("problems") / "problem.npz"
     placed[0].save(path)
     assert pg.Problem.load(path).fingerprint == placed[0].fingerprint
+
+
+def test_devices_share_a_node_as_said(tmp_path: Path) -> None:
+    """Each device is a node of its own where nothing is said; nodes are saved and part of the fingerprint."""
+    times = np.ones((2, 3))
+    alone = pg.Problem.from_times(two_ops(), times)
+    assert alone.device_node.dtype == np.int32
+    assert alone.device_node.tolist() == [0, 1, 2]
+    together = pg.Problem.from_times(two_ops(), times, device_node=[0, 0, 1])
+    assert together.fingerprint != alone.fingerprint
+    together.save(tmp_path / "problem.npz")
+    loaded = pg.Problem.load(tmp_path / "problem.npz")
+    assert loaded.device_node.tolist() == [0, 0, 1]
+    assert loaded.fingerprint == together.fingerprint
+
+
+def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
+    """A file without `device_node` loads with the default; its own fingerprint, over its name too, is checked."""
+    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 4.0)])
+    problem = pg.Problem.from_times(graph, [[1.0, 2.0], [3.0, 4.0]], name="old")
+    problem.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as data:
+        arrays = {key: data[key] for key in data.files if key not in ("header", "problem.device_node")}
+    for fingerprint, sound in ((FIRST_FINGERPRINT, True), ("0" * 64, False)):
+        text = f'{{"format": "placement_gym.problem.v1", "fingerprint": "{fingerprint}"}}'
+        np.savez(tmp_path / "old.npz", header=np.frombuffer(text.encode(), np.uint8), **arrays)
+        if sound:
+            loaded = pg.Problem.load(tmp_path / "old.npz")
+            assert loaded.fingerprint == problem.fingerprint
+            assert loaded.device_node.tolist() == [0, 1]
+        else:
+            with pytest.raises(InvalidFile, match="does not match its fingerprint"):
+                pg.Problem.load(tmp_path / "old.npz")
 
 
 def test_damaged_problem_files_are_named(tmp_path: Path) -> None:
