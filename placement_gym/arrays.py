@@ -1,5 +1,7 @@
 """Array types, and read-only copies for frozen nouns."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -15,3 +17,11 @@ def read_only(values: ArrayLike, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (
     array = np.array(values, dtype=dtype, order="C", copy=True)
     array.setflags(write=False)
     return array
+
+
+def span(values: NDArray[Any]) -> str:
+    """The smallest and the largest of some numbers, for people."""
+    if values.size == 0:
+        return "no"
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"

@@ -1,5 +1,8 @@
 """OpGraph: the ops of a neural network, the tensors between them, a checked DAG."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +16,7 @@ from placement_gym.errors import InvalidGraph
 from placement_gym.op_kernel import Kernels, Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpGraph:
     """A directed acyclic graph of ops; edge e carries a tensor from `edge_src[e]` to `edge_dst[e]`.
 
@@ -92,6 +95,18 @@ class OpGraph:
         object.__setattr__(self, "order", read_only(self._topological_order(), np.int32))
         if self.kernels is not None:
             self._check_kernels(self.kernels)
+
+    def __repr__(self) -> str:
+        kinds = Counter(self.op_kinds).most_common()
+        named = ", ".join(f"{count} {kind[:20]!r}" for kind, count in kinds[:3])
+        return (
+            f"OpGraph: {self.n_ops} ops ({named}{', ...' if len(kinds) > 3 else ''}) and {self.n_edges} edges\n"
+            f"  arithmetic: {self.op_flops.sum():.4g} FLOP; traffic: {self.op_traffic_bytes.sum():.4g} bytes\n"
+            f"  parameters: {self.op_parameter_bytes.sum():.4g} bytes; "
+            f"outputs: {self.op_output_bytes.sum():.4g} bytes; edges: {self.edge_bytes.sum():.4g} bytes\n"
+            f"  {int(self.op_is_backward.sum())} backward ops; {int((self.op_colocation >= 0).sum())} colocated ops"
+            f"{'' if self.kernels is None else '; with kernels'}"
+        )
 
     def _set_checked(self, name: str, dtype: Any, length: int, per: str) -> None:  # noqa: ANN401
         array = read_only(getattr(self, name), dtype)
@@ -190,7 +205,7 @@ class OpGraph:
         colocation: ArrayLike = -1,
         edge_tensor: ArrayLike | None = None,
         kernels: Kernels | None = None,
-    ) -> "OpGraph":
+    ) -> OpGraph:
         """A graph from plain lists; scalars hold for every op.
 
         Args:
@@ -249,7 +264,7 @@ class OpGraph:
         )
 
     @classmethod
-    def from_networkx(cls, graph: "nx.DiGraph[Any]") -> "OpGraph":
+    def from_networkx(cls, graph: nx.DiGraph[Any]) -> OpGraph:
         """A graph from networkx: op attributes as in `build` (singular), edge attributes `bytes`, `tensor`.
 
         Raises:
@@ -282,7 +297,7 @@ class OpGraph:
             edge_tensor=tensors,
         )
 
-    def to_networkx(self) -> "nx.MultiDiGraph[str]":
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
         """The same graph as a networkx MultiDiGraph (two ops may be joined by several tensors)."""
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         for i, name in enumerate(self.op_names):

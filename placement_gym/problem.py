@@ -1,9 +1,9 @@
 """Problem: what every environment, baseline and simulator reads. Frozen arrays in SI units."""
 
+from __future__ import annotations
+
 import hashlib
-import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import FloatArray, IntArray, read_only
+from placement_gym.arrays import FloatArray, IntArray, read_only, span
 from placement_gym.cluster import Cluster
 from placement_gym.costs import CostModel, RooflineCost
-from placement_gym.errors import InvalidFile, InvalidProblem, unknown_name
-from placement_gym.files import replacing
+from placement_gym.errors import InvalidFile, InvalidGraph, InvalidProblem, unknown_name
+from placement_gym.files import load_arrays, save_arrays
 from placement_gym.graph import OpGraph
 
 FORMAT = "placement_gym.problem.v2"
@@ -23,10 +23,12 @@ FORMAT = "placement_gym.problem.v2"
 FORMAT_V1 = "placement_gym.problem.v1"
 # The graph's own fields are saved one by one; kernels may hold code.
 NOT_SAVED = ("graph", "kernels")
+TEXT_FIELDS = ("name", "device_names", "device_kinds", "op_names", "op_kinds", "op_dtypes")
+DEVICE_KINDS = ("accelerator", "cpu")
 MemoryRule = Literal["parameters", "parameters_and_outputs"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Problem:
     """One placement problem: an op graph, the seconds of its ops per device, the links, the memory.
 
@@ -46,7 +48,7 @@ class Problem:
         tick_s: If not 0, op times, latencies and bytes / bandwidth are whole multiples of it, and the simulator
             adds them up as whole numbers: what ties in the published unit then ties here, whatever the rounding
             of seconds.
-        fingerprint: SHA-256 over everything but the name: equal problems, equal fingerprints.
+        fingerprint: SHA-256 over everything but the problem's name: equal problems, equal fingerprints.
 
     Raises:
         InvalidProblem: A negative or NaN time, an op that no device can run, an op larger than every device
@@ -73,6 +75,9 @@ class Problem:
             raise InvalidProblem("the problem has no devices; expected at least one")
         if len(self.device_kinds) != d:
             raise InvalidProblem(f"device_kinds has {len(self.device_kinds)} entries; expected {d}")
+        for device, kind in zip(self.device_names, self.device_kinds, strict=True):
+            if kind not in DEVICE_KINDS:
+                raise InvalidProblem(f"device {device!r}: " + unknown_name("kind", kind, DEVICE_KINDS))
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "device_slots": ((d,), np.int32),
             "device_memory_bytes": ((d,), np.float64),
@@ -147,7 +152,7 @@ class Problem:
 
     def _hash(self, file_format: str = FORMAT) -> str:
         digest = hashlib.sha256(file_format.encode())
-        left_out = "problem.device_node" if file_format == FORMAT_V1 else "name"
+        left_out = "problem.device_node" if file_format == FORMAT_V1 else "problem.name"
         for key, value in sorted(self._arrays().items()):
             if key != left_out:
                 digest.update(f"{key}:{value.dtype}:{value.shape};".encode())
@@ -173,7 +178,7 @@ class Problem:
         costs: CostModel | None = None,
         memory: MemoryRule = "parameters_and_outputs",
         name: str = "problem",
-    ) -> "Problem":
+    ) -> Problem:
         """A problem from a graph, a cluster and a cost model.
 
         Args:
@@ -220,7 +225,7 @@ class Problem:
         device_node: ArrayLike | None = None,
         tick_s: float = 0.0,
         name: str = "problem",
-    ) -> "Problem":
+    ) -> Problem:
         """A problem from measured or published times; scalars hold for every device or pair.
 
         Args:
@@ -266,6 +271,22 @@ class Problem:
             tick_s=tick_s,
         )
 
+    def __repr__(self) -> str:
+        kinds = [f"{self.device_kinds.count(kind)} {kind}" for kind in DEVICE_KINDS if kind in self.device_kinds]
+        can_run = np.isfinite(self.op_time_s)
+        pairs = ~np.eye(self.n_devices, dtype=np.bool_)
+        lines = [
+            f"Problem {self.name[:60]!r}: {self.n_ops} ops and {self.graph.n_edges} edges on {self.n_devices} devices "
+            f"({', '.join(kinds)}) in {len(set(self.device_node.tolist()))} nodes",
+            f"  op times: {span(self.op_time_s[can_run])} s; all ops, each where it is fastest: "
+            f"{self.op_time_s.min(axis=1).sum():.4g} s",
+            f"  memory: ops claim {self.op_memory_bytes.sum():.4g} bytes in all; "
+            f"a device holds {span(self.device_memory_bytes)} bytes",
+            f"  links: {span(self.link_latency_s[pairs])} s, {span(self.link_bytes_per_s[pairs])} bytes/s",
+            f"  slots: {span(self.device_slots)}; tick: {self.tick_s:.4g} s; fingerprint: {self.fingerprint[:12]}",
+        ]
+        return "\n".join(lines)
+
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {}
         for owner, prefix in ((self, "problem."), (self.graph, "graph.")):
@@ -280,46 +301,47 @@ class Problem:
         Raises:
             InvalidFile: The folder does not exist or cannot be written.
         """
-        header = np.frombuffer(json.dumps({"format": FORMAT, "fingerprint": self.fingerprint}).encode(), np.uint8)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, header=header, **self._arrays())  # type: ignore[arg-type]
+        save_arrays(path, {"format": FORMAT, "fingerprint": self.fingerprint}, self._arrays())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Problem":
+    def load(cls, path: str | os.PathLike[str]) -> Problem:
         """Reads what `save` wrote.
 
         Raises:
             InvalidFile: The file is missing, truncated, of another format, or its content does not match its
                 fingerprint.
         """
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                header = json.loads(bytes(data["header"]))
-                arrays = {key: data[key] for key in data.files if key != "header"}
-        except FileNotFoundError as error:
-            raise InvalidFile(f"{path}: no such file") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InvalidFile(f"{path}: not a saved problem, or truncated ({error})") from error
-        if header.get("format") not in (FORMAT, FORMAT_V1):
-            raise InvalidFile(f"{path}: format is {header.get('format')!r}; expected {FORMAT!r}")
-        if header["format"] == FORMAT_V1 and "problem.device_names" in arrays:
+        header, arrays = load_arrays(path, "a saved problem")
+        found = header.get("format")
+        if found not in (FORMAT, FORMAT_V1):
+            raise InvalidFile(f"{path}: format is {found!r}; expected {FORMAT!r}")
+        if found == FORMAT_V1 and arrays.get("problem.device_names", np.array(0)).ndim == 1:
             arrays["problem.device_node"] = np.arange(len(arrays["problem.device_names"]))
 
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
-            values: dict[str, Any] = {}
-            for f in fields(owner):
-                if not f.init or f.name in NOT_SAVED:
-                    continue
-                if prefix + f.name not in arrays:
-                    raise InvalidFile(f"{path}: field {prefix + f.name!r} is missing")
-                value = arrays[prefix + f.name]
-                if value.dtype.kind == "U":
-                    values[f.name] = str(value) if value.ndim == 0 else tuple(str(x) for x in value)
-                else:
-                    values[f.name] = float(value) if value.ndim == 0 else value
-            return values
+            names = [f.name for f in fields(owner) if f.init and f.name not in NOT_SAVED]
+            return {name: _field(arrays, prefix + name, str(path)) for name in names}
 
-        problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
-        if problem._hash(header["format"]) != header.get("fingerprint"):
+        try:
+            problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
+        except (InvalidGraph, InvalidProblem, ValueError, TypeError, IndexError, MemoryError) as error:
+            raise InvalidFile(f"{path}: not a saved problem ({error})") from error
+        if problem._hash(found) != header.get("fingerprint"):
             raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
         return problem
+
+
+def _field(arrays: dict[str, NDArray[Any]], key: str, path: str) -> Any:  # noqa: ANN401  (text, number or array)
+    """What a saved array stands for in the constructor: a text, several texts, a number or an array."""
+    if key not in arrays:
+        raise InvalidFile(f"{path}: field {key!r} is missing")
+    value = arrays[key]
+    text = key.partition(".")[2] in TEXT_FIELDS
+    if value.dtype.kind not in ("U" if text else "biuf"):
+        raise InvalidFile(f"{path}: field {key!r} has dtype {value.dtype}; expected {'text' if text else 'numbers'}")
+    scalar = key in ("problem.name", "problem.tick_s")
+    if scalar != (value.ndim == 0):
+        raise InvalidFile(f"{path}: field {key!r} has shape {value.shape}; expected {'()' if scalar else 'an array'}")
+    if scalar:
+        return str(value) if text else float(value)
+    return tuple(value.ravel().tolist()) if text else value

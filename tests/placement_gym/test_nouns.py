@@ -1,15 +1,17 @@
 """Graph, cluster, costs, problem, placement, ranks: what they hold and what they refuse."""
 
+import zipfile
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from mutations import N_MUTATIONS, mutated
 from strategies import Placed, placed_problems
 
 import placement_gym as pg
-from placement_gym import ranks
+from placement_gym import files, ranks
 from placement_gym.errors import InfeasiblePlacement, InvalidCluster, InvalidFile, InvalidGraph, InvalidProblem
 
 # Of the problem in `test_files_of_the_first_format_are_read`, as version 0.2.0 printed it.
@@ -104,6 +106,7 @@ def test_roofline_by_hand() -> None:
         ({"op_time_s": [[np.inf], [1.0]]}, "op 'a' can run on no device"),
         ({"op_time_s": [[1.0]]}, r"op_time_s has shape \(1, 1\); expected \(2, 1\)"),
         ({"device_memory_bytes": 1.0, "op_memory_bytes": [0.0, 2.0]}, "op 'b' claims 2 bytes"),
+        ({"device_kinds": ["gpu"]}, "device 'device0': unknown kind 'gpu'; known: accelerator, cpu"),
         ({"device_slots": 0}, "slots of device 'device0' is 0"),
         ({"device_slots": 1.5}, r"device_slots is \[1.5\]; expected whole numbers"),
         ({"device_node": [-1]}, "device_node of device 'device0' is -1; expected >= 0"),
@@ -164,6 +167,118 @@ def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
         else:
             with pytest.raises(InvalidFile, match="does not match its fingerprint"):
                 pg.Problem.load(tmp_path / "old.npz")
+
+
+def test_a_fingerprint_is_of_everything_but_the_name() -> None:
+    """A problem of another name is the same problem; one that differs in any array is not."""
+    times: dict[str, object] = {"op_time_s": np.ones((2, 2))}
+    names = {pg.Problem.from_times(two_ops(), name=name, **times).fingerprint for name in ("a", "b")}  # type: ignore[arg-type]
+    assert len(names) == 1
+    changes: list[dict[str, object]] = [
+        {"op_time_s": np.full((2, 2), 2.0)},
+        {"link_latency_s": 1.0},
+        {"link_bytes_per_s": 1.0},
+        {"device_names": ["x", "y"]},
+        {"device_kinds": ["cpu", "accelerator"]},
+        {"device_slots": 2},
+        {"device_memory_bytes": 1e9},
+        {"op_memory_bytes": [1.0, 2.0]},
+        {"device_node": [0, 0]},
+        {"tick_s": 1.0},
+    ]
+    changed = {pg.Problem.from_times(two_ops(), **{**times, **change}).fingerprint for change in changes}  # type: ignore[arg-type]
+    assert len(changed | names) == len(changes) + 1
+    graphs = [two_ops(kinds=["x", "y"]), two_ops(dtypes="float16"), two_ops(flops=1.0)]
+    assert len({pg.Problem.from_times(graph, np.ones((2, 2))).fingerprint for graph in graphs} | names) == 4
+
+
+@pytest.mark.parametrize("n_ops", [1, 20, 3000])
+def test_nouns_print_in_five_lines(n_ops: int) -> None:
+    """A problem and its graph print in at most five short lines with units, whatever their size."""
+    problem = pg.workloads.layered(n_ops=n_ops, n_devices=1 if n_ops == 1 else 64)
+    for noun in (problem, problem.graph):
+        lines = repr(noun).splitlines()
+        assert 1 <= len(lines) <= 5
+        assert max(len(line) for line in lines) <= 140
+        assert f"{n_ops} op" in lines[0]
+        assert " bytes" in repr(noun)
+    assert " s;" in repr(problem)
+    assert "bytes/s" in repr(problem)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_any_damage_to_a_saved_problem_is_an_invalid_file(tmp_path: Path, compressed: bool) -> None:
+    """Bytes changed, dropped or doubled at random: the problem as it was, or InvalidFile, and never another error."""
+    path = tmp_path / "problem.npz"
+    problem = pg.workloads.layered(n_ops=6, n_devices=2)
+    problem.save(path)
+    if not compressed:
+        with np.load(path) as data:
+            arrays = dict(data)
+        np.savez(path, **arrays)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(N_MUTATIONS):
+        path.write_bytes(mutated(whole, rng))
+        try:
+            assert pg.Problem.load(path).fingerprint == problem.fingerprint
+        except InvalidFile:
+            refused += 1
+    assert refused > N_MUTATIONS / 2
+
+
+def _without_fields(arrays: dict[str, np.ndarray], **changes: np.ndarray | None) -> dict[str, np.ndarray]:
+    both = {**arrays, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return {key: value for key, value in both.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"header": np.frombuffer(b"[1]", np.uint8)}, "its header is a list"),
+        ({"header": np.frombuffer(b"[" * 100_000, np.uint8)}, "not a saved problem"),
+        ({"header": None}, "header"),
+        ({"graph__op_flops": None}, "field 'graph.op_flops' is missing"),
+        ({"graph__op_names": np.ones(6)}, "field 'graph.op_names' has dtype float64; expected text"),
+        ({"graph__op_flops": np.array(["x"] * 6)}, "field 'graph.op_flops' has dtype <U1; expected numbers"),
+        ({"graph__op_flops": np.ones(6, complex)}, "expected numbers"),
+        ({"graph__op_flops": np.ones(5)}, r"op_flops has shape \(5,\)"),
+        ({"graph__op_flops": np.full(6, np.nan)}, "op_flops of op 'op0' is nan"),
+        ({"problem__tick_s": np.ones(2)}, r"field 'problem.tick_s' has shape \(2,\)"),
+        ({"problem__device_names": np.array("x")}, "field 'problem.device_names' has shape"),
+        ({"problem__device_kinds": np.array(["a", "b"])}, "unknown kind 'a'"),
+        ({"problem__op_time_s": np.zeros((6, 2))}, "does not match its fingerprint"),
+        ({"problem__op_time_s": np.array([None] * 6)}, "not a saved problem"),
+    ],
+)
+def test_wrong_content_of_a_saved_problem_is_named(
+    tmp_path: Path, changes: dict[str, np.ndarray | None], said: str
+) -> None:
+    """A sound file with a wrong field is refused by the field's name."""
+    path = tmp_path / "problem.npz"
+    pg.workloads.layered(n_ops=6, n_devices=2).save(path)
+    with np.load(path) as data:
+        arrays = dict(data)
+    np.savez(path, **_without_fields(arrays, **changes))
+    with pytest.raises(InvalidFile, match=said):
+        pg.Problem.load(path)
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the sizes that a file declares nor the shapes of its arrays make the reader allocate."""
+    path = tmp_path / "problem.npz"
+    problem = pg.workloads.layered(n_ops=6, n_devices=2)
+    problem.save(path)
+    with zipfile.ZipFile(path, "a") as file:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
+        file.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InvalidFile, match="does not fit its 0 bytes"):
+        pg.Problem.load(path)
+    problem.save(path)
+    monkeypatch.setattr(files, "LARGEST_BYTES", 100)
+    with pytest.raises(InvalidFile, match="at most 100 are read"):
+        pg.Problem.load(path)
 
 
 def test_damaged_problem_files_are_named(tmp_path: Path) -> None:

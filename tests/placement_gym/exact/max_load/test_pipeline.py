@@ -47,7 +47,7 @@ def random_pipeline_problem(rng: np.random.Generator) -> pg.Problem:
         time,
         link_bytes_per_s=speed,
         op_memory_bytes=rng.integers(0, 3, n_ops),
-        device_kinds=["cpu" if one else f"accelerator{k}" for one, k in zip(is_cpu, kind, strict=True)],
+        device_kinds=["cpu" if one else "accelerator" for one in is_cpu],
         device_memory_bytes=np.array([14.0 if np.max(colocation) >= 0 else 4.0, 14.0, np.inf])[kind]
         if rng.random() < 0.5
         else np.inf,
