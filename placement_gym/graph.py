@@ -80,9 +80,10 @@ class OpGraph:
         for name in ("op_kinds", "op_dtypes"):
             if len(getattr(self, name)) != n:
                 raise InvalidGraph(f"{name} has {len(getattr(self, name))} entries; expected {n}, one per op")
-        for name in ("op_flops", "op_traffic_bytes", "op_parameter_bytes", "op_output_bytes"):
-            self._set_checked(name, np.float64, n, "op")
+        # Outputs and traffic may follow from what comes before them, so that they never hide its fault.
         self._set_checked("edge_bytes", np.float64, len(self.edge_src), "edge")
+        for name in ("op_flops", "op_parameter_bytes", "op_output_bytes", "op_traffic_bytes"):
+            self._set_checked(name, np.float64, n, "op")
         for name, dtype in (("op_is_backward", np.bool_), ("op_colocation", np.int32)):
             self._set_checked(name, dtype, n, "op")
         for name in ("edge_src", "edge_dst", "edge_tensor"):
