@@ -1,6 +1,7 @@
 """Graph, cluster, costs, problem, placement, ranks: what they hold and what they refuse."""
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import networkx as nx
@@ -12,7 +13,14 @@ from strategies import Placed, placed_problems
 
 import placement_gym as pg
 from placement_gym import files, ranks
-from placement_gym.errors import InfeasiblePlacement, InvalidCluster, InvalidFile, InvalidGraph, InvalidProblem
+from placement_gym.errors import (
+    InfeasiblePlacement,
+    InvalidCluster,
+    InvalidFile,
+    InvalidGraph,
+    InvalidProblem,
+    PlacementGymWarning,
+)
 
 # Of the problem in `test_files_of_the_first_format_are_read`, as version 0.2.0 printed it.
 FIRST_FINGERPRINT = "d1a580d7b13663af43a3aca6c9f30dc761cbe50ece0607928e418a2733ba955c"
@@ -56,6 +64,88 @@ def test_graph_to_networkx_and_back() -> None:
     back = pg.OpGraph.from_networkx(plain)
     assert back.op_flops.tolist() == [5.0, 0.0]
     assert back.edge_bytes.tolist() == [3.0]
+
+
+def three_nodes(**attributes: object) -> "nx.DiGraph[object]":
+    """A -> b, a -> c; the attributes are those of op b."""
+    graph: nx.DiGraph[object] = nx.DiGraph()
+    graph.add_node("a", output_bytes=10.0, parameter_bytes=1.0)
+    graph.add_node("b", **attributes)
+    graph.add_node("c", traffic_bytes=7.0)
+    graph.add_edge("a", "b", bytes=4.0)
+    graph.add_edge("a", "c", bytes=4.0)
+    return graph
+
+
+def test_attributes_missing_on_some_nodes_are_derived_there() -> None:
+    """Outputs, traffic and tensors that some ops or edges have are kept; the others get what `build` derives."""
+    plain = pg.OpGraph.from_networkx(three_nodes())
+    assert plain.op_output_bytes.tolist() == [10.0, 0.0, 0.0]
+    assert plain.op_traffic_bytes.tolist() == [11.0, 4.0, 7.0]
+    assert plain.edge_tensor.tolist() == [0, 0]
+    graph = three_nodes()
+    graph.edges["a", "c"]["tensor"] = 5
+    assert pg.OpGraph.from_networkx(graph).edge_tensor.tolist() == [0, 1]
+    given = pg.OpGraph.build(["a", "b"], [(0, 1, 4.0)], output_bytes=[None, 3.0], traffic_bytes=[9.0, None])
+    assert given.op_output_bytes.tolist() == [4.0, 3.0]
+    assert given.op_traffic_bytes.tolist() == [9.0, 7.0]
+
+
+def test_attributes_that_are_not_read_are_named() -> None:
+    """Attributes of unknown names are said, with the known name that each looks like."""
+    with pytest.warns(
+        PlacementGymWarning, match=r"op attributes .*'FLOPS' \(did you mean 'flops'\?\), 'colour', 'flop' "
+    ):
+        pg.OpGraph.from_networkx(three_nodes(FLOPS=1.0, flop=2.0, colour="red"))
+    graph = three_nodes()
+    graph.edges["a", "b"]["byte"] = 3.0
+    with pytest.warns(
+        PlacementGymWarning, match=r"edge attributes .*'byte' \(did you mean 'bytes'\?\); read are bytes"
+    ):
+        pg.OpGraph.from_networkx(graph)
+
+
+def _undirected() -> object:
+    return three_nodes().to_undirected()
+
+
+def _equal_as_text() -> object:
+    graph: nx.DiGraph[object] = nx.DiGraph()
+    graph.add_edge(1, "1", bytes=1.0)
+    return graph
+
+
+def _without_bytes() -> object:
+    graph = three_nodes()
+    graph.add_edge("b", "c")
+    return graph
+
+
+def _partly_indexed() -> object:
+    graph = three_nodes()
+    graph.edges["a", "c"]["index"] = 0
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_undirected, "undirected Graph; expected a networkx.DiGraph"),
+        (_equal_as_text, "the nodes 1 and '1' are both named '1'"),
+        (_without_bytes, "edge 'b' -> 'c' has no attribute 'bytes'"),
+        (_partly_indexed, "edge 'a' -> 'b' has no attribute 'index'"),
+        (lambda: three_nodes(flops="many"), "a value of a wrong type.*many"),
+        (lambda: three_nodes(flops=[1.0, 2.0]), "a value of a wrong type"),
+        (lambda: three_nodes(is_backward="False"), "is_backward of op 'b' is 'False'; expected a bool"),
+        (lambda: three_nodes(colocation=0.5), "op_colocation holds numbers that are no int32"),
+        (lambda: three_nodes(kind=3), "op_kinds holds 3; expected a text"),
+        (lambda: three_nodes(flops=float("nan")), "op_flops of op 'b' is nan"),
+    ],
+)
+def test_networkx_graphs_that_are_no_op_graph_are_refused(make: Callable[[], object], said: str) -> None:
+    """What would be read wrongly is refused by name."""
+    with pytest.raises(InvalidGraph, match=said):
+        pg.OpGraph.from_networkx(make())  # type: ignore[arg-type]
 
 
 def test_arrays_are_read_only_copies() -> None:
