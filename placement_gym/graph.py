@@ -18,15 +18,9 @@ from placement_gym.op_kernel import Kernels, Tensor
 
 # What `from_networkx` reads, with what stands for a missing one (None: derived from the edges).
 OP_ATTRIBUTES: Mapping[str, Any] = {
-    "kind": "op",
-    "dtype": "float32",
-    "flops": 0.0,
-    "traffic_bytes": None,
-    "parameter_bytes": 0.0,
-    "output_bytes": None,
-    "is_backward": False,
-    "colocation": -1,
-}
+    "kind": "op", "dtype": "float32", "flops": 0.0, "traffic_bytes": None, "parameter_bytes": 0.0,
+    "output_bytes": None, "is_backward": False, "colocation": -1,
+}  # fmt: skip
 EDGE_ATTRIBUTES = ("bytes", "tensor", "index")
 
 
@@ -336,18 +330,10 @@ class OpGraph:
     def to_networkx(self) -> nx.MultiDiGraph[str]:
         """The same graph as a networkx MultiDiGraph (two ops may be joined by several tensors)."""
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        numbers = {key: getattr(self, f"op_{key}").tolist() for key in OP_ATTRIBUTES if key not in ("kind", "dtype")}
+        columns: dict[str, Sequence[Any]] = {"kind": self.op_kinds, "dtype": self.op_dtypes, **numbers}
         for i, name in enumerate(self.op_names):
-            attributes: Mapping[str, Any] = {
-                "kind": self.op_kinds[i],
-                "dtype": self.op_dtypes[i],
-                "flops": float(self.op_flops[i]),
-                "traffic_bytes": float(self.op_traffic_bytes[i]),
-                "parameter_bytes": float(self.op_parameter_bytes[i]),
-                "output_bytes": float(self.op_output_bytes[i]),
-                "is_backward": bool(self.op_is_backward[i]),
-                "colocation": int(self.op_colocation[i]),
-            }
-            graph.add_node(name, **attributes)
+            graph.add_node(name, **{key: column[i] for key, column in columns.items()})
         for e in range(self.n_edges):
             graph.add_edge(
                 self.op_names[self.edge_src[e]],
