@@ -3,7 +3,8 @@
 Every message says what was got, what was expected and where.
 """
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class PlacementGymError(Exception):
@@ -73,3 +74,12 @@ class MissingDependency(PlacementGymError):
 def unknown_name(what: str, got: object, known: Iterable[str]) -> str:
     """Message for a name that is not known, listing those that are."""
     return f"unknown {what} {got!r}; known: {', '.join(sorted(known))}"
+
+
+def unread_names(what: str, unread: Iterable[str], known: Sequence[str]) -> str:
+    """Message for names that nobody reads, each with the known name that it looks like."""
+    said = []
+    for name in sorted(unread):
+        alike = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
+        said.append(f"{name!r} (did you mean {alike[0]!r}?)" if alike else repr(name))
+    return f"{what} that are not read: {', '.join(said)}; read are {', '.join(known)}"

@@ -1,12 +1,16 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one; reading files of arrays."""
+"""Files: written so that a crash leaves the old one or the new one, read so that damage is always an InvalidFile."""
 
+from __future__ import annotations
+
+import io
 import json
+import math
 import os
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,8 @@ from numpy.typing import NDArray
 
 from placement_gym.errors import InvalidFile
 
-# A file may unpack to no more than this.
-MAX_FILE_BYTES = 8 * 2**30
+# More than any problem needs (a million ops on a hundred devices are 0.8 GB), less than what fills a machine.
+LARGEST_BYTES = 4 * 2**30
 
 
 @contextmanager
@@ -57,28 +61,57 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return Path(path)
 
 
-def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """(the JSON object in array `header`, the other arrays) of an .npz file.
+def save_arrays(path: str | os.PathLike[str], header: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes arrays and a JSON header to one .npz file (no pickle) by `replacing`, whose errors it raises."""
+    content = {"header": np.frombuffer(json.dumps(dict(header)).encode(), np.uint8), **arrays}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **content)  # type: ignore[arg-type]
+
+
+def load_arrays(path: str | os.PathLike[str], what: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """(header, arrays) of what `save_arrays` wrote.
+
+    Args:
+        path: The file.
+        what: What the caller expects, for messages ("a saved problem").
 
     Raises:
-        InvalidFile: It is missing, damaged, or unpacks to more than `MAX_FILE_BYTES`.
+        InvalidFile: The file is missing, truncated, damaged, too large or of another kind.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_FILE_BYTES:
-            raise InvalidFile(f"{path}: unpacks to {size} bytes; expected at most {MAX_FILE_BYTES}")
-        with np.load(path, allow_pickle=False) as data:
-            header = json.loads(bytes(data["header"]))
-            arrays = {key: np.asarray(data[key]) for key in data.files if key != "header"}
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+            n_bytes = sum(member.file_size for member in members)
+            if n_bytes > LARGEST_BYTES:
+                raise ValueError(f"it would unpack to {n_bytes} bytes; at most {LARGEST_BYTES} are read")
+            strange = [m.filename for m in members if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+            if strange:
+                raise ValueError(f"part {strange[0]!r} is packed in an unknown way")
+            arrays = {m.filename.removesuffix(".npy"): _array(file.read(m)) for m in members}
+        header = json.loads(arrays.pop("header").tobytes())
+        if not isinstance(header, dict):
+            raise ValueError(f"its header is a {type(header).__name__}, not an object")
     except FileNotFoundError as error:
         raise InvalidFile(f"{path}: no such file") from error
     except (
-        *(OSError, ValueError, KeyError, EOFError, TypeError, OverflowError, MemoryError, SyntaxError),
-        # Damaged archives: a bad stream, an unknown way of compression, a flag for encryption, a short header.
-        *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, struct.error),
+        # RuntimeError: an encrypted part, a way of packing that is not known, a header that nests too deep.
+        *(OSError, ValueError, TypeError, LookupError, EOFError, SyntaxError, RuntimeError, MemoryError, OverflowError),
+        *(zipfile.BadZipFile, zlib.error, struct.error),
     ) as error:
-        raise InvalidFile(f"{path}: not a file of arrays, or damaged ({error})") from error
-    if not isinstance(header, dict):
-        raise InvalidFile(f"{path}: the header is {type(header).__name__}; expected an object")
+        raise InvalidFile(f"{path}: not {what}, or truncated ({error})") from error
     return header, arrays
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    """The array of one .npy file. Nothing is allocated by what its header says, only by what is there."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"an array has format {version}; expected (1, 0)")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    data = content[file.tell() :]
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) or min(shape, default=0) < 0:
+        raise ValueError(f"an array of {dtype} and shape {shape} does not fit its {len(data)} bytes")
+    if not data:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

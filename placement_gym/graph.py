@@ -1,5 +1,9 @@
 """OpGraph: the ops of a neural network, the tensors between them, a checked DAG."""
 
+from __future__ import annotations
+
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,12 +12,19 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 
-from placement_gym.arrays import BoolArray, FloatArray, IntArray, read_only
-from placement_gym.errors import InvalidGraph
+from placement_gym.arrays import BoolArray, FloatArray, IntArray, filled, read_only
+from placement_gym.errors import InvalidGraph, PlacementGymWarning, unread_names
 from placement_gym.op_kernel import Kernels, Tensor
 
+# What `from_networkx` reads, with what stands for a missing one (None: derived from the edges).
+OP_ATTRIBUTES: Mapping[str, Any] = {
+    "kind": "op", "dtype": "float32", "flops": 0.0, "traffic_bytes": None, "parameter_bytes": 0.0,
+    "output_bytes": None, "is_backward": False, "colocation": -1,
+}  # fmt: skip
+EDGE_ATTRIBUTES = ("bytes", "tensor", "index")
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpGraph:
     """A directed acyclic graph of ops; edge e carries a tensor from `edge_src[e]` to `edge_dst[e]`.
 
@@ -77,9 +88,14 @@ class OpGraph:
         for name in ("op_kinds", "op_dtypes"):
             if len(getattr(self, name)) != n:
                 raise InvalidGraph(f"{name} has {len(getattr(self, name))} entries; expected {n}, one per op")
-        for name in ("op_flops", "op_traffic_bytes", "op_parameter_bytes", "op_output_bytes"):
-            self._set_checked(name, np.float64, n, "op")
+        for name in ("op_names", "op_kinds", "op_dtypes"):
+            for text in getattr(self, name):
+                if not isinstance(text, str):
+                    raise InvalidGraph(f"{name} holds {text!r}; expected a text")
+        # Outputs and traffic may follow from what comes before them, so that they never hide its fault.
         self._set_checked("edge_bytes", np.float64, len(self.edge_src), "edge")
+        for name in ("op_flops", "op_parameter_bytes", "op_output_bytes", "op_traffic_bytes"):
+            self._set_checked(name, np.float64, n, "op")
         for name, dtype in (("op_is_backward", np.bool_), ("op_colocation", np.int32)):
             self._set_checked(name, dtype, n, "op")
         for name in ("edge_src", "edge_dst", "edge_tensor"):
@@ -93,6 +109,18 @@ class OpGraph:
         if self.kernels is not None:
             self._check_kernels(self.kernels)
 
+    def __repr__(self) -> str:
+        kinds = Counter(self.op_kinds).most_common()
+        named = ", ".join(f"{count} {kind[:20]!r}" for kind, count in kinds[:3])
+        return (
+            f"OpGraph: {self.n_ops} ops ({named}{', ...' if len(kinds) > 3 else ''}) and {self.n_edges} edges\n"
+            f"  arithmetic: {self.op_flops.sum():.4g} FLOP; traffic: {self.op_traffic_bytes.sum():.4g} bytes\n"
+            f"  parameters: {self.op_parameter_bytes.sum():.4g} bytes; "
+            f"outputs: {self.op_output_bytes.sum():.4g} bytes; edges: {self.edge_bytes.sum():.4g} bytes\n"
+            f"  {int(self.op_is_backward.sum())} backward ops; {int((self.op_colocation >= 0).sum())} colocated ops"
+            f"{'' if self.kernels is None else '; with kernels'}"
+        )
+
     def _set_checked(self, name: str, dtype: Any, length: int, per: str) -> None:  # noqa: ANN401
         array = read_only(getattr(self, name), dtype)
         if array.shape != (length,):
@@ -103,6 +131,8 @@ class OpGraph:
                 i = int(wrong[0])
                 where = f"op {self.op_names[i]!r}" if per == "op" else f"edge {i}"
                 raise InvalidGraph(f"{name} of {where} is {array[i]}; expected a finite number >= 0")
+        elif not np.array_equal(array, getattr(self, name)):
+            raise InvalidGraph(f"{name} holds numbers that are no {np.dtype(dtype)}: {getattr(self, name)}"[:200])
         object.__setattr__(self, name, array)
 
     def _check_edges(self) -> None:
@@ -190,7 +220,7 @@ class OpGraph:
         colocation: ArrayLike = -1,
         edge_tensor: ArrayLike | None = None,
         kernels: Kernels | None = None,
-    ) -> "OpGraph":
+    ) -> OpGraph:
         """A graph from plain lists; scalars hold for every op.
 
         Args:
@@ -199,12 +229,12 @@ class OpGraph:
             kinds: One kind per op; "op" where not given.
             dtypes: One dtype for all ops or one per op.
             flops: Per op.
-            traffic_bytes: Per op; parameter + input + output bytes where not given.
+            traffic_bytes: Per op; parameter + input + output bytes where not given (None, for all ops or in a list).
             parameter_bytes: Per op.
-            output_bytes: Per op; the sum of its distinct tensors where not given.
+            output_bytes: Per op; the sum of its distinct tensors where not given (as above).
             is_backward: Per op.
             colocation: Per op, -1 for none.
-            edge_tensor: Any integer per edge; equal numbers are one tensor. (op, bytes) where not given.
+            edge_tensor: Any integer per edge; equal numbers are one tensor. (op, bytes) where not given (as above).
             kernels: What the ops compute.
 
         Raises:
@@ -214,33 +244,33 @@ class OpGraph:
         src = np.array([e[0] for e in edges], dtype=np.int64)
         dst = np.array([e[1] for e in edges], dtype=np.int64)
         size = np.array([e[2] for e in edges], dtype=np.float64)
-        keys = (
-            list(zip(src.tolist(), size.tolist(), strict=True))
-            if edge_tensor is None
-            else np.asarray(edge_tensor).tolist()
-        )
+        keys: list[Any] = list(zip(src.tolist(), size.tolist(), strict=True))
+        if edge_tensor is not None:
+            told = np.asarray(edge_tensor).tolist()
+            if len(told) != len(keys):
+                raise InvalidGraph(f"edge_tensor has {len(told)} entries; expected {len(keys)}, one per edge")
+            keys = [key if one is None else one for one, key in zip(told, keys, strict=True)]
         number: dict[Any, int] = {}
         tensor = np.array([number.setdefault(k, len(number)) for k in keys], dtype=np.int64)
         inside = bool(np.all((src >= 0) & (src < n) & (dst >= 0) & (dst < n)))
         parameters = np.broadcast_to(np.asarray(parameter_bytes, dtype=np.float64), n)
-        if output_bytes is None:
-            first = np.unique(tensor, return_index=True)[1]
-            output_bytes = np.bincount(src[first], size[first], minlength=n) if inside and len(src) else np.zeros(n)
-        outputs = np.broadcast_to(np.asarray(output_bytes, dtype=np.float64), n)
-        if traffic_bytes is None:
-            traffic_bytes = parameters + outputs
-            if inside and len(src):
-                traffic_bytes = traffic_bytes + np.bincount(dst, size, minlength=n)
+        first = np.unique(tensor, return_index=True)[1]
+        inputs, tensors = np.zeros(n), np.zeros(n)
+        if inside and len(src):
+            inputs += np.bincount(dst, size, minlength=n)
+            tensors += np.bincount(src[first], size[first], minlength=n)
+        outputs = filled(output_bytes, tensors)
+        traffic = filled(traffic_bytes, parameters + outputs + inputs)
         return cls(
             op_names=tuple(op_names),
             op_kinds=tuple(kinds) if kinds is not None else ("op",) * n,
             op_dtypes=(dtypes,) * n if isinstance(dtypes, str) else tuple(dtypes),
             op_flops=np.broadcast_to(np.asarray(flops, dtype=np.float64), n),
-            op_traffic_bytes=np.broadcast_to(np.asarray(traffic_bytes, dtype=np.float64), n),
+            op_traffic_bytes=traffic,
             op_parameter_bytes=parameters,
             op_output_bytes=outputs,
             op_is_backward=np.broadcast_to(np.asarray(is_backward, dtype=np.bool_), n),
-            op_colocation=np.broadcast_to(np.asarray(colocation, dtype=np.int32), n),
+            op_colocation=np.broadcast_to(np.asarray(colocation), n),
             edge_src=src.astype(np.int32),
             edge_dst=dst.astype(np.int32),
             edge_bytes=size,
@@ -249,54 +279,61 @@ class OpGraph:
         )
 
     @classmethod
-    def from_networkx(cls, graph: "nx.DiGraph[Any]") -> "OpGraph":
-        """A graph from networkx: op attributes as in `build` (singular), edge attributes `bytes`, `tensor`.
+    def from_networkx(cls, graph: nx.DiGraph[Any]) -> OpGraph:
+        """A graph from networkx: op attributes as in `build` (singular), edge attributes `bytes`, `tensor`, `index`.
+
+        An op or edge without an attribute takes the default of `build`; edges are ordered by `index` where they have
+        one. Attributes of other names are not read, which a `PlacementGymWarning` says.
 
         Raises:
-            InvalidGraph: As the class; also for an edge without `bytes`.
+            InvalidGraph: As the class; also for an undirected graph, an edge without `bytes`, two nodes that are
+                equal as text (1 and "1"), an `index` on some edges only, or a value of a wrong type.
         """
-        names = list(graph.nodes)
-        number = {name: i for i, name in enumerate(names)}
-        data = sorted(graph.edges(data=True), key=lambda e: e[2].get("index", 0))
+        if not graph.is_directed():
+            raise InvalidGraph(f"the graph is an undirected {type(graph).__name__}; expected a networkx.DiGraph")
+        nodes, data = dict(graph.nodes(data=True)), list(graph.edges(data=True))
+        number = {node: i for i, node in enumerate(nodes)}
+        named: dict[str, Any] = {}
+        for node in nodes:
+            if named.setdefault(str(node), node) is not node:
+                raise InvalidGraph(f"the nodes {named[str(node)]!r} and {node!r} are both named {str(node)!r}")
+        for what, owners, known in (
+            ("op", list(nodes.values()), tuple(OP_ATTRIBUTES)),
+            ("edge", [d for _, _, d in data], EDGE_ATTRIBUTES),
+        ):
+            unread = {str(key) for owner in owners for key in owner} - set(known)
+            if unread:
+                warnings.warn(unread_names(f"{what} attributes", unread, known), PlacementGymWarning, stacklevel=2)
+        indexed = sum("index" in d for _, _, d in data)
         for a, b, d in data:
-            if "bytes" not in d:
-                raise InvalidGraph(f"edge {a!r} -> {b!r} has no attribute 'bytes'")
+            if "bytes" not in d or (indexed and "index" not in d):
+                missing = "index" if "bytes" in d else "bytes"
+                raise InvalidGraph(f"edge {a!r} -> {b!r} has no attribute {missing!r}; it has {sorted(map(str, d))}")
+        for node, attributes in nodes.items():
+            if attributes.get("is_backward", False) not in (False, True):
+                raise InvalidGraph(f"is_backward of op {node!r} is {attributes['is_backward']!r}; expected a bool")
+        column = {key: [d.get(key, default) for d in nodes.values()] for key, default in OP_ATTRIBUTES.items()}
+        try:
+            if indexed:
+                data.sort(key=lambda edge: edge[2]["index"])
+            return cls.build(
+                list(named),
+                [(number[a], number[b], d["bytes"]) for a, b, d in data],
+                kinds=column.pop("kind"),
+                dtypes=column.pop("dtype"),
+                edge_tensor=np.array([d.get("tensor") for _, _, d in data], dtype=object),
+                **column,  # type: ignore[arg-type]
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidGraph(f"an attribute of the networkx graph has a value of a wrong type: {error}") from error
 
-        def column(key: str, default: Any) -> list[Any]:  # noqa: ANN401
-            return [graph.nodes[name].get(key, default) for name in names]
-
-        tensors = [d["tensor"] for _, _, d in data] if data and all("tensor" in d for _, _, d in data) else None
-        whole = all("output_bytes" in graph.nodes[name] for name in names)
-        traffic = all("traffic_bytes" in graph.nodes[name] for name in names)
-        return cls.build(
-            [str(name) for name in names],
-            [(number[a], number[b], d["bytes"]) for a, b, d in data],
-            kinds=column("kind", "op"),
-            dtypes=column("dtype", "float32"),
-            flops=column("flops", 0.0),
-            traffic_bytes=column("traffic_bytes", 0.0) if traffic else None,
-            parameter_bytes=column("parameter_bytes", 0.0),
-            output_bytes=column("output_bytes", 0.0) if whole else None,
-            is_backward=column("is_backward", False),
-            colocation=column("colocation", -1),
-            edge_tensor=tensors,
-        )
-
-    def to_networkx(self) -> "nx.MultiDiGraph[str]":
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
         """The same graph as a networkx MultiDiGraph (two ops may be joined by several tensors)."""
         graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        numbers = {key: getattr(self, f"op_{key}").tolist() for key in OP_ATTRIBUTES if key not in ("kind", "dtype")}
+        columns: dict[str, Sequence[Any]] = {"kind": self.op_kinds, "dtype": self.op_dtypes, **numbers}
         for i, name in enumerate(self.op_names):
-            attributes: Mapping[str, Any] = {
-                "kind": self.op_kinds[i],
-                "dtype": self.op_dtypes[i],
-                "flops": float(self.op_flops[i]),
-                "traffic_bytes": float(self.op_traffic_bytes[i]),
-                "parameter_bytes": float(self.op_parameter_bytes[i]),
-                "output_bytes": float(self.op_output_bytes[i]),
-                "is_backward": bool(self.op_is_backward[i]),
-                "colocation": int(self.op_colocation[i]),
-            }
-            graph.add_node(name, **attributes)
+            graph.add_node(name, **{key: column[i] for key, column in columns.items()})
         for e in range(self.n_edges):
             graph.add_edge(
                 self.op_names[self.edge_src[e]],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -12,19 +11,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import FloatArray, IntArray, read_only
+from placement_gym.arrays import FloatArray, IntArray, read_only, span
 from placement_gym.cluster import Cluster
 from placement_gym.costs import CostModel, RooflineCost
 from placement_gym.errors import InvalidFile, InvalidGraph, InvalidProblem, unknown_name
-from placement_gym.files import read_arrays, replacing
+from placement_gym.files import load_arrays, save_arrays
 from placement_gym.graph import OpGraph
 
 FORMAT = "placement_gym.problem.v2"
-# Files of this format have no device_node, and their fingerprint is over the name, too.
-FORMAT_1 = "placement_gym.problem.v1"
-KINDS = ("accelerator", "cpu")
+# Files of the first format, without `device_node`, are still read.
+FORMAT_V1 = "placement_gym.problem.v1"
 # The graph's own fields are saved one by one; kernels may hold code.
 NOT_SAVED = ("graph", "kernels")
+TEXT_FIELDS = ("name", "device_names", "device_kinds", "op_names", "op_kinds", "op_dtypes")
+DEVICE_KINDS = ("accelerator", "cpu")
 MemoryRule = Literal["parameters", "parameters_and_outputs"]
 
 
@@ -39,6 +39,8 @@ class Problem:
         device_kinds: "accelerator" or "cpu" per device.
         device_slots: int32 [n_devices], ops that run at once.
         device_memory_bytes: float64 [n_devices], capacity, `inf` where unlimited.
+        device_node: int32 [n_devices], the number (>= 0) of the node (machine) that a device is part of; devices of
+            equal number share one.
         op_time_s: float64 [n_ops, n_devices], `inf` where the device cannot run the op.
         op_memory_bytes: float64 [n_ops], what an op claims on its device in the feasibility rule.
         link_latency_s: float64 [n_devices, n_devices], ordered pairs (from, to).
@@ -46,9 +48,7 @@ class Problem:
         tick_s: If not 0, op times, latencies and bytes / bandwidth are whole multiples of it, and the simulator
             adds them up as whole numbers: what ties in the published unit then ties here, whatever the rounding
             of seconds.
-        device_node: int32 [n_devices], number >= 0 of the node that each device is in; by default each device is a
-            node of its own. Contention rules read it (`contention.py`).
-        fingerprint: SHA-256 over everything but the name: equal problems, equal fingerprints.
+        fingerprint: SHA-256 over everything but the problem's name: equal problems, equal fingerprints.
 
     Raises:
         InvalidProblem: A negative or NaN time, an op that no device can run, an op larger than every device
@@ -61,12 +61,12 @@ class Problem:
     device_kinds: tuple[str, ...]
     device_slots: IntArray
     device_memory_bytes: FloatArray
+    device_node: IntArray
     op_time_s: FloatArray
     op_memory_bytes: FloatArray
     link_latency_s: FloatArray
     link_bytes_per_s: FloatArray
     tick_s: float = 0.0
-    device_node: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,10 +76,8 @@ class Problem:
         if len(self.device_kinds) != d:
             raise InvalidProblem(f"device_kinds has {len(self.device_kinds)} entries; expected {d}")
         for device, kind in zip(self.device_names, self.device_kinds, strict=True):
-            if kind not in KINDS:
-                raise InvalidProblem(f"device {device!r}: " + unknown_name("kind", kind, KINDS))
-        if np.size(self.device_node) == 0:
-            object.__setattr__(self, "device_node", np.arange(d))
+            if kind not in DEVICE_KINDS:
+                raise InvalidProblem(f"device {device!r}: " + unknown_name("kind", kind, DEVICE_KINDS))
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
             "device_slots": ((d,), np.int32),
             "device_memory_bytes": ((d,), np.float64),
@@ -93,6 +91,8 @@ class Problem:
             array = read_only(getattr(self, name), dtype)
             if array.shape != shape:
                 raise InvalidProblem(f"{name} has shape {array.shape}; expected {shape}")
+            if dtype is np.int32 and not np.array_equal(array, getattr(self, name)):
+                raise InvalidProblem(f"{name} is {getattr(self, name)}; expected whole numbers of int32")
             object.__setattr__(self, name, array)
         self._check_numbers()
         self._check_solvable()
@@ -150,33 +150,14 @@ class Problem:
                     f"{self.graph.op_names[members[0]]!r}) fits no device that can run all of it"
                 )
 
-    def _hash(self, version: str = FORMAT) -> str:
-        left_out = "problem.name" if version == FORMAT else "problem.device_node"
-        digest = hashlib.sha256(version.encode())
+    def _hash(self, file_format: str = FORMAT) -> str:
+        digest = hashlib.sha256(file_format.encode())
+        left_out = "problem.device_node" if file_format == FORMAT_V1 else "problem.name"
         for key, value in sorted(self._arrays().items()):
             if key != left_out:
                 digest.update(f"{key}:{value.dtype}:{value.shape};".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
-
-    def __repr__(self) -> str:
-        """At most five lines, whatever the size."""
-        names = ", ".join(self.device_names[:4]) + (", ..." if self.n_devices > 4 else "")
-        work_s = float(self.op_time_s.min(axis=1).sum())
-        claims, capacity = float(self.op_memory_bytes.sum()), float(self.device_memory_bytes.sum())
-        apart = ~np.eye(self.n_devices, dtype=bool)
-        links = ""
-        if self.n_devices > 1:
-            latency, speed = self.link_latency_s[apart], self.link_bytes_per_s[apart]
-            links = (
-                f"\n  links: {latency.min():.4g} to {latency.max():.4g} s latency, "
-                f"{speed.min():.4g} to {speed.max():.4g} bytes/s"
-            )
-        return (
-            f"Problem {self.name!r}: {self.n_ops} ops, {self.graph.n_edges} edges, {self.n_devices} devices ({names})\n"
-            f"  work: {work_s:.6g} s with every op on its fastest device\n"
-            f"  memory: ops claim {claims:.6g} bytes, devices have {capacity:.6g} bytes{links}"
-        )
 
     @property
     def n_ops(self) -> int:
@@ -241,8 +222,8 @@ class Problem:
         device_slots: ArrayLike = 1,
         device_memory_bytes: ArrayLike = float("inf"),
         op_memory_bytes: ArrayLike | None = None,
-        tick_s: float = 0.0,
         device_node: ArrayLike | None = None,
+        tick_s: float = 0.0,
         name: str = "problem",
     ) -> Problem:
         """A problem from measured or published times; scalars hold for every device or pair.
@@ -257,8 +238,8 @@ class Problem:
             device_slots: Scalar or [n_devices].
             device_memory_bytes: Scalar or [n_devices].
             op_memory_bytes: [n_ops]; parameter + output bytes where not given.
+            device_node: [n_devices], devices of equal number share a node; each has its own where not given.
             tick_s: See the class.
-            device_node: [n_devices], which devices share a node; each is its own where not given.
             name: For tables.
 
         Raises:
@@ -280,15 +261,31 @@ class Problem:
             graph=graph,
             device_names=tuple(device_names) if device_names is not None else tuple(f"device{i}" for i in range(d)),
             device_kinds=tuple(device_kinds) if device_kinds is not None else ("accelerator",) * d,
-            device_slots=np.broadcast_to(np.asarray(device_slots, dtype=np.int32), d),
+            device_slots=np.broadcast_to(np.asarray(device_slots), d),
             device_memory_bytes=np.broadcast_to(np.asarray(device_memory_bytes, dtype=np.float64), d),
+            device_node=np.asarray(np.arange(d) if device_node is None else device_node),
             op_time_s=time,
             op_memory_bytes=np.asarray(claim, dtype=np.float64),
             link_latency_s=latency,
             link_bytes_per_s=speed,
             tick_s=tick_s,
-            device_node=np.asarray([] if device_node is None else device_node, dtype=np.int32),
         )
+
+    def __repr__(self) -> str:
+        kinds = [f"{self.device_kinds.count(kind)} {kind}" for kind in DEVICE_KINDS if kind in self.device_kinds]
+        can_run = np.isfinite(self.op_time_s)
+        pairs = ~np.eye(self.n_devices, dtype=np.bool_)
+        lines = [
+            f"Problem {self.name[:60]!r}: {self.n_ops} ops and {self.graph.n_edges} edges on {self.n_devices} devices "
+            f"({', '.join(kinds)}) in {len(set(self.device_node.tolist()))} nodes",
+            f"  op times: {span(self.op_time_s[can_run])} s; all ops, each where it is fastest: "
+            f"{self.op_time_s.min(axis=1).sum():.4g} s",
+            f"  memory: ops claim {self.op_memory_bytes.sum():.4g} bytes in all; "
+            f"a device holds {span(self.device_memory_bytes)} bytes",
+            f"  links: {span(self.link_latency_s[pairs])} s, {span(self.link_bytes_per_s[pairs])} bytes/s",
+            f"  slots: {span(self.device_slots)}; tick: {self.tick_s:.4g} s; fingerprint: {self.fingerprint[:12]}",
+        ]
+        return "\n".join(lines)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {}
@@ -304,9 +301,7 @@ class Problem:
         Raises:
             InvalidFile: The folder does not exist or cannot be written.
         """
-        header = np.frombuffer(json.dumps({"format": FORMAT, "fingerprint": self.fingerprint}).encode(), np.uint8)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, header=header, **self._arrays())  # type: ignore[arg-type]
+        save_arrays(path, {"format": FORMAT, "fingerprint": self.fingerprint}, self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Problem:
@@ -316,31 +311,37 @@ class Problem:
             InvalidFile: The file is missing, truncated, of another format, or its content does not match its
                 fingerprint.
         """
-        header, arrays = read_arrays(path)
-        version = header.get("format")
-        if version not in (FORMAT, FORMAT_1):
-            raise InvalidFile(f"{path}: format is {version!r}; expected {FORMAT!r}")
-        if version == FORMAT_1:
-            arrays.setdefault("problem.device_node", np.zeros(0, dtype=np.int32))
+        header, arrays = load_arrays(path, "a saved problem")
+        found = header.get("format")
+        if found not in (FORMAT, FORMAT_V1):
+            raise InvalidFile(f"{path}: format is {found!r}; expected {FORMAT!r}")
+        if found == FORMAT_V1 and arrays.get("problem.device_names", np.array(0)).ndim == 1:
+            arrays["problem.device_node"] = np.arange(len(arrays["problem.device_names"]))
 
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
-            values: dict[str, Any] = {}
-            for f in fields(owner):
-                if not f.init or f.name in NOT_SAVED:
-                    continue
-                if prefix + f.name not in arrays:
-                    raise InvalidFile(f"{path}: field {prefix + f.name!r} is missing")
-                value = arrays[prefix + f.name]
-                if value.dtype.kind == "U":
-                    values[f.name] = str(value) if value.ndim == 0 else tuple(str(x) for x in value)
-                else:
-                    values[f.name] = float(value) if value.ndim == 0 else value
-            return values
+            names = [f.name for f in fields(owner) if f.init and f.name not in NOT_SAVED]
+            return {name: _field(arrays, prefix + name, str(path)) for name in names}
 
         try:
             problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
-        except (InvalidGraph, InvalidProblem, TypeError, ValueError, OverflowError, IndexError) as error:
-            raise InvalidFile(f"{path}: no valid problem: {error}") from error
-        if problem._hash(version) != header.get("fingerprint"):
+        except (InvalidGraph, InvalidProblem, ValueError, TypeError, IndexError, MemoryError) as error:
+            raise InvalidFile(f"{path}: not a saved problem ({error})") from error
+        if problem._hash(found) != header.get("fingerprint"):
             raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
         return problem
+
+
+def _field(arrays: dict[str, NDArray[Any]], key: str, path: str) -> Any:  # noqa: ANN401  (text, number or array)
+    """What a saved array stands for in the constructor: a text, several texts, a number or an array."""
+    if key not in arrays:
+        raise InvalidFile(f"{path}: field {key!r} is missing")
+    value = arrays[key]
+    text = key.partition(".")[2] in TEXT_FIELDS
+    if value.dtype.kind not in ("U" if text else "biuf"):
+        raise InvalidFile(f"{path}: field {key!r} has dtype {value.dtype}; expected {'text' if text else 'numbers'}")
+    scalar = key in ("problem.name", "problem.tick_s")
+    if scalar != (value.ndim == 0):
+        raise InvalidFile(f"{path}: field {key!r} has shape {value.shape}; expected {'()' if scalar else 'an array'}")
+    if scalar:
+        return str(value) if text else float(value)
+    return tuple(value.ravel().tolist()) if text else value

@@ -1,6 +1,9 @@
 """CostModel: seconds of every op on every device."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +13,7 @@ from placement_gym.arrays import FloatArray
 from placement_gym.cluster import Cluster
 from placement_gym.costs.profile import COMMAND, Profile, default_path
 from placement_gym.costs.timing import Load
-from placement_gym.errors import InvalidProblem
+from placement_gym.errors import InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.op_kernel import Kernels
 
@@ -65,23 +68,48 @@ class TableCost:
     """Measured seconds per op name and device name.
 
     Attributes:
-        seconds: `seconds[op name][device name]`; a device that is left out cannot run the op.
+        seconds: `seconds[op name][device name]`; a device that a row leaves out cannot run the op. Rows of ops that
+            the graph does not have are not used, so that one table serves several graphs.
 
     Raises:
-        InvalidProblem: (from `op_time_s`) an op that the table does not hold.
+        InvalidProblem: (from `op_time_s`) an op that the table does not hold, a device that no row holds, or a row
+            that leaves out a device of the cluster and holds one that the cluster does not have.
     """
 
     seconds: Mapping[str, Mapping[str, float]]
 
     def op_time_s(self, graph: OpGraph, cluster: Cluster) -> FloatArray:
         """See `CostModel.op_time_s`."""
-        time = np.full((graph.n_ops, cluster.n_devices), np.inf)
-        for i, name in enumerate(graph.op_names):
-            if name not in self.seconds:
-                raise InvalidProblem(f"the cost table has no row for op {name!r}")
-            for d, device in enumerate(cluster.devices):
-                time[i, d] = self.seconds[name].get(device.name, np.inf)
-        return time
+        missing = [name for name in graph.op_names if name not in self.seconds]
+        if missing:
+            alike = difflib.get_close_matches(missing[0], list(map(str, self.seconds)), n=3)
+            raise InvalidProblem(
+                f"the cost table has no row for {len(missing)} of {graph.n_ops} ops: {_some(missing)}; "
+                f"its rows are {_some(alike or self.seconds)}"
+            )
+        devices = [device.name for device in cluster.devices]
+        for name in graph.op_names:
+            row = self.seconds[name]
+            strange = [device for device in row if device not in devices]
+            if strange and not all(device in row for device in devices):
+                raise InvalidProblem(
+                    f"the cost table's row of op {name!r}: {unknown_name('device', strange[0], devices)}. Where a "
+                    "device cannot run the op, give its time as inf"
+                )
+        timed = {device for name in graph.op_names for device in self.seconds[name]}
+        untimed = [device for device in devices if device not in timed]
+        if untimed:
+            raise InvalidProblem(
+                f"the cost table has no times for the devices {_some(untimed)}; it has times for {_some(sorted(timed))}"
+                ". Where a device can run no op, give its times as inf"
+            )
+        return np.array([[self.seconds[name].get(device, np.inf) for device in devices] for name in graph.op_names])
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first five names, for a message."""
+    listed = [repr(name) for name in names]
+    return ", ".join(listed[:5]) + (f", ... ({len(listed)} in all)" if len(listed) > 5 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +136,7 @@ class ProfiledCost:
     @classmethod
     def of_file(
         cls, path: str | None = None, *, load: Load = "loaded", overhead_s: float | None = None
-    ) -> "ProfiledCost":
+    ) -> ProfiledCost:
         """The costs of a saved profile: that at `path`, or this machine's (`profile.default_path`).
 
         Raises:

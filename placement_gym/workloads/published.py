@@ -1,10 +1,12 @@
 """Readers of published instances: DOPPLER, DNN partitioning, DAPPLE, neutral JSON. All return a Problem in SI units."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from placement_gym.problem import Problem
 
 PathLike = str | os.PathLike[str]
 
+# No published instance has more than 16. A damaged count must not fill the memory.
+MOST_DEVICES = 1024
+
 
 @contextmanager
 def _reading(path: PathLike, expected: str) -> Iterator[str]:
@@ -27,7 +32,10 @@ def _reading(path: PathLike, expected: str) -> Iterator[str]:
         raise InvalidFile(f"{path}: no such file; expected {expected}") from error
     except KeyError as error:
         raise InvalidFile(f"{path}: field {error} is missing; expected {expected}") from error
-    except (OSError, ValueError, TypeError, IndexError, AttributeError, InvalidGraph, InvalidProblem) as error:
+    except (
+        *(OSError, ValueError, TypeError, IndexError, AttributeError, InvalidGraph, InvalidProblem),
+        *(OverflowError, MemoryError, RecursionError),
+    ) as error:
         raise InvalidFile(f"{path}: {error}; expected {expected}") from error
 
 
@@ -38,18 +46,37 @@ def _numbers(line: str, where: str, kind: type[int] | type[float]) -> list[Any]:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _unique(names: list[str]) -> list[str]:
-    """The same names; those that repeat get their position appended, and another sign where that is taken, too."""
-    count, taken = Counter(names), set(names)
+def _whole(value: Any, what: str) -> int:  # noqa: ANN401  (whatever a JSON file holds)
+    """The whole number that a file gives, as a number or as text."""
+    try:
+        number = int(value)
+        if isinstance(value, str) or number == value:
+            return number
+    except (OverflowError, ValueError, TypeError):
+        pass
+    raise ValueError(f"{what} is {str(value)[:40]!r}; a whole number is needed")
+
+
+def _numbered(ids: Iterable[Any]) -> dict[Any, int]:
+    """The position of each id; refuses an id that two nodes have."""
+    number: dict[Any, int] = {}
+    for i, one in enumerate(ids):
+        if number.setdefault(one, i) != i:
+            raise ValueError(f"two nodes have the id {one!r}")
+    return number
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The same names, those that repeat with their position appended, and again where that is a name already."""
+    count = Counter(names)
+    taken = set(count)
     unique = []
     for i, name in enumerate(names):
-        one = name
         if count[name] > 1:
-            one = f"{name}#{i}"
-            while one in taken:
-                one += "'"
-            taken.add(one)
-        unique.append(one)
+            while name in taken:
+                name = f"{name}#{i}"
+            taken.add(name)
+        unique.append(name)
     return unique
 
 
@@ -112,12 +139,15 @@ def read_dnn_partitioning(path: PathLike) -> Problem:
     """
     with _reading(path, "a dnn-partitioning instance") as text:
         data = json.loads(text)
-        nodes, n_fpgas, n_cpus = data["nodes"], int(data["maxFPGAs"]), int(data["maxCPUs"])
-        number = {int(node["id"]): i for i, node in enumerate(nodes)}
+        nodes = data["nodes"]
+        n_fpgas, n_cpus = (_whole(data[name], name) for name in ("maxFPGAs", "maxCPUs"))
+        if min(n_fpgas, n_cpus) < 0 or n_fpgas + n_cpus > MOST_DEVICES:
+            raise ValueError(f"maxFPGAs is {n_fpgas} and maxCPUs {n_cpus} (together at most {MOST_DEVICES})")
+        number = _numbered(_whole(node["id"], "the id of a node") for node in nodes)
         cost_s: dict[int, float] = {}
         edges = []
         for edge in data["edges"]:
-            a, b = number[int(edge["sourceId"])], number[int(edge["destId"])]
+            a, b = (number[_whole(edge[end], end)] for end in ("sourceId", "destId"))
             cost = float(edge["cost"]) * 1e-3
             if abs(cost_s.setdefault(a, cost) - cost) > 1e-9:
                 raise ValueError(f"edges out of op {nodes[a].get('name', a)!r} cost {cost_s[a]} s and {cost} s")
@@ -125,7 +155,7 @@ def read_dnn_partitioning(path: PathLike) -> Problem:
         classes: dict[int, list[int]] = {}
         for i, node in enumerate(nodes):
             if "colorClass" in node:
-                classes.setdefault(int(node["colorClass"]), []).append(i)
+                classes.setdefault(_whole(node["colorClass"], "a colorClass"), []).append(i)
         colocation = np.full(len(nodes), -1)
         for group, members in enumerate(m for m in classes.values() if len(m) > 1):
             colocation[members] = group
@@ -178,6 +208,8 @@ def read_dapple(
 ) -> Problem:
     """A layer profile of DAPPLE measured on V100; defaults are its planner's constants.
 
+    An input (a layer named "input..." that reads no other) takes no time: the file's is that of loading data.
+
     Args:
         path: The profile (times in milliseconds, sizes in bytes).
         n_devices: Devices, all alike.
@@ -197,6 +229,8 @@ def read_dapple(
         for i, line in enumerate(text.splitlines(), start=1):
             node, edge = _DAPPLE_NODE.match(line), _DAPPLE_EDGE.match(line)
             if node:
+                if node[1] in number:
+                    raise ValueError(f"line {i}: two layers have the id {node[1]!r}")
                 number[node[1]] = len(rows)
                 forward_ms, backward_ms, activation_bytes, weight_bytes = (_total(x) for x in node.groups()[2:])
                 rows.append((f"{node[1]} {node[2].strip()}", forward_ms, backward_ms, activation_bytes, weight_bytes))
@@ -206,6 +240,10 @@ def read_dapple(
                 raise ValueError(f"line {i} is neither a layer nor an edge between layers: {line.strip()[:80]!r}")
         if not rows:
             raise ValueError("no layers")
+        readers = {b for _, b in pairs}
+        for k, (name, _, _, activation_bytes, weight_bytes) in enumerate(rows):
+            if k not in readers and name.partition(" ")[2].lower().startswith("input"):
+                rows[k] = (name, 0.0, 0.0, activation_bytes, weight_bytes)
         names, forward, backward, activation, parameters = zip(*rows, strict=True)
         graph, time_s = _layers(
             list(names),
@@ -254,7 +292,7 @@ def read_graph(
         if data["time_unit"] not in units:
             raise ValueError(f"time_unit is {data['time_unit']!r} (known: {', '.join(units)})")
         unit, nodes = units[data["time_unit"]], data["nodes"]
-        number = {node["id"]: i for i, node in enumerate(nodes)}
+        number = _numbered(node["id"] for node in nodes)
         names = _unique([str(node.get("name", node["id"])) for node in nodes])
         graph, time_s = _layers(
             names,
@@ -301,7 +339,7 @@ def _layers(
     back = [(n + b, n + a, size) for a, b, size in edges]
     keep = [(i, n + i, float(output_bytes[i])) for i in range(n)]
     graph = OpGraph.build(
-        [*names, *(f"{name} (backward)" for name in names)],
+        _unique([*names, *(f"{name} (backward)" for name in names)]),
         [*edges, *keep, *back],
         kinds=[*(kinds or ["op"] * n), *(f"{kind}_backward" for kind in kinds or ["op"] * n)],
         parameter_bytes=np.concatenate([parameter_bytes, parameter_bytes]),

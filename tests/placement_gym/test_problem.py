@@ -89,10 +89,10 @@ def test_damaged_files_are_invalid_files(tmp_path: Path) -> None:
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size is known before anything is unpacked."""
-    monkeypatch.setattr("placement_gym.files.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("placement_gym.files.LARGEST_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("header.npy", b"0" * 10_000)
-    with pytest.raises(InvalidFile, match="unpacks to 10000 bytes"):
+    with pytest.raises(InvalidFile, match="would unpack to 10000 bytes"):
         pg.Problem.load(tmp_path / "bomb.npz")
 
 

@@ -208,7 +208,7 @@ def test_gpipe_load_by_hand() -> None:
     problem = pg.Problem.from_times(
         graph, np.array([[3.0], [1.0], [3.0], [1.0]]) @ np.ones((1, 2)), link_bytes_per_s=1.0
     )
-    assert mip(problem, solver=ONE).objective == 4.0
+    assert mip(problem, objective="max_load", solver=ONE).objective == 4.0
     gpipe = mip(problem, objective="gpipe_load", solver=ONE)
     assert (gpipe.objective, gpipe.status) == (6.0, "optimal")
     assert mip(problem, objective="gpipe_load", contiguous=True, solver=ONE).objective == 6.0
@@ -223,7 +223,7 @@ def test_memory_that_is_no_whole_number() -> None:
         device_memory_bytes=[0.3, 1.0],
     )
     for solver in (ONE, HIGHS):
-        assert mip(problem, solver=solver).objective == 6.0
+        assert mip(problem, objective="max_load", solver=solver).objective == 6.0
 
 
 @pytest.mark.parametrize("solver", [ONE, HIGHS], ids=["cp_sat", "highs"])
