@@ -93,15 +93,15 @@ class TableCost:
             strange = [device for device in row if device not in devices]
             if strange and not all(device in row for device in devices):
                 raise InvalidProblem(
-                    f"the cost table's row of op {name!r}: {unknown_name('device', strange[0], devices)}. Where a device "
-                    "cannot run the op, give its time as inf"
+                    f"the cost table's row of op {name!r}: {unknown_name('device', strange[0], devices)}. Where a "
+                    "device cannot run the op, give its time as inf"
                 )
         timed = {device for name in graph.op_names for device in self.seconds[name]}
         untimed = [device for device in devices if device not in timed]
         if untimed:
             raise InvalidProblem(
-                f"the cost table has no times for the devices {_some(untimed)}; it has times for {_some(sorted(timed))}. "
-                "Where a device can run no op, give its times as inf"
+                f"the cost table has no times for the devices {_some(untimed)}; it has times for "
+                f"{_some(sorted(timed))}. Where a device can run no op, give its times as inf"
             )
         return np.array([[self.seconds[name].get(device, np.inf) for device in devices] for name in graph.op_names])
 
