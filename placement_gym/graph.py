@@ -243,7 +243,8 @@ class OpGraph:
         """
         n = len(op_names)
         try:
-            src, dst = (np.array([operator.index(e[end]) for e in edges], dtype=np.int64) for end in (0, 1))
+            src = np.array([operator.index(e[0]) for e in edges], dtype=np.int64)
+            dst = np.array([operator.index(e[1]) for e in edges], dtype=np.int64)
         except (TypeError, OverflowError) as error:
             raise InvalidGraph(f"the end of an edge is no op number: {error}") from error
         size = np.array([e[2] for e in edges], dtype=np.float64)
