@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -241,8 +242,11 @@ class OpGraph:
             InvalidGraph: As the class.
         """
         n = len(op_names)
-        src = np.array([e[0] for e in edges], dtype=np.int64)
-        dst = np.array([e[1] for e in edges], dtype=np.int64)
+        try:
+            src = np.array([operator.index(e[0]) for e in edges], dtype=np.int64)
+            dst = np.array([operator.index(e[1]) for e in edges], dtype=np.int64)
+        except (TypeError, OverflowError) as error:
+            raise InvalidGraph(f"the end of an edge is no op number: {error}") from error
         size = np.array([e[2] for e in edges], dtype=np.float64)
         keys: list[Any] = list(zip(src.tolist(), size.tolist(), strict=True))
         if edge_tensor is not None:

@@ -100,8 +100,8 @@ class TableCost:
         untimed = [device for device in devices if device not in timed]
         if untimed:
             raise InvalidProblem(
-                f"the cost table has no times for the devices {_some(untimed)}; it has times for {_some(sorted(timed))}"
-                ". Where a device can run no op, give its times as inf"
+                f"the cost table has no times for the devices {_some(untimed)}; it has times for "
+                f"{_some(sorted(timed))}. Where a device can run no op, give its times as inf"
             )
         return np.array([[self.seconds[name].get(device, np.inf) for device in devices] for name in graph.op_names])
 

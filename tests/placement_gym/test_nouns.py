@@ -1,5 +1,6 @@
 """Graph, cluster, costs, problem, placement, ranks: what they hold and what they refuse."""
 
+import inspect
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,30 @@ def test_networkx_graphs_that_are_no_op_graph_are_refused(make: Callable[[], obj
     """What would be read wrongly is refused by name."""
     with pytest.raises(InvalidGraph, match=said):
         pg.OpGraph.from_networkx(make())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", [0.5, "a", None, 2**70])
+def test_an_edge_joins_op_numbers(end: object) -> None:
+    """The end of an edge is a whole number, never cut to one."""
+    with pytest.raises(InvalidGraph, match="the end of an edge is no op number"):
+        pg.OpGraph.build(["a", "b"], [(0, end, 1.0)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(pg.OpGraph, pg.OpGraph.build, pg.OpGraph.from_networkx, pg.OpGraph.to_networkx),
+        *(pg.Problem, pg.Problem.build, pg.Problem.from_times, pg.Problem.save, pg.Problem.load),
+        *(pg.RooflineCost, pg.TableCost, pg.CostModel.op_time_s),
+        *(getattr(pg.workloads, name) for name in pg.workloads.__all__ if name.startswith("read_")),
+        *(pg.workloads.layered, pg.workloads.random_dag, pg.workloads.fork_join, pg.workloads.series_parallel),
+    ],
+)
+def test_signatures_are_short(function: Callable[..., object]) -> None:
+    """`help` shows the names of types, not what they stand for."""
+    for parameter in inspect.signature(function).parameters.values():
+        assert len(str(parameter)) <= 80
+        assert "numpy" not in str(parameter)
 
 
 def test_arrays_are_read_only_copies() -> None:
