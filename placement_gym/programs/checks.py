@@ -1,12 +1,9 @@
 """What may be wrong with the labels of an op: what its function could not compute, or not compute in parts."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from placement_gym.programs.program import TensorOp
+from placement_gym.programs.op import TensorOp
 
 
-def wrong_labels(op: "TensorOp") -> str | None:
+def wrong_labels(op: TensorOp) -> str | None:
     """What is wrong with the labels of an op that computes, or None."""
     read = [set(labels) for labels in op.input_labels]
     everywhere = set().union(*read)
@@ -33,7 +30,7 @@ def wrong_labels(op: "TensorOp") -> str | None:
     return None
 
 
-def _wrong_rotary(op: "TensorOp") -> str | None:
+def _wrong_rotary(op: TensorOp) -> str | None:
     """The second last label is the pair: of size 2, never split, and no label of the angles."""
     if set(op.input_labels[0]) != set(op.labels):
         return f"the result's labels must be those of what is rotated, {op.input_labels[0]}; got {op.labels}"
@@ -44,7 +41,7 @@ def _wrong_rotary(op: "TensorOp") -> str | None:
     return None
 
 
-def _wrong_window(op: "TensorOp") -> str | None:
+def _wrong_window(op: TensorOp) -> str | None:
     """Images are [image, channel, row, column], weights [channel out, channel in, row, column]; rows are not split."""
     tensors = (*op.input_labels, op.labels)
     if any(len(labels) != 4 for labels in tensors):
@@ -81,7 +78,7 @@ def _wrong_window(op: "TensorOp") -> str | None:
     return None
 
 
-def _wrong_rows(op: "TensorOp") -> str | None:
+def _wrong_rows(op: TensorOp) -> str | None:
     """The axis that rows are taken from, or put into, is never split: rows have their number in the whole."""
     if op.function.startswith("embedding"):
         table, ids, rows = (*op.input_labels, op.labels)

@@ -13,6 +13,7 @@ from placement_gym.exact.ideals import OutOfTimeError
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
+from placement_gym.exact.mip.solve import solve_program
 from placement_gym.groups import Groups
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s
 from placement_gym.placement import infeasibility
@@ -54,7 +55,7 @@ def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, s
         return Answer(best, bound, True)
     model = _LatencyModel(problem, best, subgraphs, bound)
     left = solver.time_limit_s - (time.perf_counter() - began)
-    solved = model.placement.program.solve(replace(solver, time_limit_s=max(left, 0.01 * solver.time_limit_s)))
+    solved = solve_program(model.placement.program, replace(solver, time_limit_s=max(left, 0.01 * solver.time_limit_s)))
     if solved.values is None:
         return Answer(best, max(bound, solved.bound) if best is not None else bound, solved.proven)
     op_device, op_subgraph = model.found(solved.values)

@@ -10,6 +10,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.errors import InvalidOption
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
+from placement_gym.exact.mip.solve import solve_program
 from placement_gym.groups import Groups
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility
@@ -51,7 +52,7 @@ def solve_load(
     if not contiguous:
         # What bounds the max-load bounds the sum of the two largest loads as well.
         packing, _ = _model(problem, start, contiguous=False, gpipe=False, transfers=False)
-        bound = packing.program.solve(replace(solver, time_limit_s=PACKING_SHARE * solver.time_limit_s)).bound
+        bound = solve_program(packing.program, replace(solver, time_limit_s=PACKING_SHARE * solver.time_limit_s)).bound
     value, forbidden = gpipe_load_s if gpipe else max_load_s, list[list[int]]()
     while True:
         model, highest = _model(problem, start, contiguous=contiguous, gpipe=gpipe, transfers=True)
@@ -60,7 +61,7 @@ def solve_load(
         for unit_place in forbidden:
             model.forbid(unit_place)
         left = max(deadline - time.perf_counter(), 0.01 * solver.time_limit_s)
-        solved = model.program.solve(replace(solver, time_limit_s=left))
+        solved = solve_program(model.program, replace(solver, time_limit_s=left))
         bound = max(bound, solved.bound)
         if solved.values is None:
             return Answer(start, bound, solved.proven)

@@ -1,4 +1,4 @@
-"""LinearProgram: yes-or-no variables, seconds and linear rows, solved by OR-Tools CP-SAT or by HiGHS."""
+"""LinearProgram: yes-or-no variables, seconds and linear rows; OR-Tools CP-SAT on it (`solve.py` chooses)."""
 
 import math
 import os
@@ -136,21 +136,8 @@ class LinearProgram:
         self.at_least([(1, v) for v in variables], 1)
         self.at_most([(1, v) for v in variables], 1)
 
-    def solve(self, solver: Solver) -> Solved:
-        """Minimises; see `Solver`.
 
-        Raises:
-            MissingDependency: The solver's package is not installed.
-        """
-        solver.check_installed()
-        if solver.name == "cp_sat":
-            return _cp_sat(self, solver)
-        from placement_gym.exact.mip.highs import solve
-
-        return solve(self, solver)
-
-
-def _cp_sat(program: LinearProgram, solver: Solver) -> Solved:
+def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the program as it is."""
     from ortools.sat.python import cp_model
 

@@ -13,6 +13,7 @@ import pytest
 
 from placement_gym.errors import InvalidOption, MissingDependency
 from placement_gym.exact.mip.linear_program import UNITS, LinearProgram, Row, Solved, Solver, _whole_row
+from placement_gym.exact.mip.solve import solve_program
 
 pytest.importorskip("ortools")
 # Only where it is absent: a package that is there and does not load is a failure.
@@ -119,7 +120,7 @@ def check(seed: int) -> bool:
     best = min(least_value(program, choice) for choice in itertools.product((0, 1), repeat=n))
     proven = True
     for solver in BOTH:
-        solved = program.solve(solver)
+        solved = solve_program(program, solver)
         if not solved.proven:
             proven = False
             assert solved.bound <= best * (1 + 1e-9), (seed, solver.name)
@@ -216,7 +217,7 @@ def test_by_hand(solver: Solver) -> None:
     for hint in ([], [1, 0, 1, 0, 0, 1], [1, 0, 1, 0, 1, 0], [0] * 6):
         program, on = by_hand()
         program.hint = {v: float(h) for v, h in zip(on, hint, strict=False)}
-        solved = program.solve(solver)
+        solved = solve_program(program, solver)
         assert solved.proven
         assert solved.values is not None
         assert solved.bound == pytest.approx(7.0, rel=2e-7)
@@ -234,7 +235,7 @@ def test_conditions(solver: Solver) -> None:
         program.objective = [s]
         program.at_least([(1, s)], 2.5, when=when)
         program.at_least([(1, when)], forced)
-        solved = program.solve(solver)
+        solved = solve_program(program, solver)
         assert solved.bound == pytest.approx(expected, abs=5e-7)
 
 
@@ -250,7 +251,7 @@ def test_infeasible(solver: Solver) -> None:
     clash.at_least([(1, y)], 1)
     clash.at_most([(0.4, y)], 0.3)
     for program in (too_long, nowhere, clash):
-        solved = program.solve(solver)
+        solved = solve_program(program, solver)
         assert (solved.values, solved.bound, solved.proven) == (None, math.inf, True)
 
 
@@ -262,7 +263,7 @@ def test_seconds_that_are_all_zero(solver: Solver) -> None:
     program.objective = [s]
     program.one_of([y, z])
     program.at_least([(1, s), (-1e6, y)], 0.0)
-    solved = program.solve(solver)
+    solved = solve_program(program, solver)
     assert solved.values is not None
     assert (solved.bound, round(float(solved.values[z]))) == (0.0, 1)
 
@@ -282,7 +283,7 @@ def test_time_limit(name: str) -> None:
         program.at_least(
             [(1, longest), *((-float(t[machine]), row[machine]) for t, row in zip(times, on, strict=True))], 0.0
         )
-    solved = program.solve(Solver(name=name, time_limit_s=0.01, workers=1))  # type: ignore[arg-type]
+    solved = solve_program(program, Solver(name=name, time_limit_s=0.01, workers=1))  # type: ignore[arg-type]
     assert not solved.proven
     assert 0 <= solved.bound <= times.max(axis=1).sum() / 7
 
@@ -291,7 +292,7 @@ def test_time_limit(name: str) -> None:
 def test_gap(name: str) -> None:
     """A gap allowed ends the search early, and the bound is honest: within the gap, not above the optimum."""
     program, _ = by_hand()
-    solved = program.solve(Solver(name=name, gap=0.5, workers=1))  # type: ignore[arg-type]
+    solved = solve_program(program, Solver(name=name, gap=0.5, workers=1))  # type: ignore[arg-type]
     assert solved.values is not None
     assert 0.5 * solved.values[program.objective[0]] <= solved.bound * (1 + 1e-9)
     assert solved.bound <= 7.0
@@ -328,7 +329,7 @@ def test_missing_package(name: str, package: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", without)
     solver = Solver(name=name)  # type: ignore[arg-type]
-    for call in (solver.check_installed, lambda: LinearProgram().solve(solver)):
+    for call in (solver.check_installed, lambda: solve_program(LinearProgram(), solver)):
         with pytest.raises(MissingDependency, match=rf"{name} needs the package {package}: pip install .*\[exact\]"):
             call()
 
@@ -339,7 +340,7 @@ def test_solved_is_what_is_said() -> None:
         program, _ = random_program(np.random.default_rng(seed))
         scale = max(u for u in program.upper if u is not None)
         for solver in BOTH:
-            solved: Solved = program.solve(solver)
+            solved: Solved = solve_program(program, solver)
             if solved.values is None:
                 continue
             for row in program.rows:
