@@ -28,7 +28,7 @@ class Result:
         placement: The placement.
         schedule: What the simulator makes of it.
         objective: Seconds of what was minimised, `objective_name`.
-        lower_bound: Seconds that no placement can beat (`bounds.py`, or what an exact method proved).
+        lower_bound: Seconds that no placement (of the kind `restricted_to`) beats: `bounds.py`, or what a method proved.
         status: "optimal" (it meets the bound, or every placement of the method's kind was ruled out),
             "budget_exhausted" (a search that spent its calls), "limit_reached" (an exact method that ran out of the
             time or the size that it was given), "feasible" (anything else).
@@ -37,6 +37,8 @@ class Result:
         seed: Seed of a random baseline.
         objective_name: "makespan" (of the schedule), "max_load", "gpipe_load" or "latency" (`objectives.py`).
         op_subgraph: int32 [n_ops] where the latency is that of these subgraphs (`objectives.latency_s`).
+        restricted_to: The kind of placements that an exact method searched ("contiguous", "pipelines", "one subgraph
+            per accelerator"): `status` and `lower_bound` speak of that kind alone, others may be better. None: of all.
     """
 
     baseline: str
@@ -50,6 +52,7 @@ class Result:
     seed: int | None
     objective_name: Objective = "makespan"
     op_subgraph: IntArray | None = None
+    restricted_to: str | None = None
 
     @property
     def gap(self) -> float:
@@ -104,6 +107,7 @@ class Evaluator:
         simulated: bool = False,
         lower_bound: float = 0.0,
         op_subgraph: IntArray | None = None,
+        restricted_to: str | None = None,
     ) -> Result:
         """The result of a placement.
 
@@ -114,6 +118,7 @@ class Evaluator:
             lower_bound: Seconds that the method has proved no placement of its kind can beat; 0 where it knows no more
                 than the status says.
             op_subgraph: Subgraphs that the latency is meant for.
+            restricted_to: The kind of placements that status and bound are about, None if about all.
 
         Raises:
             InfeasiblePlacement: The placement breaks support, memory or colocation.
@@ -137,4 +142,5 @@ class Evaluator:
             self.seed,
             self.objective,
             op_subgraph,
+            restricted_to,
         )

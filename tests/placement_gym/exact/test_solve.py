@@ -72,7 +72,7 @@ def test_the_rule_counts() -> None:
 def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
     """Whatever is minimised, the result's schedule is simulated under the rule."""
     for rule in ("giph", "physical"):
-        result = mip(chain(), rule=rule, solver=ONE)
+        result = mip(chain(), objective="max_load", rule=rule, solver=ONE)
         assert result.schedule.makespan_s == pg.simulate(chain(), result.placement, rule=rule).makespan_s
         assert result.objective_name == "max_load"
         # 3 of work and a tensor of 1 out or in.
@@ -95,13 +95,24 @@ def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
         ({"subgraphs": 2}, "subgraphs is 2; expected >= 1, and 1 unless the objective is latency"),
         ({"objective": "latency", "subgraphs": 0}, "subgraphs is 0; expected >= 1"),
         ({"objective": "makespan", "solver": Solver(name="highs")}, "'highs' lacks; expected cp_sat"),
-        ({"contiguous": True, "start": [0, 1, 0, 0, 0, 0]}, "the start is not contiguous: a path of forward edges"),
+        (
+            {"objective": "max_load", "contiguous": True, "start": [0, 1, 0, 0, 0, 0]},
+            "the start is not contiguous: a path of forward edges",
+        ),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
     """What was got and what was expected."""
     with pytest.raises(InvalidOption, match=said):
         mip(chain(), **options)
+
+
+def test_the_makespan_is_the_default() -> None:
+    """As for the other baselines; results speak of `mip`."""
+    result = mip(chain(), solver=ONE)
+    assert (result.baseline, result.objective_name) == ("mip", "makespan")
+    assert result.objective == result.schedule.makespan_s == mip(chain(), objective="makespan", solver=ONE).objective
+    assert dp(chain()).baseline == "dp"
 
 
 def test_a_start_that_is_infeasible_is_refused() -> None:
@@ -114,7 +125,7 @@ def test_a_start_that_is_infeasible_is_refused() -> None:
         ([0.5] * 6, "expected whole numbers"),
     ):
         with pytest.raises(InfeasiblePlacement, match=said):
-            mip(problem, start=start, solver=ONE)
+            mip(problem, objective="max_load", start=start, solver=ONE)
 
 
 def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() -> None:
@@ -147,9 +158,9 @@ def test_a_short_limit_leaves_a_placement_and_a_bound(contiguous: bool) -> None:
     """Within a millisecond nothing is proven, but the heuristics' placement and a bound are there."""
     problem = pg.workloads.layered(n_ops=60, seed=1, n_devices=4)
     # First of all, so that no kernel is compiled while the clock runs.
-    best = mip(problem, contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
+    best = mip(problem, objective="max_load", contiguous=contiguous, solver=Solver(time_limit_s=1.5, workers=2))
     began = time.process_time()
-    result = mip(problem, contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
+    result = mip(problem, objective="max_load", contiguous=contiguous, solver=Solver(time_limit_s=1e-3, workers=1))
     # Heuristics and models take their time all the same, but the search for the best pipeline keeps to the limit.
     assert time.process_time() - began < 5.0
     assert result.status == "limit_reached"
@@ -165,14 +176,16 @@ def test_a_short_limit_without_a_start_is_said() -> None:
     with pytest.raises(
         InfeasiblePlacement, match=r"no feasible placement of 'unlike' was found within the .*time limit"
     ):
-        mip(problem, contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
+        mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
 
 
 def test_loads_are_ordered_on_a_larger_problem() -> None:
     """Free <= contiguous <= pipelines, with bounds below; the seed changes no proven optimum."""
     problem = pg.workloads.series_parallel(n_ops=16, seed=3, n_devices=3)
-    free, other = (mip(problem, solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1))
-    kept = mip(problem, contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
+    free, other = (
+        mip(problem, objective="max_load", solver=Solver(time_limit_s=20.0, workers=2, seed=seed)) for seed in (0, 1)
+    )
+    kept = mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=20.0, workers=2))
     assert free.lower_bound <= kept.objective
     assert free.objective <= kept.objective * (1 + 1e-6)
     assert kept.objective <= dp(problem).objective * (1 + 1e-9)
@@ -192,5 +205,24 @@ def test_missing_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     for solver in (None, Solver(name="highs")):
         with pytest.raises(MissingDependency, match=r"pip install placement-gym\[exact\]"):
-            mip(chain(), solver=solver)
+            mip(chain(), objective="max_load", solver=solver)
     assert issubclass(MissingDependency, PlacementGymError)
+
+
+def test_a_result_says_what_it_is_restricted_to() -> None:
+    """Of pipelines, contiguous placements and few subgraphs; of all placements it says nothing."""
+    problem = pg.Problem.from_times(
+        pg.OpGraph.build(["a", "b", "c"], [(0, 1, 0.0), (1, 2, 0.0)]),
+        [[1.0, 5.0], [9.0, 2.0], [1.0, 5.0]],
+        link_bytes_per_s=1.0,
+        device_kinds=["accelerator", "cpu"],
+    )
+    kept = mip(problem, objective="max_load", contiguous=True, solver=ONE)
+    assert (kept.objective, kept.status, kept.restricted_to) == (7.0, "optimal", "contiguous")
+    free = mip(problem, objective="max_load", solver=ONE)
+    assert (free.objective, free.status, free.restricted_to) == (2.0, "optimal", None)
+    assert dp(problem).restricted_to == "pipelines"
+    one, two = (mip(problem, objective="latency", subgraphs=n, solver=ONE) for n in (1, 2))
+    assert (one.objective, one.restricted_to) == (8.0, "one subgraph per accelerator")
+    assert (two.objective, two.restricted_to) == (4.0, "2 subgraphs per accelerator")
+    assert mip(problem, objective="makespan", solver=ONE).restricted_to is None

@@ -195,7 +195,7 @@ def test_contiguous_by_hand() -> None:
     """In a -> b -> c, a and c share a device only if b is there too; of two alike ops a free split is better."""
     graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 0.0), (1, 2, 0.0)])
     problem = pg.Problem.from_times(graph, np.array([[1.0], [2.0], [1.0]]) @ np.ones((1, 2)), link_bytes_per_s=1.0)
-    free, kept = (mip(problem, contiguous=one, solver=ONE) for one in (False, True))
+    free, kept = (mip(problem, objective="max_load", contiguous=one, solver=ONE) for one in (False, True))
     assert (free.objective, kept.objective) == (2.0, 3.0)
     assert (free.status, kept.status) == ("optimal", "optimal")
 
@@ -208,7 +208,7 @@ def test_gpipe_load_by_hand() -> None:
     problem = pg.Problem.from_times(
         graph, np.array([[3.0], [1.0], [3.0], [1.0]]) @ np.ones((1, 2)), link_bytes_per_s=1.0
     )
-    assert mip(problem, solver=ONE).objective == 4.0
+    assert mip(problem, objective="max_load", solver=ONE).objective == 4.0
     gpipe = mip(problem, objective="gpipe_load", solver=ONE)
     assert (gpipe.objective, gpipe.status) == (6.0, "optimal")
     assert mip(problem, objective="gpipe_load", contiguous=True, solver=ONE).objective == 6.0
@@ -223,7 +223,7 @@ def test_memory_that_is_no_whole_number() -> None:
         device_memory_bytes=[0.3, 1.0],
     )
     for solver in (ONE, HIGHS):
-        assert mip(problem, solver=solver).objective == 6.0
+        assert mip(problem, objective="max_load", solver=solver).objective == 6.0
 
 
 @pytest.mark.parametrize("solver", [ONE, HIGHS], ids=["cp_sat", "highs"])
@@ -266,7 +266,7 @@ def test_a_start_is_handed_over_in_the_order_of_like_devices() -> None:
 def test_published_contiguous(published: Published) -> None:
     """BERT-24: the contiguous optimum is that over chains of ideals, and it is proven."""
     problem = published.problem("throughput-inputs/LayerGraphs/bert24_inference")
-    result = mip(problem, contiguous=True, solver=Solver(time_limit_s=60.0, workers=2))
+    result = mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=60.0, workers=2))
     assert result.status == "optimal"
     assert result.objective == pytest.approx(dp(problem).objective, rel=1e-6)
     assert result.lower_bound <= result.objective
@@ -275,7 +275,7 @@ def test_published_contiguous(published: Published) -> None:
 def test_published_free(published: Published) -> None:
     """BERT-24 in training: 39.7895388 ms is the least load of all placements, below that of any pipeline."""
     problem = published.problem("throughput-inputs/LayerGraphs/bert24_training")
-    result = mip(problem, solver=Solver(time_limit_s=60.0, workers=2))
+    result = mip(problem, objective="max_load", solver=Solver(time_limit_s=60.0, workers=2))
     assert result.status == "optimal"
     assert result.objective * 1e3 == pytest.approx(39.7895388, rel=1e-6)
     assert result.objective < dp(problem).objective
