@@ -29,7 +29,7 @@ class Result:
         placement: The placement.
         schedule: What the simulator makes of it.
         objective: Seconds of what was minimised, `objective_name`.
-        lower_bound: Seconds that no placement can beat (`bounds.py`, or what an exact method proved).
+        lower_bound: Seconds that no placement (of the kind `restricted_to`) beats: `bounds.py`, or what a method proved.
         status: "optimal" (it meets the bound, or every placement of the method's kind was ruled out),
             "budget_exhausted" (a search that spent its calls), "limit_reached" (an exact method that ran out of the
             time or the size that it was given), "feasible" (anything else).
@@ -40,6 +40,8 @@ class Result:
         op_subgraph: int32 [n_ops] where the latency is that of these subgraphs (`objectives.latency_s`).
         priority: float64 [n_ops], the order that the method decided, largest first; None where it decides none. Under
             a `priority` queue the schedule goes by it, or by b-level ranks where it is None; other queues ignore it.
+        restricted_to: The kind of placements that an exact method searched ("contiguous", "pipelines", "one subgraph
+            per accelerator"): `status` and `lower_bound` speak of that kind alone, others may be better. None: of all.
     """
 
     baseline: str
@@ -54,6 +56,7 @@ class Result:
     objective_name: Objective = "makespan"
     op_subgraph: IntArray | None = None
     priority: FloatArray | None = None
+    restricted_to: str | None = None
 
     def __repr__(self) -> str:
         """At most five lines, whatever the size."""
@@ -61,7 +64,7 @@ class Result:
         used = np.bincount(self.placement.op_device, minlength=schedule.problem.n_devices)
         return (
             f"Result of {self.baseline!r} on {schedule.problem.name!r}: {self.objective_name} {self.objective:.6g} s, "
-            f"{self.status}\n"
+            f"{self.status}{f' among {self.restricted_to}' if self.restricted_to else ''}\n"
             f"  lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %\n"
             f"  ops per device {used[:16].tolist()}{' ...' if len(used) > 16 else ''}; "
             f"makespan {schedule.makespan_s:.6g} s\n"
@@ -129,6 +132,7 @@ class Evaluator:
         lower_bound: float = 0.0,
         op_subgraph: IntArray | None = None,
         priority: FloatArray | None = None,
+        restricted_to: str | None = None,
     ) -> Result:
         """The result of a placement.
 
@@ -140,6 +144,7 @@ class Evaluator:
                 than the status says.
             op_subgraph: Subgraphs that the latency is meant for.
             priority: float64 [n_ops], the order that the method decided.
+            restricted_to: The kind of placements that status and bound are about, None if about all.
 
         Raises:
             InfeasiblePlacement: The placement breaks support, memory or colocation.
@@ -165,4 +170,5 @@ class Evaluator:
             self.objective,
             op_subgraph,
             priority,
+            restricted_to,
         )

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,9 +13,14 @@ from placement_gym.problem import Problem
 from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
 
+# So many placements are simulated together.
+CHUNK = 4096
+
 
 def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int = 1_000_000) -> Result:
     """The optimum, by simulating every feasible placement.
+
+    Ctrl-C ends it with the best placement so far, status "limit_reached".
 
     Args:
         problem: The problem.
@@ -29,11 +35,28 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
     choices = [np.flatnonzero(row).tolist() for row in units.allowed]
     n_placements = math.prod(len(c) for c in choices)
     if n_placements > limit:
-        many = f"10^{sum(math.log10(len(c)) for c in choices):.1f}"
+        # Beyond what a float holds only the order of magnitude is printed.
+        many = f"{n_placements:.3g}" if n_placements < 10**300 else f"1e{math.log10(n_placements):.0f}"
         raise InvalidOption(f"{problem.name!r} has {many} placements; brute force is limited to {limit}")
     best: tuple[float, IntArray] | None = None
-    every = itertools.product(*choices)
-    while chunk := list(itertools.islice(every, 4096)):
+    complete = False
+    try:
+        for makespan, op_device in _best_of_chunks(evaluator, units, choices):
+            if best is None or makespan < best[0]:
+                best = makespan, op_device
+        complete = True
+    except KeyboardInterrupt:
+        if best is None:
+            raise
+    if best is None:
+        raise InfeasiblePlacement(f"none of the {n_placements} placements of {problem.name!r} fits into memory")
+    return evaluator.result(best[1], "optimal" if complete else "limit_reached", simulated=True)
+
+
+def _best_of_chunks(evaluator: Evaluator, units: Groups, choices: list[list[int]]) -> Iterator[tuple[float, IntArray]]:
+    """(makespan, int32 [n_ops]) of the best placement of every few thousand that has a feasible one."""
+    problem, every = evaluator.problem, itertools.product(*choices)
+    while chunk := list(itertools.islice(every, CHUNK)):
         unit_devices = np.array(chunk, dtype=np.int32).reshape(len(chunk), units.n_units)
         used = np.zeros((len(chunk), problem.n_devices))
         for d in range(problem.n_devices):
@@ -44,8 +67,4 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
         op_devices = np.ascontiguousarray(unit_devices[:, units.op_unit])
         makespans = evaluator.makespans_s(op_devices)
         i = int(np.argmin(makespans))
-        if best is None or makespans[i] < best[0]:
-            best = (float(makespans[i]), op_devices[i])
-    if best is None:
-        raise InfeasiblePlacement(f"none of the {n_placements} placements of {problem.name!r} fits into memory")
-    return evaluator.result(best[1], "optimal", simulated=True)
+        yield float(makespans[i]), op_devices[i]

@@ -43,13 +43,14 @@ def mip(
 
     Objectives:
 
-    - "max_load", "gpipe_load": the programmes for throughput (`load_program.solve_load`), `contiguous` or not.
-    - "latency": every accelerator runs up to `subgraphs` contiguous subgraphs (`latency_program.solve_latency`).
-    - "makespan": a scheduling model of the simulator's rule (`makespan_program.solve_makespan`).
+    - "max_load", "gpipe_load": the programmes for throughput (`max_load.mip.solve_load`), `contiguous` or not.
+    - "latency": every accelerator runs up to `subgraphs` contiguous subgraphs (`latency.mip.solve_latency`).
+    - "makespan": a scheduling model of the simulator's rule (`makespan.program.solve_makespan`).
 
     The search begins from the best of a few heuristics, or from `start` where that is given. Solvers round, the result
     does not: its placement is evaluated like any other, and the bound is true. Status "optimal" where the solver has
     proved that no placement is better, to its tolerance of about 1e-6 and the gap asked for; else "limit_reached".
+    With `contiguous`, and for the latency, status and bound are about such placements alone (`Result.restricted_to`).
 
     Args:
         problem: Any.
@@ -87,7 +88,7 @@ def mip(
         answer = solve_latency(problem, left, start=known, subgraphs=subgraphs)
     else:
         answer = solve_load(problem, left, start=known, contiguous=contiguous, gpipe=objective == "gpipe_load")
-    return _result(evaluator, answer, known)
+    return _result(evaluator, answer, known, _kind(objective, contiguous, subgraphs))
 
 
 def _best_known(
@@ -120,7 +121,14 @@ def _best_known(
     return min(found, key=lambda one: one[0])[1] if found else None
 
 
-def _result(evaluator: Evaluator, answer: Answer, start: IntArray | None) -> Result:
+def _kind(objective: Objective, contiguous: bool, subgraphs: int) -> str | None:
+    """The kind of placements that are searched, None if all are."""
+    if objective == "latency":
+        return "one subgraph per accelerator" if subgraphs == 1 else f"{subgraphs} subgraphs per accelerator"
+    return "contiguous" if contiguous else None
+
+
+def _result(evaluator: Evaluator, answer: Answer, start: IntArray | None, restricted_to: str | None) -> Result:
     """Judges the answer, or the start where the solver has found nothing better in time."""
     op_device = start if answer.op_device is None else answer.op_device
     if op_device is None:
@@ -131,4 +139,6 @@ def _result(evaluator: Evaluator, answer: Answer, start: IntArray | None) -> Res
         )
     subgraph = answer.op_subgraph if answer.op_device is not None else None
     status: Status = "optimal" if answer.proven else "limit_reached"
-    return evaluator.result(op_device, status, lower_bound=answer.lower_bound, op_subgraph=subgraph)
+    return evaluator.result(
+        op_device, status, lower_bound=answer.lower_bound, op_subgraph=subgraph, restricted_to=restricted_to
+    )

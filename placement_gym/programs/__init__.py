@@ -3,8 +3,9 @@
 from placement_gym.programs.builder import ProgramBuilder
 from placement_gym.programs.gradient import training
 from placement_gym.programs.lowering import shard
+from placement_gym.programs.op import TensorOp
 from placement_gym.programs.op_splits import OpSplits
-from placement_gym.programs.program import TensorOp, TensorProgram
+from placement_gym.programs.program import TensorProgram
 from placement_gym.programs.split import Split
 
 __all__ = ["OpSplits", "ProgramBuilder", "Split", "TensorOp", "TensorProgram", "shard", "training"]

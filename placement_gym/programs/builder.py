@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.op_kernel import Option, Shape
 from placement_gym.programs.functions import FUNCTIONS
-from placement_gym.programs.program import Labels, TensorOp, TensorProgram, parse_labels
+from placement_gym.programs.op import Labels, TensorOp
+from placement_gym.programs.program import TensorProgram, parse_labels
 
 Tensor = int
 

@@ -1,31 +1,9 @@
 """What may be wrong with the labels of an op: what its function could not compute, or not compute in parts."""
 
-from collections.abc import Mapping
-from typing import Protocol
-
-from placement_gym.op_kernel import Option
+from placement_gym.programs.op import TensorOp
 
 
-class LabelledOp(Protocol):
-    """What the checks read of an op (`program.TensorOp`)."""
-
-    @property
-    def function(self) -> str: ...  # noqa: D102
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def labels(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def input_labels(self) -> tuple[tuple[str, ...], ...]: ...  # noqa: D102
-    @property
-    def label_sizes(self) -> Mapping[str, int]: ...  # noqa: D102
-    @property
-    def whole(self) -> frozenset[str]: ...  # noqa: D102
-    @property
-    def options(self) -> tuple[tuple[str, Option], ...]: ...  # noqa: D102
-
-
-def wrong_labels(op: LabelledOp) -> str | None:
+def wrong_labels(op: TensorOp) -> str | None:
     """What is wrong with the labels of an op that computes, or None."""
     read = [set(labels) for labels in op.input_labels]
     everywhere = set().union(*read)
@@ -52,7 +30,7 @@ def wrong_labels(op: LabelledOp) -> str | None:
     return None
 
 
-def _wrong_rotary(op: LabelledOp) -> str | None:
+def _wrong_rotary(op: TensorOp) -> str | None:
     """The second last label is the pair: of size 2, never split, and no label of the angles."""
     if set(op.input_labels[0]) != set(op.labels):
         return f"the result's labels must be those of what is rotated, {op.input_labels[0]}; got {op.labels}"
@@ -63,7 +41,7 @@ def _wrong_rotary(op: LabelledOp) -> str | None:
     return None
 
 
-def _wrong_window(op: LabelledOp) -> str | None:
+def _wrong_window(op: TensorOp) -> str | None:
     """Images are [image, channel, row, column], weights [channel out, channel in, row, column]; rows are not split."""
     tensors = (*op.input_labels, op.labels)
     if any(len(labels) != 4 for labels in tensors):
@@ -100,7 +78,7 @@ def _wrong_window(op: LabelledOp) -> str | None:
     return None
 
 
-def _wrong_rows(op: LabelledOp) -> str | None:
+def _wrong_rows(op: TensorOp) -> str | None:
     """The axis that rows are taken from, or put into, is never split: rows have their number in the whole."""
     if op.function.startswith("embedding"):
         table, ids, rows = (*op.input_labels, op.labels)

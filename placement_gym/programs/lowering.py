@@ -22,8 +22,9 @@ from placement_gym.op_kernel import (
 )
 from placement_gym.programs.functions import FUNCTIONS
 from placement_gym.programs.movement import Estimate
+from placement_gym.programs.op import Labels, TensorOp
 from placement_gym.programs.op_splits import OpSplits
-from placement_gym.programs.program import Labels, TensorOp, TensorProgram
+from placement_gym.programs.program import TensorProgram
 from placement_gym.programs.split import Split
 
 Costs = Literal["physical", "doppler_released"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray
 from placement_gym.op_kernel import DTYPE_BYTES
-from placement_gym.programs.program import TensorOp
+from placement_gym.programs.op import TensorOp
 from placement_gym.programs.split import Bounds, Split
 
 # aligned: block j of every op sits on device j and partial results are joined where the first of them is. Sources are

@@ -7,7 +7,8 @@ from placement_gym.arrays import FloatArray
 from placement_gym.errors import InvalidProgram, unknown_name
 from placement_gym.programs.elimination import minimise
 from placement_gym.programs.movement import ESTIMATES, Estimate, distinct_inputs, own_bytes, pair_bytes
-from placement_gym.programs.program import TensorOp, TensorProgram
+from placement_gym.programs.op import TensorOp
+from placement_gym.programs.program import TensorProgram
 from placement_gym.programs.split import Split, candidates
 
 # The choice is exact where no table of the elimination has more entries.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from placement_gym.errors import InvalidProgram
 from placement_gym.op_kernel import Option
 from placement_gym.programs.builder import ProgramBuilder
-from placement_gym.programs.program import Labels, TensorOp
+from placement_gym.programs.op import Labels, TensorOp
 
 
 class Labelled(NamedTuple):

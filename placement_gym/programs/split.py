@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.errors import InvalidProgram, unknown_name
-from placement_gym.programs.program import Labels, TensorOp
+from placement_gym.programs.op import Labels, TensorOp
 
 # int64 [n_blocks, n_axes, 2]: the first index, and one past the last, of every block on every axis.
 Bounds = NDArray[np.int64]

@@ -13,7 +13,7 @@ from placement_gym.exact.ideals import OutOfTimeError
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
-from placement_gym.exact.mip.solvers import solve_program
+from placement_gym.exact.mip.solve import solve_program
 from placement_gym.groups import Groups
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers, result_times_s
 from placement_gym.placement import infeasibility

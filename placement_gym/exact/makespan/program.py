@@ -15,8 +15,7 @@ from placement_gym.exact.makespan.grid import Grid
 from placement_gym.exact.makespan.model import OpModel
 from placement_gym.exact.makespan.ports import add_port_rules
 from placement_gym.exact.makespan.transfers import TransferModel
-from placement_gym.exact.mip.linear_program import Solver
-from placement_gym.exact.mip.solvers import run_cp_sat
+from placement_gym.exact.mip.linear_program import Solver, run_cp_sat
 from placement_gym.groups import Groups
 from placement_gym.placement import infeasibility
 from placement_gym.result import Answer, Evaluator

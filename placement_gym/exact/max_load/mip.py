@@ -10,7 +10,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.errors import InvalidOption
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
-from placement_gym.exact.mip.solvers import solve_program
+from placement_gym.exact.mip.solve import solve_program
 from placement_gym.groups import Groups
 from placement_gym.objectives import gpipe_load_s, max_load_s
 from placement_gym.placement import infeasibility

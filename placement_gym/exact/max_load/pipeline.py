@@ -97,8 +97,8 @@ def dp(
             + ("" if complete else f" along {len(programme.orders())} orders of its ops, and the limits end the search")
         )
     if complete:
-        return evaluator.result(best.op_device, "optimal")
-    return evaluator.result(best.op_device, "limit_reached", lower_bound=bound * (1 - 1e-9))
+        return evaluator.result(best.op_device, "optimal", restricted_to="pipelines")
+    return evaluator.result(best.op_device, "limit_reached", lower_bound=bound * (1 - 1e-9), restricted_to="pipelines")
 
 
 def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
-from placement_gym.exact.mip.interruptible import interruptible
-from placement_gym.exact.mip.linear_program import TINY_S, LinearProgram, Row, Solved, Solver, clipped
+from placement_gym.exact.mip.linear_program import TINY_S, LinearProgram, Row, Solved, Solver, clipped, interruptible
 
 # A row may be short of its least by 1e-9 where the largest time is 1,000, and a bound adds up many rows: the excess
 # seen over brute force on 2,000 random programmes was 6.5e-9 of the bound, where the bound is near the largest time.

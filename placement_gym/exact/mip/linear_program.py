@@ -1,10 +1,13 @@
-"""LinearProgram: yes-or-no variables, seconds and linear rows; which solver, and within what limits."""
+"""LinearProgram: yes-or-no variables, seconds and linear rows; OR-Tools CP-SAT on it (`solve.py` chooses)."""
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
 
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import InvalidOption, MissingDependency, unknown_name
@@ -132,6 +135,80 @@ class LinearProgram:
         """Exactly one of `variables` is yes."""
         self.at_least([(1, v) for v in variables], 1)
         self.at_most([(1, v) for v in variables], 1)
+
+
+def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
+    """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the program as it is."""
+    from ortools.sat.python import cp_model
+
+    model = cp_model.CpModel()
+    largest = max((u for u in program.upper if u is not None), default=1.0)
+    per_s = UNITS / max(largest, TINY_S)
+    variables = [
+        model.new_bool_var("") if u is None else model.new_int_var(0, math.floor(u * per_s), "") for u in program.upper
+    ]
+    for row in program.rows:
+        whole, least = _whole_row(program, row, per_s)
+        total = cp_model.LinearExpr.weighted_sum([variables[v] for v in row.variables], whole)
+        added = model.add_linear_constraint(total, least, cp_model.INT_MAX)
+        if row.when is not None:
+            added.only_enforce_if(variables[row.when])
+    model.minimize(cp_model.LinearExpr.sum([variables[v] for v in program.objective]))
+    for v, value in program.hint.items():
+        model.add_hint(variables[v], round(value) if program.upper[v] is None else math.floor(value * per_s))
+    engine = cp_model.CpSolver()
+    engine.parameters.relative_gap_limit = solver.gap
+    status = run_cp_sat(engine, model, solver)
+    if status == cp_model.INFEASIBLE:
+        return Solved(None, math.inf, True)
+    bound = max(0.0, engine.best_objective_bound) / per_s
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return Solved(None, bound, False)
+    scale = [1.0 if u is None else per_s for u in program.upper]
+    values = np.array([engine.value(v) for v in variables], dtype=np.float64) / np.array(scale)
+    return Solved(values, bound, status == cp_model.OPTIMAL)
+
+
+def run_cp_sat(engine: Any, model: Any, solver: Solver, callback: Any = None) -> Any:  # noqa: ANN401  (CP-SAT has no types)
+    """Solves within the limits, and returns CP-SAT's status; Ctrl-C ends the search and is raised again."""
+    engine.parameters.max_time_in_seconds = solver.time_limit_s
+    engine.parameters.num_workers = solver.workers
+    engine.parameters.random_seed = solver.seed
+    # By default it takes Ctrl-C for a time limit that is over, and what called it never knows.
+    engine.parameters.catch_sigint_signal = False
+    return interruptible(lambda: engine.solve(model, callback), engine.stop_search)
+
+
+def interruptible(run: Callable[[], Any], stop: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """What `run` returns; Python hears of Ctrl-C only while the solver is in another thread."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(run)
+        try:
+            while not future.done():
+                wait([future], timeout=0.2)
+        except KeyboardInterrupt:
+            stop()
+            raise
+        return future.result()
+
+
+def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int], int]:
+    """The row in whole numbers; whatever satisfies it, seconds rounded down to units, satisfies the result.
+
+    In a row with seconds each sum of n of them on the large side may lose n - 1 units more than the sum itself.
+    """
+    with_seconds = [program.upper[v] is not None for v in row.variables]
+    coefficients, least = clipped(program, row), row.least
+    if any(with_seconds):
+        whole = [
+            round(c) if seconds else math.ceil(c * per_s) for c, seconds in zip(coefficients, with_seconds, strict=True)
+        ]
+        lost = sum(c for c, seconds in zip(whole, with_seconds, strict=True) if seconds and c > 0) - 1
+        return whole, math.floor(least * per_s) - max(0, lost)
+    if all(c == round(c) for c in coefficients) and max(map(abs, coefficients), default=0.0) <= 2.0**50:
+        return [round(c) for c in coefficients], math.ceil(least)
+    scale = COEFFICIENT / max(map(abs, coefficients))
+    return [math.ceil(c * scale) for c in coefficients], math.floor(least * scale)
 
 
 def clipped(program: LinearProgram, row: Row) -> list[float]:

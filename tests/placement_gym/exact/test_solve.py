@@ -95,13 +95,24 @@ def test_the_schedule_is_that_of_the_rule_asked_for() -> None:
         ({"subgraphs": 2}, "subgraphs is 2; expected >= 1, and 1 unless the objective is latency"),
         ({"objective": "latency", "subgraphs": 0}, "subgraphs is 0; expected >= 1"),
         ({"objective": "makespan", "solver": Solver(name="highs")}, "'highs' lacks; expected cp_sat"),
-        ({"contiguous": True, "start": [0, 1, 0, 0, 0, 0]}, "the start is not contiguous: a path of forward edges"),
+        (
+            {"objective": "max_load", "contiguous": True, "start": [0, 1, 0, 0, 0, 0]},
+            "the start is not contiguous: a path of forward edges",
+        ),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:
     """What was got and what was expected."""
     with pytest.raises(InvalidOption, match=said):
-        mip(chain(), **{"objective": "max_load", **options})
+        mip(chain(), **options)
+
+
+def test_the_makespan_is_the_default() -> None:
+    """As for the other baselines; results speak of `mip`."""
+    result = mip(chain(), solver=ONE)
+    assert (result.baseline, result.objective_name) == ("mip", "makespan")
+    assert result.objective == result.schedule.makespan_s == mip(chain(), objective="makespan", solver=ONE).objective
+    assert dp(chain()).baseline == "dp"
 
 
 def test_a_start_that_is_infeasible_is_refused() -> None:
@@ -122,12 +133,8 @@ def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() ->
     problem = pg.workloads.layered(n_ops=40, seed=0, n_devices=4)
     start = np.random.default_rng(0).integers(0, 4, 40)
     for options in ({"objective": "max_load"}, {"objective": "makespan"}):
-        begun = mip(
-            problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **{"objective": "max_load", **options}
-        )  # type: ignore[arg-type]
-        later = mip(
-            problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **{"objective": "max_load", **options}
-        )  # type: ignore[arg-type]
+        begun = mip(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
+        later = mip(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
         assert (begun.placement.op_device == start).all()
         assert begun.status == "limit_reached"
         assert later.objective < begun.objective
@@ -200,3 +207,22 @@ def test_missing_solver(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(MissingDependency, match=r"pip install placement-gym\[exact\]"):
             mip(chain(), objective="max_load", solver=solver)
     assert issubclass(MissingDependency, PlacementGymError)
+
+
+def test_a_result_says_what_it_is_restricted_to() -> None:
+    """Of pipelines, contiguous placements and few subgraphs; of all placements it says nothing."""
+    problem = pg.Problem.from_times(
+        pg.OpGraph.build(["a", "b", "c"], [(0, 1, 0.0), (1, 2, 0.0)]),
+        [[1.0, 5.0], [9.0, 2.0], [1.0, 5.0]],
+        link_bytes_per_s=1.0,
+        device_kinds=["accelerator", "cpu"],
+    )
+    kept = mip(problem, objective="max_load", contiguous=True, solver=ONE)
+    assert (kept.objective, kept.status, kept.restricted_to) == (7.0, "optimal", "contiguous")
+    free = mip(problem, objective="max_load", solver=ONE)
+    assert (free.objective, free.status, free.restricted_to) == (2.0, "optimal", None)
+    assert dp(problem).restricted_to == "pipelines"
+    one, two = (mip(problem, objective="latency", subgraphs=n, solver=ONE) for n in (1, 2))
+    assert (one.objective, one.restricted_to) == (8.0, "one subgraph per accelerator")
+    assert (two.objective, two.restricted_to) == (4.0, "2 subgraphs per accelerator")
+    assert mip(problem, objective="makespan", solver=ONE).restricted_to is None

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from placement_gym.errors import InvalidOption, MissingDependency
-from placement_gym.exact.mip.linear_program import UNITS, LinearProgram, Row, Solved, Solver
-from placement_gym.exact.mip.solvers import _whole_row, solve_program
+from placement_gym.exact.mip.linear_program import UNITS, LinearProgram, Row, Solved, Solver, _whole_row
+from placement_gym.exact.mip.solve import solve_program
 
 pytest.importorskip("ortools")
 # Only where it is absent: a package that is there and does not load is a failure.
