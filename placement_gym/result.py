@@ -29,7 +29,7 @@ class Result:
         placement: The placement.
         schedule: What the simulator makes of it.
         objective: Seconds of what was minimised, `objective_name`.
-        lower_bound: Seconds that no placement (of the kind `restricted_to`) beats: `bounds.py`, or what a method proved.
+        lower_bound: Seconds that no placement (of the kind `restricted_to`) beats, by `bounds.py` or a proof.
         status: "optimal" (it meets the bound, or every placement of the method's kind was ruled out),
             "budget_exhausted" (a search that spent its calls), "limit_reached" (an exact method that ran out of the
             time or the size that it was given), "feasible" (anything else).

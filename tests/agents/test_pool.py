@@ -6,7 +6,7 @@ import placement_gym as pg
 from agents.pool import SIZE, Kept, Pool
 
 CHAIN = pg.Problem.from_times(
-    pg.OpGraph.build([str(i) for i in range(11)], [(str(i), str(i + 1), 1.0) for i in range(10)]), np.ones((11, 3))
+    pg.OpGraph.build([str(i) for i in range(11)], [(i, i + 1, 1.0) for i in range(10)]), np.ones((11, 3))
 )
 
 
