@@ -229,3 +229,18 @@ def test_a_result_says_what_it_is_restricted_to() -> None:
     assert latency_s(problem, np.array([0, 1, 0])) < one.lower_bound
     assert (two.objective, two.restricted_to) == (4.0, "2 subgraphs per accelerator")
     assert mip(problem, objective="makespan", solver=ONE).restricted_to is None
+
+
+@pytest.mark.parametrize("objective", ["makespan", "max_load", "gpipe_load", "latency"])
+def test_an_interruption_leaves_the_start(monkeypatch: pytest.MonkeyPatch, objective: Any) -> None:
+    """Ctrl-C while the solver runs: the placement that it began from, no optimum."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("solve_makespan", "solve_latency", "solve_load"):
+        monkeypatch.setattr(f"placement_gym.exact.solve.{name}", interrupted)
+    problem, start = pg.workloads.layered(n_ops=12, seed=0, n_devices=3), [i % 3 for i in range(12)]
+    result = mip(problem, objective=objective, start=start, solver=ONE)
+    assert result.status == "limit_reached"
+    assert result.placement.op_device.tolist() == start
