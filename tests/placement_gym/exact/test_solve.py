@@ -240,7 +240,7 @@ def test_an_interruption_leaves_the_start(monkeypatch: pytest.MonkeyPatch, objec
 
     for name in ("solve_makespan", "solve_latency", "solve_load"):
         monkeypatch.setattr(f"placement_gym.exact.solve.{name}", interrupted)
-    problem, start = pg.workloads.layered(n_ops=12, seed=0, n_devices=3), [i % 3 for i in range(12)]
+    problem, start = pg.workloads.layered(n_ops=12, seed=0, n_devices=3), [1] * 12
     result = mip(problem, objective=objective, start=start, solver=ONE)
     assert result.status == "limit_reached"
     assert result.placement.op_device.tolist() == start
