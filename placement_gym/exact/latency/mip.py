@@ -65,7 +65,10 @@ def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, s
     except InfeasiblePlacement:
         # Subgraphs that take no time at all may wait for each other in a circle; the bound holds all the same.
         better = False
-    return answer if better else replace(answer, op_device=best, op_subgraph=None, proven=False)
+    if better:
+        value = latency_s(problem, op_device, op_subgraph)
+        return replace(answer, proven=solved.proven or answer.lower_bound >= value * (1 - max(TOLERANCE, solver.gap)))
+    return replace(answer, op_device=best, op_subgraph=None, proven=False)
 
 
 def _n_subgraphs(problem: Problem, op_device: IntArray) -> int:
