@@ -104,12 +104,14 @@ class LinearProgram:
         rows: The rows.
         objective: Variables whose sum is minimised; seconds.
         hint: Values of a solution that is known already.
+        units: For CP-SAT, units of the largest number of seconds.
     """
 
     upper: list[float | None] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     objective: list[int] = field(default_factory=list)
     hint: dict[int, float] = field(default_factory=dict)
+    units: float = UNITS
 
     def yes_or_no(self) -> int:
         """A new variable, 0 or 1."""
@@ -145,7 +147,7 @@ def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
 
     model = cp_model.CpModel()
     largest = max((u for u in program.upper if u is not None), default=1.0)
-    per_s = UNITS / max(largest, TINY_S)
+    per_s = program.units / max(largest, TINY_S)
     variables = [
         model.new_bool_var("") if u is None else model.new_int_var(0, math.floor(u * per_s), "") for u in program.upper
     ]
