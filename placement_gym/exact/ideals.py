@@ -4,7 +4,10 @@ Every ideal has a candidate list: blocks whose predecessors all belong to it. It
 never add an earlier one of the same list, so no ideal is met twice and none needs to be looked up.
 """
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +72,26 @@ def tensors_of(seconds: FloatArray, tensor_blocks: Sequence[Sequence[int]], n_bl
     return Tensors(seconds, *rows_of(owner, known, len(seconds)), *rows_of(known, owner, n_blocks))
 
 
+@contextmanager
+def flag_at(deadline: float) -> Iterator[NDArray[np.uint8]]:
+    """uint8 [1], 0 until `time.perf_counter` reaches the deadline: kernels without the GIL look at it."""
+    flag, left = np.zeros(1, dtype=np.uint8), deadline - time.perf_counter()
+
+    def raise_it() -> None:
+        flag[0] = 1
+
+    if left <= 0:
+        raise_it()
+    timer = threading.Timer(min(max(left, 0.0), threading.TIMEOUT_MAX), raise_it)
+    timer.daemon = True
+    if 0 < left < np.inf:
+        timer.start()
+    try:
+        yield flag
+    finally:
+        timer.cancel()
+
+
 @njit(cache=True, nogil=True)
 def list_ideals(
     successor_start: np.ndarray,
@@ -79,6 +102,7 @@ def list_ideals(
     memory: np.ndarray,
     tensors: Tensors,
     limit: int,
+    stop: np.ndarray,
 ) -> tuple[int, Ideals]:
     """(number of ideals, the ideals as found); the number is `limit` + 1 and the list cut off if there are more.
 
@@ -91,6 +115,7 @@ def list_ideals(
         memory: float64 [n].
         tensors: The tensors.
         limit: Most ideals to list.
+        stop: uint8 [1], the listing ends as if at the limit once another thread makes it 1.
     """
     n = predecessor_count.size
     n_words = (n + 63) // 64
@@ -127,8 +152,8 @@ def list_ideals(
             continue
         v = pool[upcoming[depth]]
         upcoming[depth] += 1
-        if count == limit:
-            count += 1
+        if count == limit or stop[0]:
+            count = limit + 1
             break
         if count == room:
             room *= 2
@@ -174,7 +199,8 @@ def list_ideals(
         chosen[depth] = v
         ideal[depth] = count
         count += 1
-    n_listed = min(count, limit)
+    # Ended from outside, fewer are there than the count says.
+    n_listed = min(count, limit, room)
     return count, Ideals(
         bits[:n_listed],
         all_units[:n_listed],

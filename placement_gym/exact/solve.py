@@ -51,6 +51,7 @@ def mip(
     does not: its placement is evaluated like any other, and the bound is true. Status "optimal" where the solver has
     proved that no placement is better, to its tolerance of about 1e-6 and the gap asked for; else "limit_reached".
     With `contiguous`, and for the latency, status and bound are about such placements alone (`Result.restricted_to`).
+    Ctrl-C while the solver runs gives the placement that the search began from, status "limit_reached".
 
     Args:
         problem: Any.
@@ -82,12 +83,12 @@ def mip(
         known = _best_known(problem, objective, contiguous, rule, solver)
     spent = time.perf_counter() - began
     left = replace(solver, time_limit_s=max(solver.time_limit_s - spent, 0.01 * solver.time_limit_s))
-    if objective == "makespan":
-        answer = solve_makespan(evaluator, left, start=known)
-    elif objective == "latency":
-        answer = solve_latency(problem, left, start=known, subgraphs=subgraphs)
-    else:
-        answer = solve_load(problem, left, start=known, contiguous=contiguous, gpipe=objective == "gpipe_load")
+    try:
+        answer = _solve(evaluator, left, known, contiguous, subgraphs)
+    except KeyboardInterrupt:
+        if known is None:
+            raise
+        answer = Answer(known, 0.0, False)
     return _result(evaluator, answer, known, _kind(objective, contiguous, subgraphs))
 
 
@@ -119,6 +120,16 @@ def _best_known(
         seconds = result.objective if value is None else value(problem, result.placement.op_device)
         found.append((seconds, result.placement.op_device))
     return min(found, key=lambda one: one[0])[1] if found else None
+
+
+def _solve(evaluator: Evaluator, solver: Solver, start: IntArray | None, contiguous: bool, subgraphs: int) -> Answer:
+    """What the programme of the objective finds and proves."""
+    problem, objective = evaluator.problem, evaluator.objective
+    if objective == "makespan":
+        return solve_makespan(evaluator, solver, start=start)
+    if objective == "latency":
+        return solve_latency(problem, solver, start=start, subgraphs=subgraphs)
+    return solve_load(problem, solver, start=start, contiguous=contiguous, gpipe=objective == "gpipe_load")
 
 
 def _kind(objective: Objective, contiguous: bool, subgraphs: int) -> str | None:

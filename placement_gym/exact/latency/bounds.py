@@ -219,6 +219,7 @@ def _ideals(graph: Graph, tensors: Tensors, order: list[tuple[int, int]], per_by
         graph.memory_bytes,
         tensors,
         MAX_IDEALS,
+        np.zeros(1, dtype=np.uint8),
     )
     if count > MAX_IDEALS:
         return None

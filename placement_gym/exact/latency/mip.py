@@ -25,6 +25,7 @@ from placement_gym.result import Answer
 STAGES_SHARE = 0.5
 # Above this share of the best value a bound is called a proof.
 TOLERANCE = 1e-6
+UNITS = 2.0**24
 
 
 def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, subgraphs: int) -> Answer:
@@ -65,7 +66,10 @@ def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, s
     except InfeasiblePlacement:
         # Subgraphs that take no time at all may wait for each other in a circle; the bound holds all the same.
         better = False
-    return answer if better else replace(answer, op_device=best, op_subgraph=None, proven=False)
+    if better:
+        value = latency_s(problem, op_device, op_subgraph)
+        return replace(answer, proven=solved.proven or answer.lower_bound >= value * (1 - max(TOLERANCE, solver.gap)))
+    return replace(answer, op_device=best, op_subgraph=None, proven=False)
 
 
 def _n_subgraphs(problem: Problem, op_device: IntArray) -> int:
@@ -102,6 +106,8 @@ class _LatencyModel:
         units = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
         self.placement = PlacementModel.of(problem, units, place_device)
         program = self.placement.program
+        # Where times wait for each other in a circle CP-SAT raises them unit by unit, for ever if units are small.
+        program.units = UNITS
         upper = serial_s(problem) if start is None else latency_s(problem, start) * (1 + 1e-12)
         self.latency = program.seconds(upper)
         self.result = [program.seconds(upper) for _ in range(problem.n_ops)]

@@ -147,6 +147,7 @@ def enter_ideals(
     cutoff: float,
     begin: int,
     end: int,
+    stop_now: np.ndarray,
 ) -> int:
     """Enters the ideals from `begin` to below `end`, all before them being entered; number of pairs compared.
 
@@ -159,6 +160,7 @@ def enter_ideals(
         cutoff: Seconds, finite; only solutions below it are looked for.
         begin: 1 at least.
         end: At most the number of ideals.
+        stop_now: uint8 [1], no further ideal is entered once another thread makes it 1.
     """
     n_ideals, n_words = ideals.bits.shape
     n_states, n_classes = states.used.shape
@@ -174,6 +176,8 @@ def enter_ideals(
     load = np.empty((n_classes, n_ideals))
     n_pairs = 0
     for i in range(begin, end):
+        if stop_now[0]:
+            break
         mine = ideals.bits[i]
         cut_listed = False
         for s in range(1, n_states):

@@ -14,7 +14,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.exact.device_classes import DeviceClasses
-from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, list_ideals, rows_of, tensors_of
+from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, flag_at, list_ideals, rows_of, tensors_of
 from placement_gym.exact.max_load.blocks import Blocks
 from placement_gym.exact.max_load.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.problem import Problem
@@ -23,6 +23,8 @@ from placement_gym.rule import Rule
 
 # The clock is looked at so many times.
 LOOKS = 64
+# Seconds that the first order of the ops has at least.
+GRACE_S = 0.5
 # An optimum is mostly close to the bound, and the closer the cutoff the quicker: so it is first looked for in the
 # lowest parts of what is between the bound and the best pipeline known.
 SHARES = (1 / 16, 1 / 4, 1.0)
@@ -62,7 +64,8 @@ def dp(
         problem: Links that touch an accelerator must be alike.
         rule: Of the schedule that comes with the result; the max-load does not depend on it.
         max_ideals: Most ideals to list (each takes an eighth of a byte per op and 50 bytes or so).
-        time_limit_s: Seconds for the programme.
+        time_limit_s: Seconds in all (half a second more where a first pipeline takes that long). Ctrl-C ends it like
+            the limit once there is a pipeline.
 
     Raises:
         InfeasiblePlacement: No pipeline fits into the devices, as far as the limits let us see.
@@ -73,12 +76,16 @@ def dp(
         raise InvalidOption(f"max_ideals is {max_ideals} and time_limit_s {time_limit_s}; expected > 0")
     evaluator, deadline = Evaluator("dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
     programme, bound = _Programme.of(problem), lower_bound_s(problem, "max_load")
-    best = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
-    complete = False
+    orders, best, complete = programme.orders(), None, False
     try:
-        for order in programme.orders()[1:]:
+        # The first order has a little time in any case, since without it there is no placement.
+        first_deadline = max(deadline, time.perf_counter() + GRACE_S)
+        best = programme.cheapest(programme.prefixes(orders[0]), programme.ceiling_s(), first_deadline)
+        for order in orders[1:]:
+            if time.perf_counter() > deadline:
+                raise OutOfTimeError
             best = programme.cheapest(programme.prefixes(order), programme.ceiling_s(best), deadline) or best
-        ideals = programme.ideals(max_ideals)
+        ideals = programme.ideals(max_ideals, deadline)
         for share in SHARES if ideals is not None else ():
             assert ideals is not None
             highest = programme.ceiling_s(best)
@@ -91,10 +98,13 @@ def dp(
                 break
     except OutOfTimeError:
         pass
+    except KeyboardInterrupt:
+        if best is None:
+            raise
     if best is None:
         raise InfeasiblePlacement(
             f"no pipeline of {problem.name!r} fits into its devices"
-            + ("" if complete else f" along {len(programme.orders())} orders of its ops, and the limits end the search")
+            + ("" if complete else f" along {len(orders)} orders of its ops, and the limits end the search")
         )
     if complete:
         return evaluator.result(best.op_device, "optimal", restricted_to="pipelines")
@@ -159,18 +169,20 @@ class _Programme:
         assert found is not None
         return found
 
-    def ideals(self, max_ideals: int) -> Ideals | None:
-        """All ideals; None if there are more than `max_ideals`."""
-        return self._list(self.blocks.order, max_ideals)
+    def ideals(self, max_ideals: int, deadline: float = np.inf) -> Ideals | None:
+        """All ideals; None if there are more than `max_ideals`, or than can be listed in half the time left."""
+        # Sorting them takes time as well, and the programme mostly far more.
+        return self._list(self.blocks.order, max_ideals, (time.perf_counter() + deadline) / 2)
 
-    def _list(self, pairs: IntArray, max_ideals: int) -> Ideals | None:
+    def _list(self, pairs: IntArray, max_ideals: int, deadline: float = np.inf) -> Ideals | None:
         n = self.blocks.n_blocks
         successor_start, successors = rows_of(pairs[:, 0], pairs[:, 1], n)
         n_before = np.bincount(pairs[:, 1], minlength=n).astype(np.int32)
         time_s, memory = self.blocks.time_s, self.blocks.memory_bytes
-        count, found = list_ideals(
-            successor_start, successors, n_before, self.units, time_s, memory, self.tensors, max_ideals
-        )
+        with flag_at(deadline) as stop:
+            count, found = list_ideals(
+                successor_start, successors, n_before, self.units, time_s, memory, self.tensors, max_ideals, stop
+            )
         if count > max_ideals:
             return None
         by_work = np.lexsort((np.bitwise_count(found.bits).sum(axis=1), found.units))
@@ -196,11 +208,13 @@ class _Programme:
         states = states_of(ideals, self.devices, cutoff)
         entries, n_ideals = entries_of(states, cutoff), len(ideals.units)
         step = n_ideals // LOOKS + 1
-        for begin in range(1, n_ideals, step):
-            end = min(begin + step, n_ideals)
-            enter_ideals(ideals, self.tensors, self.devices, states, entries, cutoff, begin, end)
-            if time.perf_counter() > deadline:
-                raise OutOfTimeError
+        with flag_at(deadline) as stop:
+            # In steps, so that Ctrl-C is heard.
+            for begin in range(1, n_ideals, step):
+                end = min(begin + step, n_ideals)
+                enter_ideals(ideals, self.tensors, self.devices, states, entries, cutoff, begin, end, stop)
+                if time.perf_counter() > deadline:
+                    raise OutOfTimeError
         found = chain_of(ideals, states, entries)
         return None if found is None else Chain(found[0], self._op_device(ideals, *found[1:]))
 

@@ -19,6 +19,8 @@ PACKAGES = {"cp_sat": "ortools", "highs": "highspy"}
 UNITS = 2.0**30
 COEFFICIENT = 2.0**40
 TINY_S = 1e-290
+# Closing the last units between a value and a bound, which rounding makes, can take CP-SAT longer than all the rest.
+ROUNDING_GAP = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,14 @@ class LinearProgram:
         rows: The rows.
         objective: Variables whose sum is minimised; seconds.
         hint: Values of a solution that is known already.
+        units: For CP-SAT, units of the largest number of seconds.
     """
 
     upper: list[float | None] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     objective: list[int] = field(default_factory=list)
     hint: dict[int, float] = field(default_factory=dict)
+    units: float = UNITS
 
     def yes_or_no(self) -> int:
         """A new variable, 0 or 1."""
@@ -143,7 +147,7 @@ def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
 
     model = cp_model.CpModel()
     largest = max((u for u in program.upper if u is not None), default=1.0)
-    per_s = UNITS / max(largest, TINY_S)
+    per_s = program.units / max(largest, TINY_S)
     variables = [
         model.new_bool_var("") if u is None else model.new_int_var(0, math.floor(u * per_s), "") for u in program.upper
     ]
@@ -157,7 +161,7 @@ def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     for v, value in program.hint.items():
         model.add_hint(variables[v], round(value) if program.upper[v] is None else math.floor(value * per_s))
     engine = cp_model.CpSolver()
-    engine.parameters.relative_gap_limit = solver.gap
+    engine.parameters.relative_gap_limit = max(solver.gap, ROUNDING_GAP)
     status = run_cp_sat(engine, model, solver)
     if status == cp_model.INFEASIBLE:
         return Solved(None, math.inf, True)

@@ -12,6 +12,7 @@ import placement_gym as pg
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency, PlacementGymError
 from placement_gym.exact import brute_force, dp, mip
 from placement_gym.exact.mip.linear_program import Solver
+from placement_gym.objectives import latency_s
 
 pytest.importorskip("ortools")
 pytest.importorskip("highspy", exc_type=ModuleNotFoundError)
@@ -224,5 +225,22 @@ def test_a_result_says_what_it_is_restricted_to() -> None:
     assert dp(problem).restricted_to == "pipelines"
     one, two = (mip(problem, objective="latency", subgraphs=n, solver=ONE) for n in (1, 2))
     assert (one.objective, one.restricted_to) == (8.0, "one subgraph per accelerator")
+    # With two subgraphs another placement goes below what is a bound for one.
+    assert latency_s(problem, np.array([0, 1, 0])) < one.lower_bound
     assert (two.objective, two.restricted_to) == (4.0, "2 subgraphs per accelerator")
     assert mip(problem, objective="makespan", solver=ONE).restricted_to is None
+
+
+@pytest.mark.parametrize("objective", ["makespan", "max_load", "gpipe_load", "latency"])
+def test_an_interruption_leaves_the_start(monkeypatch: pytest.MonkeyPatch, objective: Any) -> None:
+    """Ctrl-C while the solver runs: the placement that it began from, no optimum."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("solve_makespan", "solve_latency", "solve_load"):
+        monkeypatch.setattr(f"placement_gym.exact.solve.{name}", interrupted)
+    problem, start = pg.workloads.layered(n_ops=12, seed=0, n_devices=3), [1] * 12
+    result = mip(problem, objective=objective, start=start, solver=ONE)
+    assert result.status == "limit_reached"
+    assert result.placement.op_device.tolist() == start

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import time
 from pathlib import Path
 
 import networkx as nx
@@ -15,6 +16,7 @@ from pipelines import random_pipeline_problem
 import placement_gym as pg
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
 from placement_gym.exact import dp, pipeline_split
+from placement_gym.exact.max_load.pipeline import _Programme
 from placement_gym.objectives import max_load_s
 
 
@@ -122,6 +124,40 @@ def test_a_limit_leaves_a_pipeline_and_a_bound(limit: dict[str, float]) -> None:
     assert result.status == "limit_reached"
     assert 0 < result.lower_bound < result.objective
     assert result.objective <= pipeline_split(wide(30)).objective
+
+
+@pytest.mark.parametrize("time_limit_s", [1.0, 2.0])
+def test_the_time_limit_holds_while_ideals_are_listed(time_limit_s: float) -> None:
+    """Listing two million ideals of 4,000 ops would take ten times as long."""
+    dp(wide(3))  # compiles
+    rng = np.random.default_rng(0)
+    n = 4000
+    edges = sorted({(int(a), b, 1.0) for b in range(1, n) for a in rng.integers(max(0, b - 50), b, 3)})
+    problem = pg.Problem.from_times(
+        pg.OpGraph.build([f"op{i}" for i in range(n)], edges),
+        rng.uniform(0.1, 1.0, (n, 1)) * np.ones((1, 6)),
+        link_bytes_per_s=10.0,
+        device_kinds=["accelerator"] * 6,
+    )
+    began = time.process_time()
+    result = dp(problem, time_limit_s=time_limit_s)
+    assert time.process_time() - began < time_limit_s + 1.0
+    assert result.status == "limit_reached"
+
+
+def test_an_interruption_leaves_the_best_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """During the listing of ideals the pipelines of the orders are known; before them nothing is."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Programme, "ideals", interrupted)
+    result = dp(wide(6))
+    assert result.status == "limit_reached"
+    assert 0 < result.lower_bound < result.objective
+    monkeypatch.setattr(_Programme, "prefixes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dp(wide(6))
 
 
 def test_what_cannot_be_placed_is_said() -> None:
