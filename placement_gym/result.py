@@ -8,6 +8,7 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
+from placement_gym.errors import InvalidOption
 from placement_gym.objectives import Objective, objective_s
 from placement_gym.placement import Placement
 from placement_gym.problem import Problem
@@ -118,9 +119,17 @@ class Evaluator:
         """float64 [B]: makespans of int32 [B, n_ops]; each is one call.
 
         Under a `priority` queue they go by `priorities`, float64 [n_ops] or [B, n_ops], or by b-level ranks.
+
+        Raises:
+            InvalidOption: `priorities` of another shape.
         """
+        ranks = self.ranks if self.ranks is None or priorities is None else np.asarray(priorities, dtype=np.float64)
+        n = self.problem.n_ops
+        if ranks is not None and (ranks.shape not in ((n,), (len(op_devices), n)) or bool(np.isnan(ranks).any())):
+            raise InvalidOption(
+                f"priorities has shape {ranks.shape} (or holds NaN); expected ({n},) or ({len(op_devices)}, {n})"
+            )
         self.simulator_calls += len(op_devices)
-        ranks = self.ranks if self.ranks is None or priorities is None else priorities
         return self.compiled.makespans_s(np.ascontiguousarray(op_devices, dtype=np.int32), ranks)
 
     def result(

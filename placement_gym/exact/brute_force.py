@@ -32,6 +32,8 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
         InfeasiblePlacement: No placement fits into memory.
     """
     evaluator, units = Evaluator("brute_force", problem, rule), Groups.of(problem)
+    # Under a `priority` queue another order may be better than the one that placements are judged by.
+    kind = None if evaluator.ranks is None else "b-level order"
     choices = [np.flatnonzero(row).tolist() for row in units.allowed]
     n_placements = math.prod(len(c) for c in choices)
     if n_placements > limit:
@@ -50,7 +52,7 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
             raise
     if best is None:
         raise InfeasiblePlacement(f"none of the {n_placements} placements of {problem.name!r} fits into memory")
-    return evaluator.result(best[1], "optimal" if complete else "limit_reached", simulated=True)
+    return evaluator.result(best[1], "optimal" if complete else "limit_reached", simulated=True, restricted_to=kind)
 
 
 def _best_of_chunks(evaluator: Evaluator, units: Groups, choices: list[list[int]]) -> Iterator[tuple[float, IntArray]]:

@@ -8,6 +8,8 @@ from strategies import random_problem
 
 import placement_gym as pg
 from placement_gym.baselines.list_methods import optimistic_cost_s, upward_rank_s
+from placement_gym.errors import InvalidOption
+from placement_gym.result import Evaluator
 
 # Topcuoglu, Hariri and Wu (IEEE TPDS 2002), figure 2 and table 1.
 COSTS = [
@@ -112,3 +114,20 @@ def test_20000_ops(method: str) -> None:
     began = time.process_time()
     pg.METHODS[method](problem)
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 7), (1, 8)])
+def test_priorities_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    """Before anything is simulated, since the kernel checks nothing."""
+    problem = random_problem(np.random.default_rng(0), n_ops=8, n_devices=2)
+    evaluator = Evaluator("test", problem, pg.Rule(queue="priority"))
+    with pytest.raises(InvalidOption, match=r"priorities has shape"):
+        evaluator.makespans_s(np.zeros((2, 8), np.int32), np.zeros(shape))
+    assert evaluator.simulator_calls == 0
+
+
+def test_brute_force_says_which_orders_it_tried() -> None:
+    """An order of its own may beat every placement in b-level order (seed 76), so the optimum is one among these."""
+    problem = random_problem(np.random.default_rng(76), n_ops=6, n_devices=2)
+    assert pg.exact.brute_force(problem, rule=pg.Rule(queue="priority")).restricted_to == "b-level order"
+    assert pg.exact.brute_force(problem).restricted_to is None
