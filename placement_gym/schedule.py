@@ -248,7 +248,9 @@ class Schedule:
             taken.setdefault(int(heads[e]), set()).update(c for c in pairs[src, dst].tolist() if c >= 0)
         return {e: sorted(channels) for e, channels in taken.items()}
 
-    def _check_transfer_order(self, waiting: int, others: NDArray[np.int64], tolerance_s: float) -> None:
+    def _check_transfer_order(
+        self, waiting: int, others: NDArray[np.int64], priority: FloatArray, tolerance_s: float
+    ) -> None:
         """No transfer may start on a channel of `waiting` while all these are free and `waiting` comes first."""
         trace = self.trace
         ready, start = trace.transfer_ready_s[waiting], trace.transfer_start_s[waiting]
@@ -266,7 +268,7 @@ class Schedule:
             elif self.rule.queue == "lifo":
                 wrong = trace.transfer_ready_s[o] < ready - tolerance_s
             else:
-                wrong = self._transfer_priority()[o] < self._transfer_priority()[waiting]
+                wrong = priority[o] < priority[waiting]
             if wrong:
                 raise InvalidSchedule(
                     f"queue order ({self.rule.queue}): {self._transfer(o)} starts before {self._transfer(waiting)}"
@@ -282,7 +284,7 @@ class Schedule:
         return priority
 
     def _check_channels(self, tolerance_s: float) -> None:
-        trace, channels = self.trace, self._channels()
+        trace, channels, priority = self.trace, self._channels(), self._transfer_priority()
         used: dict[int, list[int]] = {}
         for e, taken in channels.items():
             for channel in taken:
@@ -303,7 +305,7 @@ class Schedule:
                     if trace.transfer_start_s[o] > covered + tolerance_s:
                         break
                     covered = max(covered, trace.transfer_release_s[o])
-                self._check_transfer_order(e, others, tolerance_s)
+                self._check_transfer_order(e, others, priority, tolerance_s)
                 if covered < start - tolerance_s:
                     raise InvalidSchedule(
                         f"work conservation: {self._transfer(e)} is ready at {ready} s and starts at {start} s, "

@@ -43,7 +43,7 @@ class Arrays(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a run writes as it goes; `sizes` says how long each array is. A GPU thread would get a row of each."""
+    """What a run writes as it goes; the kernel cuts it into arrays at its top. A thread of a GPU gets a row of each."""
 
     floats: np.ndarray
     longs: np.ndarray

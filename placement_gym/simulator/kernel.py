@@ -12,7 +12,7 @@ from numba import njit
 
 from placement_gym.simulator.arrays import Arrays, Options, Workspace
 from placement_gym.simulator.channels import best_multicast, best_pair, multicast_s, set_taken, touch
-from placement_gym.simulator.queues import LIFO, PRIORITY, heap_drop, heap_push, merge
+from placement_gym.simulator.queues import PRIORITY, heap_drop, heap_push, join, leave
 
 EDGE, TENSOR, MULTICAST = 0, 1, 2
 OP_END, DEVICE_FREE, EDGE_HERE, READY, TRANSFER_END, CHANNEL_FREE = 0, 1, 2, 3, 4, 5
@@ -228,30 +228,19 @@ def run_many(
                                 there = op_device[dst_op[j]]
                                 if tensor[j] == tensor[k] and (there == dst or (multicast and there != src)):
                                     rank[n + k] = max(rank[n + k], priority[dst_op[j]])
-                        joined[n + k] = n_joined
-                        n_joined += 1
                         look = True
                         if multicast:
+                            joined[n + k] = n_joined
                             waiting[n_waiting] = k
                             n_waiting += 1
                         else:
                             queue = d + src * d + dst
-                            transfer = n + k
-                            if mode == PRIORITY:
-                                nxt[transfer] = right[transfer] = -1
-                                head[queue] = merge(np.int64(head[queue]), transfer, nxt, right, joined, rank)
-                            elif mode == LIFO or head[queue] < 0:
-                                nxt[transfer] = head[queue]
-                                head[queue] = transfer
-                                tail[queue] = transfer
-                            else:
-                                nxt[transfer] = -1
-                                nxt[tail[queue]] = transfer
-                                tail[queue] = transfer
+                            join(mode, queue, n + k, n_joined, head, tail, nxt, right, joined, rank)
                             if listed[queue - d] == 0:
                                 listed[queue - d] = 1
                                 able[n_able] = queue - d
                                 n_able += 1
+                        n_joined += 1
                         continue
                 elif not (decide and look):
                     break
@@ -273,11 +262,7 @@ def run_many(
                         look = False
                         break
                     i += d
-                    k = head[i] - n
-                    if mode == PRIORITY:
-                        head[i] = merge(np.int64(nxt[n + k]), np.int64(right[n + k]), nxt, right, joined, rank)
-                    else:
-                        head[i] = nxt[n + k]
+                    k = leave(mode, i, head, nxt, right, joined, rank) - n
                 src = op_device[src_op[k]]
                 dst = op_device[dst_op[k]]
                 if contended:
@@ -327,19 +312,8 @@ def run_many(
                 if recording:
                     op_times[0, ready] = t
                 queue = op_device[ready]
-                joined[ready] = n_joined
+                join(mode, queue, ready, n_joined, head, tail, nxt, right, joined, rank)
                 n_joined += 1
-                if mode == PRIORITY:
-                    nxt[ready] = right[ready] = -1
-                    head[queue] = merge(np.int64(head[queue]), ready, nxt, right, joined, rank)
-                elif mode == LIFO or head[queue] < 0:
-                    nxt[ready] = head[queue]
-                    head[queue] = ready
-                    tail[queue] = ready
-                else:
-                    nxt[ready] = -1
-                    nxt[tail[queue]] = ready
-                    tail[queue] = ready
                 if whole:
                     low, high = min(low, queue), max(high, queue + 1)
                 elif step > n:
@@ -354,11 +328,7 @@ def run_many(
                     low, high = d, 0
             for device in range(max(first, 0), last):
                 while free_slots[device] > 0 and head[device] >= 0:
-                    op = head[device]
-                    if mode == PRIORITY:
-                        head[device] = merge(np.int64(nxt[op]), np.int64(right[op]), nxt, right, joined, rank)
-                    else:
-                        head[device] = nxt[op]
+                    op = leave(mode, device, head, nxt, right, joined, rank)
                     free_slots[device] -= 1
                     if recording:
                         op_times[1, op] = t

@@ -84,3 +84,50 @@ def merge(a: int, b: int, left: np.ndarray, right: np.ndarray, joined: np.ndarra
         else:
             left[a] = b
             a, b = b, old_right
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def join(
+    mode: int,
+    queue: int,
+    item: int,
+    n_joined: int,
+    head: np.ndarray,
+    tail: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    joined: np.ndarray,
+    rank: np.ndarray,
+) -> None:
+    """Puts an item on a queue as the n_joined-th of all: a skew heap, a stack or a list, as the mode says."""
+    joined[item] = n_joined
+    if mode == PRIORITY:
+        left[item] = right[item] = -1
+        head[queue] = merge(np.int64(head[queue]), item, left, right, joined, rank)
+    elif mode == LIFO or head[queue] < 0:
+        left[item] = head[queue]
+        head[queue] = item
+        tail[queue] = item
+    else:
+        left[item] = -1
+        left[tail[queue]] = item
+        tail[queue] = item
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def leave(
+    mode: int,
+    queue: int,
+    head: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    joined: np.ndarray,
+    rank: np.ndarray,
+) -> int:
+    """Takes the first item off a queue that is not empty, and returns it."""
+    item: int = head[queue]
+    if mode == PRIORITY:
+        head[queue] = merge(np.int64(left[item]), np.int64(right[item]), left, right, joined, rank)
+    else:
+        head[queue] = left[item]
+    return item

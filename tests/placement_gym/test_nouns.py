@@ -263,6 +263,8 @@ def test_devices_share_a_node_as_said(tmp_path: Path) -> None:
     loaded = pg.Problem.load(tmp_path / "problem.npz")
     assert loaded.device_node.tolist() == [0, 0, 1]
     assert loaded.fingerprint == together.fingerprint
+    built = pg.Problem.build(pg.OpGraph.build(["a"], []), pg.presets.cluster("2x8v100_ethernet"))
+    assert built.device_node.tolist() == [0] * 8 + [1] * 8
 
 
 def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:

@@ -82,3 +82,13 @@ def test_pictures(tmp_path: Path) -> None:
     assert events == json.loads(json.dumps(chrome_trace(schedule)))["traceEvents"]
     spans = {e["name"]: (e["pid"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"}
     assert spans == {"a": (0, 0.0, 1e6), "c": (0, 1e6, 1e6), "b": (1, 3e6, 1e6), "a -> device1": (0, 1e6, 2e6)}
+
+
+def test_schedules_and_results_print_in_five_lines() -> None:
+    """With units, whatever their size."""
+    result = pg.baselines.round_robin(pg.workloads.layered(n_ops=3000, n_devices=64))
+    for noun in (result, result.schedule):
+        lines = repr(noun).splitlines()
+        assert 1 <= len(lines) <= 5
+        assert max(len(line) for line in lines) <= 240
+        assert f"{result.objective:.6g} s" in lines[0]

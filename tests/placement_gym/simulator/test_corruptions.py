@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from strategies import random_placement, random_problem
 
 import placement_gym as pg
@@ -128,6 +129,7 @@ RULES = [
 ] + [PRESETS["placeto"]]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # times that are missing
 def test_500_corruptions_are_rejected() -> None:
     """Of 500 corruptions of all kinds and under all rules, each of at least 1 % of the makespan, all are found."""
     done = dict.fromkeys((corrupt.__name__ for corrupt in CORRUPTIONS), 0)

@@ -142,6 +142,8 @@ def test_bad_input_is_named() -> None:
         pg.simulate(problem, [0, 0, 0])
     with pytest.raises(InfeasiblePlacement, match="whole numbers"):
         pg.simulate(problem, [0.5, 0.0])
+    with pytest.raises(InfeasiblePlacement, match="dtype float64; expected whole numbers"):
+        pg.simulate_batch(problem, [[0.0, 1.7]])
     with pytest.raises(InvalidOption, match="needs priority"):
         pg.simulate(problem, [0, 0], rule=pg.Rule(queue="priority"))
     with pytest.raises(InvalidOption, match="needs rng"):

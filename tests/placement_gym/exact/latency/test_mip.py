@@ -123,30 +123,19 @@ def test_equals_the_best_of_all_placements(seed: int) -> None:
         assert contiguous_pieces(problem, result.placement.op_device)[on_accelerator].max(initial=0) == 0
 
 
-def least_of_all_s(problem: pg.Problem) -> float:
-    """Every placement, with as many contiguous subgraphs as it has; inf if none is feasible."""
-    best = np.inf
-    for chosen in itertools.product(range(problem.n_devices), repeat=problem.n_ops):
-        try:
-            best = min(best, latency_s(problem, np.array(chosen, dtype=np.int32)))
-        except InfeasiblePlacement:
-            continue
-    return best
-
-
 def test_what_one_subgraph_proves_is_said_to_hold_for_that_alone() -> None:
-    """100 random problems: the bound holds for all placements, or the result names what it is about."""
+    """100 random problems: the bound holds for one subgraph per accelerator, and the result says so."""
     checked = 0
     for seed in range(2000, 2400):
         problem = made(seed, max_ops=4)
         if problem is None or checked == 100:
             continue
-        one, every = least_latency_s(problem, 1), least_of_all_s(problem)
+        one = least_latency_s(problem, 1)
         if one == np.inf:
             continue
         result = mip(problem, objective="latency", solver=QUICK)
         assert result.lower_bound <= one * (1 + 1e-9)
-        assert result.lower_bound <= every * (1 + 1e-9) or result.restricted_to == "one subgraph per accelerator"
+        assert result.restricted_to == "one subgraph per accelerator"
         checked += 1
     assert checked == 100
 

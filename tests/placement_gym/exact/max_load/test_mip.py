@@ -157,7 +157,7 @@ def test_the_programme_equals_brute_force(part: int) -> None:
 
 
 @pytest.mark.parametrize("part", range(2))
-def test_exact_ilp_equals_brute_force(part: int) -> None:
+def test_mip_equals_brute_force(part: int) -> None:
     """With what heuristics find to begin from: the same optima, and free <= contiguous <= pipelines."""
     for seed in range(1000 + 6 * part, 1006 + 6 * part):
         check(drawn(seed), ALL, heuristics=True, solver=ONE)
