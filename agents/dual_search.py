@@ -33,7 +33,8 @@ class DualSearch:
         rng: Where all choices are drawn from.
 
     Attributes:
-        judge: Says the makespans of a batch of placements; the simulator, unless it is exchanged (`judge_by`).
+        judge: Says the makespans of a batch of placements, inf for what does not fit into memory; the simulator,
+            unless it is exchanged (`judge_by`).
         found: What was found.
     """
 
@@ -72,11 +73,13 @@ class DualSearch:
         else:
             rollout = self.player.follow(snapshot, plan, self.rng)
         makespans_s, fresh = found.makespans_s(self.judge, rollout.op_device, rollout.order, left)
-        gain = found.guides.gains(plan, makespans_s, rollout.overfull, self.episodes.reference_s)
+        # What was just simulated and has no makespan does not fit into memory.
+        overfull = rollout.overfull | (fresh & ~np.isfinite(makespans_s))
+        gain = found.guides.gains(plan, makespans_s, overfull, self.episodes.reference_s)
         if found.remember(rollout, makespans_s):
             self._elite = None
         temperature_s = found.first_makespan_s * config.hot * (config.cold / config.hot) ** spent
-        told_s = np.where(rollout.overfull, np.inf, makespans_s)
+        told_s = np.where(overfull, np.inf, makespans_s)
         if plan is None:
             found.guides.propose(rollout.op_device, rollout.order, told_s, config.n_guides)
         else:
@@ -107,4 +110,5 @@ class DualSearch:
         self._elite = None
 
     def _simulate(self, op_device: IntArray, priority: FloatArray | None) -> FloatArray:
-        return self.episodes.compiled.makespans_s(op_device, priority)
+        makespans_s, excess_bytes = self.episodes.compiled.weigh(op_device, priority)
+        return np.where(excess_bytes > 0, np.inf, makespans_s)

@@ -48,9 +48,10 @@ def run_baselines(
             progress.update(line, description=name)
             try:
                 made = solve_and_record(name, solve, problem, folder, verb=verb, config=config)
-            except InfeasiblePlacement:
+            except InfeasiblePlacement as error:
                 # No single device holds every model: that is an answer, which the table shows.
                 rows.append(nothing_found(name))
+                console.print(str(error), highlight=False)
                 continue
             rows.append(row_of_record(made, by_makespan=by_makespan))
     return rows
@@ -69,9 +70,15 @@ def solve_and_record(
     """Runs one baseline; its result, checked and added to the folder's records.
 
     Raises:
+        InfeasiblePlacement: It found nothing that fits into memory.
         PlacementGymError: As the baseline.
     """
     result = solve(problem)
+    if result.excess_bytes > 0:
+        raise InfeasiblePlacement(
+            f"{method} found no placement of {problem.name!r} that fits into memory; the best it saw exceeds it by "
+            f"{result.excess_bytes:.4g} bytes: {result.schedule.overfull()}"
+        )
     result.schedule.check()
     made = Record.of(
         result.schedule,

@@ -1,5 +1,6 @@
 """Learning curves against simulator calls and seconds, with the baselines as horizontal lines or as points."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def draw(curves: Mapping[str, Curve], baselines: Sequence[TableRow], lower_bound
                 axis.plot(
                     *zip(*means, strict=True), color=line.get_color(), alpha=0.3, label=f"{name}, mean of an update"
                 )
-        found = [row for row in baselines if row.status != "infeasible"]
+        found = [row for row in baselines if math.isfinite(row.objective_s)]
         for i, row in enumerate(sorted(found, key=lambda row: row.objective_s)):
             axis.axhline(
                 row.objective_s * 1e3, color=f"C{(i + len(curves)) % 10}", linestyle="--", linewidth=1, label=row.method

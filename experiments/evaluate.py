@@ -27,12 +27,11 @@ from placement_gym.bounds import lower_bound_s
 from placement_gym.envs.select_place import judging_rule
 from placement_gym.errors import InvalidFile, InvalidOption
 from placement_gym.files import write_text
-from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.render import save_chrome_trace, save_gantt
 from placement_gym.rule import Rule
 from placement_gym.schedule import Schedule
-from placement_gym.simulator import simulate, simulate_batch
+from placement_gym.simulator import compile_problem, simulate
 
 
 def run_of(config: DictConfig) -> DictConfig:
@@ -69,10 +68,8 @@ def best_schedule(problem: Problem, placements: NDArray[np.int32], rule: Rule) -
     Raises:
         InfeasiblePlacement: None of them is feasible.
     """
-    makespans_s = simulate_batch(problem, placements, rule=rule)
-    feasible = [infeasibility(problem, placement) is None for placement in placements]
-    best = int(np.argmin(np.where(feasible, makespans_s, np.inf)))
-    return simulate(problem, placements[best], rule=rule)
+    makespans_s, excess_bytes = compile_problem(problem, rule).weigh(placements)
+    return simulate(problem, placements[int(np.lexsort((makespans_s, excess_bytes))[0])], rule=rule)
 
 
 def place(agent: Agent, problem: Problem, rule: Rule, *, samples: int, seed: int) -> dict[str, tuple[Schedule, Effort]]:

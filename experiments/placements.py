@@ -12,7 +12,7 @@ from placement_gym.errors import InfeasiblePlacement
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule
-from placement_gym.simulator import simulate_batch
+from placement_gym.simulator import compile_problem, simulate_batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +38,8 @@ def of_baselines(problem: Problem, baselines: Mapping[str, Baseline]) -> list[Na
         try:
             result = solve(problem)
         except InfeasiblePlacement:
+            continue
+        if result.excess_bytes > 0:
             continue
         found.append(NamedPlacement(name, "baseline", result.placement.op_device))
     return found
@@ -94,10 +96,7 @@ def all_kinds(
         *adversarial(problem, rule, rng),
         *random(problem, n_random, rng),
     ]
-    seen: set[bytes] = set()
-    return [
-        p
-        for p in found
-        if infeasibility(problem, p.op_device) is None
-        and not (p.op_device.tobytes() in seen or seen.add(p.op_device.tobytes()))  # type: ignore[func-returns-value]
-    ]
+    distinct = {p.op_device.tobytes(): p for p in reversed(found) if infeasibility(problem, p.op_device) is None}
+    kept = list(reversed(distinct.values()))
+    _, excess_bytes = compile_problem(problem, rule).weigh(np.stack([p.op_device for p in kept]))
+    return [p for p, excess in zip(kept, excess_bytes.tolist(), strict=True) if excess == 0]

@@ -6,6 +6,7 @@ python -m experiments.solve -m baseline=heft,m_etf seed=0,1,2
 python -m experiments.solve experiment=dnn_partitioning_throughput
 """
 
+import math
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ from placement_gym.problem import Problem
 
 def by_objective(rows: Sequence[TableRow]) -> dict[Objective, list[TableRow]]:
     """The rows of each objective; methods that found nothing go with the first that found something."""
-    found = [row for row in rows if row.status != "infeasible"]
+    found = [row for row in rows if math.isfinite(row.objective_s)]
     groups: dict[Objective, list[TableRow]] = {}
     for row in rows:
         groups.setdefault((row if row in found else found[0]).objective, []).append(row)
@@ -56,7 +57,7 @@ def run(config: DictConfig) -> int:
     tracking = instantiate(config.tracking)
     with Tracker(folder, whole, tracking, name=f"solve {problem.name} seed {config.seed}") as tracker:
         rows = run_baselines(problem, baselines, folder, verb="solve", config=whole, console=console)
-        if all(row.status == "infeasible" for row in rows):
+        if not any(math.isfinite(row.objective_s) for row in rows):
             raise InfeasiblePlacement(f"{', '.join(baselines)}: no feasible placement of {problem.name} was found")
         tracker.baselines(rows, lower_bound_s(problem))
         tracker.finish(rows, lower_bound_s(problem))

@@ -206,7 +206,7 @@ class Tracker:
         curve = read_metrics(self.folder.metrics) if self.folder.metrics.exists() else []
         if curve:
             charts["eval/curve"] = _line_chart(
-                curve, [row for row in rows if row.is_baseline and row.status != "infeasible"], lower_bound_s
+                curve, [row for row in rows if row.is_baseline and math.isfinite(row.objective_s)], lower_bound_s
             )
         self._run.log(charts)
 

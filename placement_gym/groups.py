@@ -1,13 +1,12 @@
 """Groups: ops that move together (a colocation group, or one op), and what a search needs to know of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.errors import InfeasiblePlacement
 from placement_gym.problem import Problem
 
 
@@ -20,7 +19,8 @@ class Groups:
         start: int32 [n_units + 1], `ops[start[u]:start[u + 1]]` belong to unit u.
         ops: int32 [n_ops].
         allowed: bool [n_units, n_devices], whether the device can run all ops of the unit.
-        memory_bytes: float64 [n_units], what the unit claims.
+        memory_bytes: float64 [n_units], what the unit holds throughout (`Problem.op_memory_bytes`).
+        working_bytes: float64 [n_units], live bytes beside them while an op of the unit runs, at least.
     """
 
     op_unit: IntArray
@@ -28,6 +28,7 @@ class Groups:
     ops: IntArray
     allowed: BoolArray
     memory_bytes: FloatArray
+    working_bytes: FloatArray
 
     @property
     def n_units(self) -> int:
@@ -56,6 +57,18 @@ class Groups:
         """Every op by itself, whatever its colocation group."""
         return cls.by_key(problem, range(problem.n_ops))
 
+    def keeping_outputs(self, problem: Problem) -> "Groups":
+        """The same groups as if every output stayed to the end of the run: on the safer side of what a run holds."""
+        memory = self.memory_bytes.copy()
+        np.add.at(memory, self.op_unit, problem.graph.op_output_bytes)
+        return replace(self, memory_bytes=memory, working_bytes=np.zeros(self.n_units))
+
+    def ways_to_fit(self, problem: Problem) -> list["Groups"]:
+        """What a method that builds one placement may try: these groups, then `keeping_outputs` where that may help."""
+        live = problem.graph.op_output_bytes.sum() + problem.graph.edge_bytes.sum()
+        may_help = self.memory_bytes.sum() + live > problem.device_memory_bytes.min()
+        return [self, self.keeping_outputs(problem)] if problem.memory_rule == "live" and may_help else [self]
+
     @classmethod
     def by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Groups":
         """The units whose ops share a key, a value for each op."""
@@ -67,9 +80,10 @@ class Groups:
         start = np.concatenate([[0], np.cumsum(np.bincount(op_unit))]).astype(np.int32)
         allowed = np.ones((len(number), problem.n_devices), dtype=np.bool_)
         np.logical_and.at(allowed, op_unit, np.isfinite(problem.op_time_s))
-        memory = np.zeros(len(number))
+        memory, working = np.zeros(len(number)), np.zeros(len(number))
         np.add.at(memory, op_unit, problem.op_memory_bytes)
-        return cls(op_unit, start, ops, allowed, memory)
+        np.maximum.at(working, op_unit, problem.op_working_bytes)
+        return cls(op_unit, start, ops, allowed, memory, working)
 
     def op_device(self, unit_device: IntArray) -> IntArray:
         """int32 [n_ops] from int32 [n_units]."""
@@ -82,25 +96,61 @@ class Groups:
     def random(self, problem: Problem, rng: np.random.Generator, *, n_tries: int = 200) -> IntArray:
         """int32 [n_units]: each unit on a random device that can run it and has room for it, largest units first.
 
-        Raises:
-            InfeasiblePlacement: No try fitted into memory.
+        If none of `n_tries` has room for all, the one of the least excess.
         """
-        if self.memory_bytes.sum() <= problem.device_memory_bytes.min():
-            # Memory cannot bind: the largest of random keys among the allowed devices is an even draw.
+        largest = self.memory_bytes + self.working_bytes
+        if self.memory_bytes.sum() + self.working_bytes.max() <= problem.device_memory_bytes.min():
+            # Nothing speaks against any device: the largest of random keys among the allowed ones is an even draw.
             keys = np.where(self.allowed, rng.random(self.allowed.shape), -1.0)
             return np.asarray(np.argmax(keys, axis=1), dtype=np.int32)
+        least: tuple[float, IntArray] | None = None
         for _ in range(n_tries):
-            free = problem.device_memory_bytes.copy()
-            chosen = np.zeros(self.n_units, dtype=np.int32)
-            for u in np.argsort(-self.memory_bytes * rng.uniform(0.8, 1.0, self.n_units), kind="stable"):
-                fits = np.flatnonzero(self.allowed[u] & (free >= self.memory_bytes[u]))
-                if not fits.size:
-                    break
-                chosen[u] = rng.choice(fits)
-                free[chosen[u]] -= self.memory_bytes[u]
-            else:
-                return chosen
-        raise InfeasiblePlacement(
-            f"no placement of {problem.name!r} fits into memory in {n_tries} random tries: the ops claim "
-            f"{self.memory_bytes.sum():.4g} bytes, the devices have {problem.device_memory_bytes.tolist()}"
-        )
+            room, chosen = Room(self, problem), np.zeros(self.n_units, dtype=np.int32)
+            for u in np.argsort(-largest * rng.uniform(0.8, 1.0, self.n_units), kind="stable"):
+                chosen[u] = rng.choice(room.open_to(u))
+                room.put(u, chosen[u])
+            if least is None or room.excess_bytes < least[0]:
+                least = room.excess_bytes, chosen
+            if room.excess_bytes == 0:
+                break
+        assert least is not None
+        return least[1]
+
+
+class Room:
+    """What devices have room for while groups are placed one by one, as far as that is known before a run.
+
+    Under the memory rule "claims" that is all; under "live" a run may hold more.
+    """
+
+    def __init__(self, groups: Groups, problem: Problem, unit_device: IntArray | None = None) -> None:
+        self.groups, self.capacity = groups, problem.device_memory_bytes
+        self.held, self.working = np.zeros(problem.n_devices), np.zeros(problem.n_devices)
+        for u, device in enumerate([] if unit_device is None else unit_device.tolist()):
+            self.put(u, device)
+
+    def _excess(self, u: int) -> FloatArray:
+        """float64 [n_devices]: bytes over the capacity of each device if the group went there."""
+        working = np.maximum(self.working, self.groups.working_bytes[u])
+        return np.asarray(np.maximum(0.0, self.held + self.groups.memory_bytes[u] + working - self.capacity))
+
+    def fits(self, u: int) -> BoolArray:
+        """Bool [n_devices]: which devices can run group u and have room for it."""
+        return np.asarray(self.groups.allowed[u] & (self._excess(u) == 0))
+
+    def open_to(self, u: int) -> IntArray:
+        """The devices that fit group u or, where there are none, the one of those that can run it that lacks least."""
+        fits = np.flatnonzero(self.fits(u))
+        if fits.size:
+            return fits.astype(np.int32)
+        return np.array([np.argmin(np.where(self.groups.allowed[u], self._excess(u), np.inf))], dtype=np.int32)
+
+    def put(self, u: int, device: int) -> None:
+        """Puts group u on a device."""
+        self.held[device] += self.groups.memory_bytes[u]
+        self.working[device] = max(self.working[device], self.groups.working_bytes[u])
+
+    @property
+    def excess_bytes(self) -> float:
+        """Bytes over capacity, all devices together."""
+        return float(np.maximum(0.0, self.held + self.working - self.capacity).sum())

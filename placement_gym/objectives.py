@@ -61,7 +61,7 @@ def device_loads_s(problem: Problem, op_device: ArrayLike, *, counted: BoolArray
         float64 [n_devices], seconds.
 
     Raises:
-        InfeasiblePlacement: The placement breaks support, memory or colocation.
+        InfeasiblePlacement: The placement breaks support or colocation.
     """
     devices = _feasible(problem, op_device)
     graph, d = problem.graph, problem.n_devices
@@ -104,9 +104,9 @@ def gpipe_load_s(problem: Problem, op_device: ArrayLike) -> float:
 
 
 def _feasible(problem: Problem, op_device: ArrayLike) -> IntArray:
-    """int32 [n_ops]; raises InfeasiblePlacement."""
+    """int32 [n_ops]; raises InfeasiblePlacement. What a placement costs does not depend on memory."""
     devices = Placement(np.asarray(op_device)).op_device
-    reason = infeasibility(problem, devices)
+    reason = infeasibility(problem, devices, memory=False)
     if reason is not None:
         raise InfeasiblePlacement(reason)
     return devices
@@ -148,7 +148,7 @@ def latency_s(problem: Problem, op_device: ArrayLike, op_subgraph: ArrayLike | N
             ascending order; what it says of ops on CPUs is not read. By default `contiguous_pieces`.
 
     Raises:
-        InfeasiblePlacement: The placement breaks support, memory or colocation, or subgraphs wait for each other.
+        InfeasiblePlacement: The placement breaks support or colocation, or subgraphs wait for each other.
     """
     return float(result_times_s(problem, op_device, op_subgraph).max())
 

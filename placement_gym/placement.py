@@ -1,4 +1,4 @@
-"""Placement: op -> device, and the one feasibility rule (support, memory, colocation)."""
+"""Placement: op -> device, and what can be said against it before it is run (support, colocation, memory)."""
 
 from __future__ import annotations
 
@@ -41,17 +41,24 @@ class Placement:
 
 
 def device_memory_used_bytes(problem: Problem, op_device: ArrayLike) -> FloatArray:
-    """float64 [n_devices]: bytes claimed on each device by the ops placed there."""
-    used = np.zeros(problem.n_devices)
-    np.add.at(used, np.asarray(op_device), problem.op_memory_bytes)
-    return used
+    """float64 [n_devices]: bytes that each device holds at least; exact under the memory rule "claims".
+
+    Under "live" it is the parameters and what the op of the largest inputs and output needs while it runs; the worst
+    instant of a run, `Schedule.peak_memory_bytes`, may be more.
+    """
+    devices = np.asarray(op_device)
+    held, working = np.zeros(problem.n_devices), np.zeros(problem.n_devices)
+    np.add.at(held, devices, problem.op_memory_bytes)
+    np.maximum.at(working, devices, problem.op_working_bytes)
+    return held + working
 
 
-def infeasibility(problem: Problem, op_device: ArrayLike) -> str | None:
-    """Why `op_device` [n_ops] is infeasible for `problem`, or None if it is feasible.
+def infeasibility(problem: Problem, op_device: ArrayLike, *, memory: bool = True) -> str | None:
+    """Why `op_device` [n_ops] is infeasible for `problem`, or None if nothing is known against it before it is run.
 
-    Support: every op has a finite time on its device. Memory: the claims (`op_memory_bytes`) on a device do not
-    exceed its capacity; equality is allowed. Colocation: ops of one group share a device.
+    Support: every op has a finite time on its device. Colocation: ops of one group share a device. Memory: what a
+    device holds at least (`device_memory_used_bytes`) does not exceed its capacity; equality is allowed. Under the
+    memory rule "live" a run may hold more: `Schedule.excess_bytes` has the last word. `memory=False` leaves it out.
     """
     devices = np.asarray(op_device)
     names = problem.graph.op_names
@@ -68,10 +75,11 @@ def infeasibility(problem: Problem, op_device: ArrayLike) -> str | None:
         return f"op {names[i]!r} cannot run on device {problem.device_names[devices[i]]!r}; it can run on {able}"
     used = device_memory_used_bytes(problem, devices)
     over = np.flatnonzero(used > problem.device_memory_bytes)
-    if over.size:
+    if memory and over.size:
         d = int(over[0])
+        at_least = " at least" if problem.memory_rule == "live" else ""
         return (
-            f"device {problem.device_names[d]!r} would hold {used[d]:.6g} bytes; "
+            f"device {problem.device_names[d]!r} would hold {used[d]:.6g} bytes{at_least}; "
             f"its memory is {problem.device_memory_bytes[d]:.6g} bytes"
         )
     groups = problem.graph.op_colocation

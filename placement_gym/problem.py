@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,15 +17,21 @@ from placement_gym.costs import CostModel, RooflineCost
 from placement_gym.errors import InvalidFile, InvalidGraph, InvalidProblem, unknown_name
 from placement_gym.files import load_arrays, save_arrays
 from placement_gym.graph import OpGraph
+from placement_gym.memory import MemoryRule, why_none_fits, working_bytes
 
-FORMAT = "placement_gym.problem.v2"
-# Files of the first format, without `device_node`, are still read.
-FORMAT_V1 = "placement_gym.problem.v1"
+FORMAT = "placement_gym.problem.v3"
+# Older formats are still read; each with what its fingerprint leaves out.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "placement_gym.problem.v1": ("problem.device_node", "problem.memory_rule"),
+    "placement_gym.problem.v2": ("problem.name", "problem.memory_rule"),
+    FORMAT: ("problem.name",),
+}
 # The graph's own fields are saved one by one; kernels may hold code.
 NOT_SAVED = ("graph", "kernels")
-TEXT_FIELDS = ("name", "device_names", "device_kinds", "op_names", "op_kinds", "op_dtypes")
+TEXT_FIELDS = ("name", "memory_rule", "device_names", "device_kinds", "op_names", "op_kinds", "op_dtypes")
 DEVICE_KINDS = ("accelerator", "cpu")
-MemoryRule = Literal["parameters", "parameters_and_outputs"]
+# What `Problem.build` can make of a graph's bytes.
+MemoryCount = Literal["live", "parameters", "parameters_and_outputs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -42,17 +48,22 @@ class Problem:
         device_node: int32 [n_devices], the number (>= 0) of the node (machine) that a device is part of; devices of
             equal number share one.
         op_time_s: float64 [n_ops, n_devices], `inf` where the device cannot run the op.
-        op_memory_bytes: float64 [n_ops], what an op claims on its device in the feasibility rule.
+        op_memory_bytes: float64 [n_ops], what an op holds on its device throughout: its claim under the memory rule
+            "claims", its parameters under "live".
         link_latency_s: float64 [n_devices, n_devices], ordered pairs (from, to).
         link_bytes_per_s: float64 [n_devices, n_devices].
         tick_s: If not 0, op times, latencies and bytes / bandwidth are whole multiples of it, and the simulator
             adds them up as whole numbers: what ties in the published unit then ties here, whatever the rounding
             of seconds.
+        memory_rule: "live" (parameters, live outputs and received copies at the worst instant of the run) or "claims"
+            (the sum of the claims), see `memory.py`.
+        op_working_bytes: float64 [n_ops], derived: live bytes beside parameters while an op runs, at least; 0 under
+            "claims" and for ops that take no time.
         fingerprint: SHA-256 over everything but the problem's name: equal problems, equal fingerprints.
 
     Raises:
-        InvalidProblem: A negative or NaN time, an op that no device can run, an op larger than every device
-            that can run it, a colocation group without a common device, or wrong shapes.
+        InvalidProblem: A negative or NaN time, an op that no device can run, a colocation group without a common
+            device, wrong shapes, or a proof that no placement can fit into memory.
     """
 
     name: str
@@ -67,6 +78,8 @@ class Problem:
     link_latency_s: FloatArray
     link_bytes_per_s: FloatArray
     tick_s: float = 0.0
+    memory_rule: MemoryRule = "claims"
+    op_working_bytes: FloatArray = field(init=False)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +108,10 @@ class Problem:
                 raise InvalidProblem(f"{name} is {getattr(self, name)}; expected whole numbers of int32")
             object.__setattr__(self, name, array)
         self._check_numbers()
+        working = np.zeros(n)
+        if self.memory_rule == "live":
+            working = np.where((self.op_time_s > 0).all(axis=1), working_bytes(self.graph), 0.0)
+        object.__setattr__(self, "op_working_bytes", read_only(working, np.float64))
         self._check_solvable()
         object.__setattr__(self, "fingerprint", self._hash())
 
@@ -111,6 +128,13 @@ class Problem:
         if i_wrong.size:
             i = int(i_wrong[0])
             raise InvalidProblem(f"op_memory_bytes of op {names[i]!r} is {self.op_memory_bytes[i]}; expected >= 0")
+        if self.memory_rule not in get_args(MemoryRule):
+            raise InvalidProblem(unknown_name("memory rule", self.memory_rule, get_args(MemoryRule)))
+        if self.memory_rule == "live" and not np.array_equal(self.op_memory_bytes, self.graph.op_parameter_bytes):
+            raise InvalidProblem(
+                "op_memory_bytes differ from the graph's op_parameter_bytes; expected the same under the memory rule "
+                "'live' (claims of your own need the rule 'claims')"
+            )
         for d, device in enumerate(self.device_names):
             if not self.device_memory_bytes[d] > 0:
                 raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
@@ -131,30 +155,29 @@ class Problem:
         if nowhere.size:
             op = self.graph.op_names[int(nowhere[0])]
             raise InvalidProblem(f"op {op!r} can run on no device; expected a finite time on at least one")
-        fits = can_run & (self.op_memory_bytes[:, None] <= self.device_memory_bytes[None, :])
-        too_large = np.flatnonzero(~fits.any(axis=1))
-        if too_large.size:
-            i = int(too_large[0])
-            raise InvalidProblem(
-                f"op {self.graph.op_names[i]!r} claims {self.op_memory_bytes[i]:.4g} bytes; "
-                f"no device that can run it is that large (memory: {self.device_memory_bytes.tolist()})"
-            )
         groups = self.graph.op_colocation
         for group in np.unique(groups[groups >= 0]):
             members = np.flatnonzero(groups == group)
-            common = can_run[members].all(axis=0)
-            need = float(self.op_memory_bytes[members].sum())
-            if not bool(np.any(common & (need <= self.device_memory_bytes))):
+            if not can_run[members].all(axis=0).any():
                 raise InvalidProblem(
-                    f"colocation group {group} ({members.size} ops, {need:.4g} bytes, first "
-                    f"{self.graph.op_names[members[0]]!r}) fits no device that can run all of it"
+                    f"colocation group {group} ({members.size} ops, first {self.graph.op_names[members[0]]!r}) has no "
+                    "device that can run all of it"
                 )
+        reason = why_none_fits(
+            self.graph,
+            can_run,
+            self.device_memory_bytes,
+            self.device_names,
+            self.op_memory_bytes,
+            self.op_working_bytes,
+        )
+        if reason is not None:
+            raise InvalidProblem(f"no placement of {self.name!r} fits into memory: {reason}")
 
     def _hash(self, file_format: str = FORMAT) -> str:
         digest = hashlib.sha256(file_format.encode())
-        left_out = "problem.device_node" if file_format == FORMAT_V1 else "problem.name"
         for key, value in sorted(self._arrays().items()):
-            if key != left_out:
+            if key not in FORMATS[file_format]:
                 digest.update(f"{key}:{value.dtype}:{value.shape};".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())
         return digest.hexdigest()
@@ -176,7 +199,7 @@ class Problem:
         cluster: Cluster,
         *,
         costs: CostModel | None = None,
-        memory: MemoryRule = "parameters_and_outputs",
+        memory: MemoryCount = "live",
         name: str = "problem",
     ) -> Problem:
         """A problem from a graph, a cluster and a cost model.
@@ -185,16 +208,17 @@ class Problem:
             graph: The ops.
             cluster: The devices.
             costs: Seconds per op and device; `RooflineCost()` where not given.
-            memory: What an op claims on its device: its parameters, or parameters and outputs (every output
-                kept, as in training; on the safe side in inference).
+            memory: "live" counts what is live at the worst instant of a run. "parameters" and
+                "parameters_and_outputs" (every output kept) are static claims of the ops, without copies. See
+                `memory.py`.
             name: For tables.
 
         Raises:
             InvalidProblem: As the class.
         """
-        if memory not in ("parameters", "parameters_and_outputs"):
-            raise InvalidProblem(unknown_name("memory rule", memory, ("parameters", "parameters_and_outputs")))
-        claim = graph.op_parameter_bytes + (graph.op_output_bytes if memory == "parameters_and_outputs" else 0.0)
+        if memory not in get_args(MemoryCount):
+            raise InvalidProblem(unknown_name("memory rule", memory, get_args(MemoryCount)))
+        outputs = graph.op_output_bytes if memory == "parameters_and_outputs" else 0.0
         return cls.from_times(
             graph,
             (costs or RooflineCost()).op_time_s(graph, cluster),
@@ -202,7 +226,7 @@ class Problem:
             device_kinds=[d.kind for d in cluster.devices],
             device_slots=[d.slots for d in cluster.devices],
             device_memory_bytes=[d.memory_bytes for d in cluster.devices],
-            op_memory_bytes=claim,
+            op_memory_bytes=None if memory == "live" else graph.op_parameter_bytes + outputs,
             link_latency_s=cluster.latency_s,
             link_bytes_per_s=cluster.bytes_per_s,
             device_node=cluster.device_node,
@@ -237,7 +261,7 @@ class Problem:
             device_kinds: "accelerator" where not given.
             device_slots: Scalar or [n_devices].
             device_memory_bytes: Scalar or [n_devices].
-            op_memory_bytes: [n_ops]; parameter + output bytes where not given.
+            op_memory_bytes: [n_ops], static claims (memory rule "claims"); where not given, memory is counted live.
             device_node: [n_devices], devices of equal number share a node; each has its own where not given.
             tick_s: See the class.
             name: For tables.
@@ -255,7 +279,7 @@ class Problem:
         )
         np.fill_diagonal(latency, 0.0)
         np.fill_diagonal(speed, np.inf)
-        claim = graph.op_parameter_bytes + graph.op_output_bytes if op_memory_bytes is None else op_memory_bytes
+        held = graph.op_parameter_bytes if op_memory_bytes is None else op_memory_bytes
         return cls(
             name=name,
             graph=graph,
@@ -265,10 +289,11 @@ class Problem:
             device_memory_bytes=np.broadcast_to(np.asarray(device_memory_bytes, dtype=np.float64), d),
             device_node=np.asarray(np.arange(d) if device_node is None else device_node),
             op_time_s=time,
-            op_memory_bytes=np.asarray(claim, dtype=np.float64),
+            op_memory_bytes=np.asarray(held, dtype=np.float64),
             link_latency_s=latency,
             link_bytes_per_s=speed,
             tick_s=tick_s,
+            memory_rule="live" if op_memory_bytes is None else "claims",
         )
 
     def __repr__(self) -> str:
@@ -280,7 +305,7 @@ class Problem:
             f"({', '.join(kinds)}) in {len(set(self.device_node.tolist()))} nodes",
             f"  op times: {span(self.op_time_s[can_run])} s; all ops, each where it is fastest: "
             f"{self.op_time_s.min(axis=1).sum():.4g} s",
-            f"  memory: ops claim {self.op_memory_bytes.sum():.4g} bytes in all; "
+            f"  memory ({self.memory_rule}): ops hold {self.op_memory_bytes.sum():.4g} bytes throughout; "
             f"a device holds {span(self.device_memory_bytes)} bytes",
             f"  links: {span(self.link_latency_s[pairs])} s, {span(self.link_bytes_per_s[pairs])} bytes/s",
             f"  slots: {span(self.device_slots)}; tick: {self.tick_s:.4g} s; fingerprint: {self.fingerprint[:12]}",
@@ -313,9 +338,11 @@ class Problem:
         """
         header, arrays = load_arrays(path, "a saved problem")
         found = header.get("format")
-        if found not in (FORMAT, FORMAT_V1):
+        if found not in FORMATS:
             raise InvalidFile(f"{path}: format is {found!r}; expected {FORMAT!r}")
-        if found == FORMAT_V1 and arrays.get("problem.device_names", np.array(0)).ndim == 1:
+        if found != FORMAT:
+            arrays["problem.memory_rule"] = np.array("claims")
+        if "problem.device_node" in FORMATS[found] and arrays.get("problem.device_names", np.array(0)).ndim == 1:
             arrays["problem.device_node"] = np.arange(len(arrays["problem.device_names"]))
 
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
@@ -339,7 +366,7 @@ def _field(arrays: dict[str, NDArray[Any]], key: str, path: str) -> Any:  # noqa
     text = key.partition(".")[2] in TEXT_FIELDS
     if value.dtype.kind not in ("U" if text else "biuf"):
         raise InvalidFile(f"{path}: field {key!r} has dtype {value.dtype}; expected {'text' if text else 'numbers'}")
-    scalar = key in ("problem.name", "problem.tick_s")
+    scalar = key in ("problem.name", "problem.tick_s", "problem.memory_rule")
     if scalar != (value.ndim == 0):
         raise InvalidFile(f"{path}: field {key!r} has shape {value.shape}; expected {'()' if scalar else 'an array'}")
     if scalar:

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -10,14 +10,14 @@ from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InvalidOption
 from placement_gym.objectives import Objective, objective_s
-from placement_gym.placement import Placement
+from placement_gym.placement import Placement, device_memory_used_bytes
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import compile_problem, simulate
 
-Status = Literal["optimal", "feasible", "budget_exhausted", "limit_reached"]
+Status = Literal["optimal", "feasible", "budget_exhausted", "limit_reached", "no_feasible_found"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
@@ -33,7 +33,8 @@ class Result:
         lower_bound: Seconds that no placement (of the kind `restricted_to`) beats, by `bounds.py` or a proof.
         status: "optimal" (it meets the bound, or every placement of the method's kind was ruled out),
             "budget_exhausted" (a search that spent its calls), "limit_reached" (an exact method that ran out of the
-            time or the size that it was given), "feasible" (anything else).
+            time or the size that it was given), "no_feasible_found" (nothing that fits into memory was found; this has
+            the least `excess_bytes` of what was seen), "feasible" (anything else).
         runtime_s: Wall-clock seconds, the final simulation included.
         simulator_calls: Placements simulated, the final one included.
         seed: Seed of a random baseline.
@@ -65,7 +66,8 @@ class Result:
         used = np.bincount(self.placement.op_device, minlength=schedule.problem.n_devices)
         return (
             f"Result of {self.baseline!r} on {schedule.problem.name!r}: {self.objective_name} {self.objective:.6g} s, "
-            f"{self.status}{f' among {self.restricted_to}' if self.restricted_to else ''}\n"
+            f"{self.status}{f' among {self.restricted_to}' if self.restricted_to else ''}"
+            f"{f', {self.excess_bytes:.6g} bytes over memory' if self.excess_bytes else ''}\n"
             f"  lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %\n"
             f"  ops per device {used[:16].tolist()}{' ...' if len(used) > 16 else ''}; "
             f"makespan {schedule.makespan_s:.6g} s\n"
@@ -73,9 +75,26 @@ class Result:
         )
 
     @property
+    def excess_bytes(self) -> float:
+        """Bytes by which devices exceed their memory at their worst instants, all together; 0 if the placement fits."""
+        return self.schedule.excess_bytes
+
+    @property
     def gap(self) -> float:
         """(objective - lower_bound) / objective; 0 where both are 0."""
         return (self.objective - self.lower_bound) / self.objective if self.objective > 0 else 0.0
+
+
+class Score(NamedTuple):
+    """What searches compare, the smaller the better: a placement that does not fit is worse than any that does.
+
+    Attributes:
+        excess_bytes: Bytes over capacity, all devices together; 0 if the placement fits.
+        makespan_s: Seconds.
+    """
+
+    excess_bytes: float
+    makespan_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,8 +134,8 @@ class Evaluator:
         self.simulator_calls = 0
         self._began = time.perf_counter()
 
-    def makespans_s(self, op_devices: IntArray, priorities: FloatArray | None = None) -> FloatArray:
-        """float64 [B]: makespans of int32 [B, n_ops]; each is one call.
+    def weigh(self, op_devices: IntArray, priorities: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """(float64 [B], float64 [B]): makespans and bytes over capacity of int32 [B, n_ops]; each is one call.
 
         Under a `priority` queue they go by `priorities`, float64 [n_ops] or [B, n_ops], or by b-level ranks.
 
@@ -130,7 +149,20 @@ class Evaluator:
                 f"priorities has shape {ranks.shape} (or holds NaN); expected ({n},) or ({len(op_devices)}, {n})"
             )
         self.simulator_calls += len(op_devices)
-        return self.compiled.makespans_s(np.ascontiguousarray(op_devices, dtype=np.int32), ranks)
+        return self.compiled.weigh(np.ascontiguousarray(op_devices, dtype=np.int32), ranks)
+
+    def excess_bytes(self, op_device: IntArray) -> float:
+        """Bytes over capacity of int32 [n_ops], all devices together; one call where only a run can tell."""
+        if self.compiled.memory.binds and self.compiled.memory.live:
+            return float(self.weigh(op_device[None, :])[1][0])
+        used = device_memory_used_bytes(self.problem, op_device)
+        return float(np.maximum(0.0, used - self.problem.device_memory_bytes).sum())
+
+    def best(self, op_devices: IntArray, priorities: FloatArray | None = None) -> tuple[Score, int]:
+        """The best of int32 [B, n_ops], its score and its row; as `weigh` otherwise."""
+        makespans_s, excess_bytes = self.weigh(op_devices, priorities)
+        row = int(np.lexsort((makespans_s, excess_bytes))[0])
+        return Score(float(excess_bytes[row]), float(makespans_s[row])), row
 
     def result(
         self,
@@ -156,15 +188,17 @@ class Evaluator:
             restricted_to: The kind of placements that status and bound are about, None if about all.
 
         Raises:
-            InfeasiblePlacement: The placement breaks support, memory or colocation.
+            InfeasiblePlacement: The placement breaks support or colocation.
         """
         placement = Placement(op_device)
         ranks = self.ranks if self.ranks is None or priority is None else priority
-        schedule = simulate(self.problem, placement, rule=self.rule, priority=ranks)
+        schedule = simulate(self.problem, placement, rule=self.rule, priority=ranks, memory="report")
         self.simulator_calls += 0 if simulated else 1
         value = objective_s(self.objective, schedule, op_subgraph)
         bound = min(value, max(lower_bound, lower_bound_s(self.problem, self.objective)))
-        if (status == "optimal" and lower_bound == 0) or value <= bound * (1 + 1e-9):
+        if schedule.excess_bytes > 0:
+            status = "no_feasible_found"
+        elif (status == "optimal" and lower_bound == 0) or value <= bound * (1 + 1e-9):
             status, bound = "optimal", value
         return Result(
             self.baseline,

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.contention import channels_of
 from placement_gym.errors import InvalidSchedule
-from placement_gym.memory import peak_memory_bytes
-from placement_gym.placement import Placement
+from placement_gym.memory import LiveRows, excess, write_live_rows, write_peaks
+from placement_gym.placement import Placement, device_memory_used_bytes
 from placement_gym.problem import Problem
-from placement_gym.rule import Rule
-from placement_gym.trace import Trace, transfer_heads
+from placement_gym.rule import CHOICES, Rule
+from placement_gym.trace import Trace, transfer_heads, walk_order
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -28,7 +28,8 @@ class Schedule:
         priority: float64 [n_ops], the ranks that a `priority` queue went by.
         exact: Whether durations are the problem's own (not noisy, not measured).
         makespan_s: Seconds until the end (the rule's `makespan` says which end).
-        peak_memory_bytes: float64 [n_devices], parameters and live tensors at the worst instant (`memory.py`).
+        peak_memory_bytes: float64 [n_devices], what each device holds at its worst instant, by the memory rule of the
+            problem (`memory.py`).
     """
 
     problem: Problem
@@ -45,7 +46,7 @@ class Schedule:
         makespan = last_op if self.rule.makespan == "last_op" else float(self.trace.last_event_s)
         object.__setattr__(self, "makespan_s", makespan)
         object.__setattr__(self, "priority", read_only(self.priority, np.float64))
-        peak = peak_memory_bytes(self.problem, self.op_device, self.rule, self.trace)
+        peak = _peak_memory_bytes(self.problem, self.op_device, self.rule, self.trace)
         object.__setattr__(self, "peak_memory_bytes", read_only(peak, np.float64))
 
     def __repr__(self) -> str:
@@ -63,6 +64,11 @@ class Schedule:
     def op_device(self) -> IntArray:
         """int32 [n_ops], device of each op."""
         return self.placement.op_device
+
+    @property
+    def excess_bytes(self) -> float:
+        """Bytes by which devices exceed their memory at their worst instants, all together; 0 if the placement fits."""
+        return float(excess(self.peak_memory_bytes, self.problem.device_memory_bytes))
 
     def transfers(self) -> IntArray:
         """int32 [n_transfers]: the edges at which transfers are written, ascending."""
@@ -92,13 +98,20 @@ class Schedule:
             self._check_device(name, ops, int(self.problem.device_slots[d]), tolerance_s)
         self._check_channels(tolerance_s)
         self._check_last_event(tolerance_s)
+        overfull = self.overfull()
+        if overfull is not None:
+            raise InvalidSchedule(f"memory: {overfull}")
+
+    def overfull(self) -> str | None:
+        """Which device holds more than its memory at its worst instant, and how much; None if all fits."""
         over = np.flatnonzero(self.peak_memory_bytes > self.problem.device_memory_bytes)
-        if over.size:
-            d = int(over[0])
-            raise InvalidSchedule(
-                f"memory: device {self.problem.device_names[d]!r} holds {self.peak_memory_bytes[d]:.6g} bytes at its "
-                f"worst instant; its memory is {self.problem.device_memory_bytes[d]:.6g} bytes"
-            )
+        if not over.size:
+            return None
+        d = int(over[0])
+        return (
+            f"device {self.problem.device_names[d]!r} holds {self.peak_memory_bytes[d]:.6g} bytes at its worst "
+            f"instant; its memory is {self.problem.device_memory_bytes[d]:.6g} bytes"
+        )
 
     def _op(self, i: int) -> str:
         return f"op {self.problem.graph.op_names[i]!r}"
@@ -322,3 +335,27 @@ def _busy(start: FloatArray, end: FloatArray) -> tuple[FloatArray, IntArray]:
     np.add.at(change, np.searchsorted(time, start), 1)
     np.add.at(change, np.searchsorted(time, end), -1)
     return time, np.cumsum(change).astype(np.int32)
+
+
+def _peak_memory_bytes(problem: Problem, op_device: IntArray, rule: Rule, trace: Trace) -> FloatArray:
+    """float64 [n_devices]: bytes at the worst instant of each device, by the problem's memory rule."""
+    if problem.memory_rule == "claims":
+        return device_memory_used_bytes(problem, op_device)
+    graph, walk = problem.graph, walk_order(problem.graph, rule)
+    rows = LiveRows.of_size(problem.n_ops, graph.n_edges, problem.n_devices)
+    n_rows = write_live_rows(
+        CHOICES["transfers"].index(rule.transfers),
+        graph.op_output_bytes,
+        graph.out_start,
+        graph.edge_dst[walk],
+        graph.edge_bytes[walk],
+        graph.edge_tensor[walk],
+        op_device,
+        trace.op_start_s,
+        trace.op_finish_s,
+        trace.transfer_start_s[walk],
+        trace.transfer_arrival_s[walk],
+        rows,
+    )
+    write_peaks(problem.op_memory_bytes, op_device, n_rows, rows)
+    return rows.peak

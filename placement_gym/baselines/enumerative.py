@@ -265,4 +265,4 @@ def enumerative(problem: Problem, *, rule: str | Rule = "physical", cost: Cost |
             failure = error
     if failure is not None and not made:
         raise failure
-    return evaluator.result(made[int(np.argmin(evaluator.makespans_s(np.stack(made))))], simulated=True)
+    return evaluator.result(made[evaluator.best(np.stack(made))[1]], simulated=True)

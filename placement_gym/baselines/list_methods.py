@@ -47,7 +47,7 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
         assert failure is not None
         raise failure
     placements, orders = (np.stack(part) for part in zip(*tries, strict=True))
-    best = int(np.argmin(evaluator.makespans_s(placements, orders)))
+    _, best = evaluator.best(placements, orders)
     return evaluator.result(placements[best], simulated=True, priority=orders[best])
 
 

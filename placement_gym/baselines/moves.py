@@ -3,12 +3,16 @@
 import numpy as np
 from numba import njit
 
+from placement_gym.memory import LiveRows, MemoryArrays, excess, most_excess
 from placement_gym.simulator.arrays import Arrays, Options, Workspace
 from placement_gym.simulator.chain import write_chain
 from placement_gym.simulator.kernel import run_many
+from placement_gym.simulator.weigh import excess_of_run
 
 MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
 N_MOVES = 5
+# The temperature of the way out of placements that do not fit, as a share of the bytes over capacity.
+OVERFULL_WALK = 0.2
 
 
 @njit(cache=True)
@@ -78,11 +82,32 @@ def _propose(
     return n
 
 
+@njit(cache=True)
+def _over(
+    options: Options,
+    arrays: Arrays,
+    memory: MemoryArrays,
+    op_device: np.ndarray,
+    op_times: np.ndarray,
+    transfer_times: np.ndarray,
+    rows: LiveRows,
+) -> float:
+    """Bytes over capacity, all devices together, of the run just made."""
+    if not memory.binds:
+        return 0.0
+    most = float(most_excess(memory, arrays.out_start, arrays.dst, arrays.size, op_device, rows.peak))
+    if not memory.live or most == 0.0:
+        return most
+    return float(excess_of_run(options, arrays, memory, op_device, op_times, transfer_times, rows))
+
+
 @njit(cache=True, nogil=True)
 def search_loop(
     options: Options,
     arrays: Arrays,
+    memory: MemoryArrays,
     work: Workspace,
+    rows: LiveRows,
     rng: np.random.Generator,
     calls: int,
     hot: float,
@@ -98,7 +123,6 @@ def search_loop(
     unit_ops: np.ndarray,
     allowed: np.ndarray,
     unit_memory: np.ndarray,
-    memory: np.ndarray,
     near_start: np.ndarray,
     near: np.ndarray,
     group_start: np.ndarray,
@@ -106,20 +130,22 @@ def search_loop(
     unit_group: np.ndarray,
     unit_device: np.ndarray,
     best_unit_device: np.ndarray,
-) -> float:
+) -> tuple[float, float]:
     """Metropolis search from `unit_device` with `calls` simulations.
 
     The temperature falls geometrically from `hot` to `cold` times the makespan of the start.
 
-    With hot = 0 only moves that are no worse are taken. Writes the best placement seen into `best_unit_device`
-    and the last one into `unit_device`; returns the best makespan in ticks.
+    With hot = 0 only moves that are no worse are taken. A placement that exceeds the memory is worse than any that
+    does not, and the worse the more it does; once one fits, moves that are sure not to are not simulated. Writes the best
+    placement seen into `best_unit_device` and the last one into `unit_device`; returns (bytes over capacity, makespan
+    in ticks) of the best.
     """
     n = op_unit.size
     n_units = unit_memory.size
     op_device = np.empty((1, n), np.int32)
     for i in range(n):
         op_device[0, i] = unit_device[op_unit[i]]
-    used = np.zeros(memory.size)
+    used = np.zeros(memory.capacity.size)
     for u in range(n_units):
         used[unit_device[u]] += unit_memory[u]
     ends = np.empty((1, 2))
@@ -129,6 +155,8 @@ def search_loop(
     now = ends[0, at_event]
     best = now
     scale = now
+    over_now = _over(options, arrays, memory, op_device[0], op_times, transfer_times, rows)
+    over_best = over_now
     for u in range(n_units):
         best_unit_device[u] = unit_device[u]
     chain = np.empty(n, np.int32)
@@ -191,8 +219,9 @@ def search_loop(
         for i in range(m):
             used[old_device[i]] -= unit_memory[changed[i]]
             used[new_device[i]] += unit_memory[changed[i]]
-        for device in range(memory.size):
-            fits = fits and used[device] <= memory[device]
+        # These sums are updated from move to move and drift: what is doubtful is simulated.
+        if memory.binds and over_now == 0.0 and excess(used, memory.capacity) > 1e-9 * used.sum():
+            fits = False
         if not fits:
             for i in range(m):
                 used[new_device[i]] -= unit_memory[changed[i]]
@@ -208,17 +237,24 @@ def search_loop(
         run_many(options, arrays, op_device, ends, new_times, transfer_times, work)
         done += 1
         then = ends[0, at_event]
+        over = _over(options, arrays, memory, op_device[0], new_times, transfer_times, rows)
         temperature = 0.0
         if hot > 0.0:
             temperature = scale * hot * (cold / hot) ** (done / calls)
-        taken = then <= now or (temperature > 0.0 and rng.random() < np.exp((now - then) / temperature))
+        if over != over_now:
+            # What fits is never left. A placement that does not fit may become a worse one, to get past it.
+            taken = over < over_now or (
+                over_now > 0.0 and rng.random() < np.exp((over_now - over) / (OVERFULL_WALK * over_now))
+            )
+        else:
+            taken = then <= now or (temperature > 0.0 and rng.random() < np.exp((now - then) / temperature))
         gain[kind] = max(0.2, gain[kind] * 0.995 + (0.02 if taken and then != now else 0.0))
         if taken:
-            now = then
+            now, over_now = then, over
             op_times, new_times = new_times, op_times
             n_chain = -1
-            if now < best:
-                best = now
+            if over < over_best or (over == over_best and now < best):
+                best, over_best = now, over
                 for u in range(n_units):
                     best_unit_device[u] = unit_device[u]
         else:
@@ -231,4 +267,4 @@ def search_loop(
                 unit_device[u] = old_device[i]
                 for k in range(unit_start[u], unit_start[u + 1]):
                     op_device[0, unit_ops[k]] = old_device[i]
-    return float(best)
+    return over_best, float(best)

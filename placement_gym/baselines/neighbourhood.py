@@ -7,7 +7,9 @@ import numpy as np
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.moves import search_loop
 from placement_gym.groups import Groups
+from placement_gym.memory import LiveRows
 from placement_gym.problem import Problem
+from placement_gym.result import Score
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.arrays import Workspace
 
@@ -78,12 +80,12 @@ class Neighbourhood:
         hot: float,
         cold: float,
         critical_share: float,
-    ) -> tuple[IntArray, float]:
-        """Runs `moves.search_loop` from `op_device`; returns (best placement, its makespan in seconds).
+    ) -> tuple[IntArray, Score]:
+        """Runs `moves.search_loop` from `op_device`; returns (best placement, its score).
 
         Args:
             compiled: Problem and rule.
-            op_device: int32 [n_ops], a feasible start.
+            op_device: int32 [n_ops], the start.
             priority: float64 [n_ops], the order under a `priority` queue.
             calls: Simulations, that of the start included.
             rng: Where the moves come from.
@@ -94,10 +96,12 @@ class Neighbourhood:
         problem, graph, units = compiled.problem, compiled.problem.graph, self.units
         unit_device = units.unit_device(op_device)
         best = unit_device.copy()
-        makespan = search_loop(
+        excess_bytes, makespan = search_loop(
             compiled.options._replace(recording=True),
             compiled.arrays if priority is None else compiled.arrays._replace(priority=priority),
+            compiled.memory,
             Workspace.for_run(compiled.arrays),
+            LiveRows.of_size(problem.n_ops, graph.n_edges, problem.n_devices),
             rng,
             calls,
             hot,
@@ -113,7 +117,6 @@ class Neighbourhood:
             units.ops,
             units.allowed,
             units.memory_bytes,
-            problem.device_memory_bytes,
             self.near_start,
             self.near,
             self.group_start,
@@ -122,7 +125,7 @@ class Neighbourhood:
             unit_device,
             best,
         )
-        return units.op_device(best), makespan * compiled.tick_s
+        return units.op_device(best), Score(excess_bytes, makespan * compiled.tick_s)
 
 
 def _starts(lengths: list[int]) -> IntArray:

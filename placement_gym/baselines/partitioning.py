@@ -11,7 +11,7 @@ import numpy as np
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, MissingDependency
-from placement_gym.groups import Groups
+from placement_gym.groups import Groups, Room
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
@@ -35,11 +35,11 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
     evaluator, blocks = Evaluator("greedy_latency", problem, rule, objective="latency"), Groups.acyclic(problem)
     accelerators = np.flatnonzero(pays_for_transfers(problem)).tolist()
     cpus = np.flatnonzero(~pays_for_transfers(problem)).tolist()
-    free = problem.device_memory_bytes.copy()
+    room = Room(blocks, problem)
     unit_device = np.zeros(blocks.n_units, dtype=np.int32)
     begun, is_open = 0, False
     for u in _depth_first_order(problem, blocks):
-        fits = blocks.allowed[u] & (free >= blocks.memory_bytes[u])
+        fits = room.fits(u)
         if not (is_open and fits[accelerators[begun - 1]]):
             fitting = [i for i in range(begun, len(accelerators)) if fits[accelerators[i]]]
             begun, is_open = (fitting[0] + 1, True) if fitting else (begun, False)
@@ -54,7 +54,7 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
                 f"({blocks.memory_bytes[u]:.4g} bytes) to a CPU; of its {len(cpus)} CPUs none can run and hold it"
             )
         unit_device[u] = device
-        free[device] -= blocks.memory_bytes[u]
+        room.put(u, device)
     return evaluator.result(blocks.op_device(unit_device))
 
 
@@ -98,24 +98,22 @@ def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restar
 
     Raises:
         InvalidOption: `restarts` below 1.
-        InfeasiblePlacement: No random start fits into memory.
     """
     if restarts < 1:
         raise InvalidOption(f"restarts is {restarts}; expected >= 1")
-    evaluator, units = Evaluator("load_local_search", problem, rule, seed, "max_load"), Groups.of(problem)
-    rng, arrays = np.random.default_rng(seed), LoadArrays.of(problem, units)
-    starting = _on_accelerators(problem, units)
-    found: list[tuple[float, IntArray]] = []
-    for _ in range(restarts):
-        try:
+    evaluator = Evaluator("load_local_search", problem, rule, seed, "max_load")
+    rng = np.random.default_rng(seed)
+    found: list[tuple[float, float, IntArray]] = []
+    for groups in Groups.of(problem).ways_to_fit(problem):
+        arrays, starting = LoadArrays.of(problem, groups), _on_accelerators(problem, groups)
+        for _ in range(restarts):
             unit_device = starting.random(problem, rng)
-        except InfeasiblePlacement:
-            if starting is units:
-                raise
-            starting = units
-            unit_device = starting.random(problem, rng)
-        found.append((descend(arrays, unit_device, LEAST_GAIN), unit_device))
-    return evaluator.result(units.op_device(min(found, key=lambda one: one[0])[1]))
+            if starting is not groups and Room(groups, problem, unit_device).excess_bytes > 0:
+                starting = groups
+                unit_device = starting.random(problem, rng)
+            load_s, op_device = descend(arrays, unit_device, LEAST_GAIN), groups.op_device(unit_device)
+            found.append((evaluator.excess_bytes(op_device), load_s, op_device))
+    return evaluator.result(min(found, key=lambda one: one[:2])[2])
 
 
 def _on_accelerators(problem: Problem, units: Groups) -> Groups:
@@ -145,7 +143,7 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
 
     Raises:
         MissingDependency: pymetis is not installed.
-        InfeasiblePlacement: The parts do not fit into memory or their accelerator cannot run them; METIS knows neither.
+        InfeasiblePlacement: An accelerator cannot run its part; METIS knows of no support (and of no memory).
     """
     try:
         import pymetis
@@ -170,9 +168,9 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
         )
         unit_device[able] = accelerators[np.asarray(part)]
     op_device = units.op_device(unit_device)
-    reason = infeasibility(problem, op_device)
+    reason = infeasibility(problem, op_device, memory=False)
     if reason is not None:
-        raise InfeasiblePlacement(f"METIS heeds neither memory nor support in {problem.name!r}: {reason}")
+        raise InfeasiblePlacement(f"METIS does not heed support in {problem.name!r}: {reason}")
     return evaluator.result(op_device)
 
 

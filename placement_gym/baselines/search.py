@@ -5,11 +5,11 @@ import numpy as np
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.baselines.neighbourhood import Neighbourhood
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.errors import InvalidOption
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
-from placement_gym.result import Evaluator, Result
+from placement_gym.result import Evaluator, Result, Score
 from placement_gym.rule import Rule
 
 
@@ -21,37 +21,32 @@ def _check_calls(simulator_calls: int, least: int) -> None:
 def random_search(
     problem: Problem, *, rule: str | Rule = "physical", simulator_calls: int = 1000, seed: int = 0
 ) -> Result:
-    """The best of `simulator_calls` random feasible placements.
+    """The best of `simulator_calls` random placements.
 
     Raises:
         InvalidOption: A budget below 1.
-        InfeasiblePlacement: No random placement fits into memory.
     """
     _check_calls(simulator_calls, 1)
     evaluator, units = Evaluator("random_search", problem, rule, seed), Groups.of(problem)
     rng = np.random.default_rng(seed)
-    best: tuple[float, IntArray] | None = None
+    best: tuple[Score, IntArray] | None = None
     for begin in range(0, simulator_calls, 256):
         tries = [units.op_device(units.random(problem, rng)) for _ in range(min(256, simulator_calls - begin))]
-        makespans = evaluator.makespans_s(np.stack(tries))
-        i = int(np.argmin(makespans))
-        if best is None or makespans[i] < best[0]:
-            best = (float(makespans[i]), tries[i])
+        score, row = evaluator.best(np.stack(tries))
+        if best is None or score < best[0]:
+            best = score, tries[row]
     assert best is not None
     return evaluator.result(best[1], "budget_exhausted", simulated=True)
 
 
 def _start(evaluator: Evaluator, units: Groups, rng: np.random.Generator, n_tries: int) -> IntArray:
-    """The best of `n_tries` list schedules by critical path, or a random placement where none fits."""
+    """The best of `n_tries` list schedules by critical path."""
     problem = evaluator.problem
     rank = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
     tries = []
     for _ in range(n_tries):
-        try:
-            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops))[0])
-        except InfeasiblePlacement:
-            tries.append(units.op_device(units.random(problem, rng)))
-    return tries[int(np.argmin(evaluator.makespans_s(np.stack(tries))))]
+        tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops))[0])
+    return tries[evaluator.best(np.stack(tries))[1]]
 
 
 def local_search(
@@ -61,7 +56,6 @@ def local_search(
 
     Raises:
         InvalidOption: A budget below 20.
-        InfeasiblePlacement: No start fits into memory.
     """
     _check_calls(simulator_calls, 20)
     evaluator, near = Evaluator("local_search", problem, rule, seed), Neighbourhood.of(problem)
@@ -105,7 +99,6 @@ def simulated_annealing(
 
     Raises:
         InvalidOption: A budget below 20 per restart, or temperatures that are not hot >= cold > 0.
-        InfeasiblePlacement: No start fits into memory.
     """
     if restarts < 1:
         raise InvalidOption(f"restarts is {restarts}; expected >= 1")
@@ -115,10 +108,10 @@ def simulated_annealing(
     evaluator, near = Evaluator("simulated_annealing", problem, rule, seed), Neighbourhood.of(problem)
     rng = np.random.default_rng(seed)
     start = _start(evaluator, near.units, rng, 10)
-    found: list[tuple[float, IntArray]] = []
+    found: list[tuple[Score, IntArray]] = []
     for left in range(restarts, 0, -1):
         calls = (simulator_calls - evaluator.simulator_calls) // left
-        placement, makespan_s = near.search(
+        placement, score = near.search(
             evaluator.compiled,
             start,
             evaluator.ranks,
@@ -129,6 +122,6 @@ def simulated_annealing(
             critical_share=critical_share,
         )
         evaluator.simulator_calls += calls
-        found.append((makespan_s, placement))
+        found.append((score, placement))
     best = min(found, key=lambda one: one[0])
     return evaluator.result(best[1], "budget_exhausted", simulated=True)

@@ -74,7 +74,7 @@ class Episodes:
 
     @property
     def overfull(self) -> BoolArray:
-        """Bool [B], whether a device holds more than its memory."""
+        """Bool [B], whether a device is known to hold more than its memory; of complete placements `weigh` says it."""
         return self._batch.overfull
 
     @property
@@ -82,9 +82,9 @@ class Episodes:
         """Whether all ops are placed."""
         return self.position == self.n_ops
 
-    def makespans_s(self, *, n_threads: int | None = None) -> FloatArray:
-        """float64 [B]: the simulator's word on the complete placements, on `n_threads` (default: all cores)."""
-        return self.compiled.makespans_s(self.op_device, n_threads=n_threads)
+    def weigh(self, *, n_threads: int | None = None) -> tuple[FloatArray, FloatArray]:
+        """Makespans and bytes over capacity of the complete placements, as `CompiledProblem.weigh`."""
+        return self.compiled.weigh(self.op_device, n_threads=n_threads)
 
     def _refuse_device(self, episode: int, op: int) -> InvalidAction:
         name, allowed = self.compiled.problem.graph.op_names[op], np.flatnonzero(self.mask[episode]).tolist()

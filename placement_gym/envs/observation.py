@@ -41,7 +41,7 @@ OP_FEATURES = (
     "t_level",  # over the longest path
     "in_time",  # transfer time of all inputs
     "out_time",  # transfer time of all outputs
-    "memory",  # claim over the mean capacity (0 without a limit)
+    "memory",  # what the op needs at least over the mean capacity (0 without a limit)
     "is_backward",
 )
 # Columns of `device_features`, for the op that is placed next; times over the reference. What lies ahead is by the
@@ -161,7 +161,7 @@ def static_observation(problem: Problem, sizes: Sizes) -> Observation:
         "t_level": up / longest,
         "in_time": into / unit,
         "out_time": out / unit,
-        "memory": problem.op_memory_bytes / capacity,
+        "memory": (problem.op_memory_bytes + problem.op_working_bytes) / capacity,
         "is_backward": graph.op_is_backward,
     }
     op_features = np.zeros((sizes.n_ops, len(OP_FEATURES)), np.float32)

@@ -11,7 +11,7 @@ from placement_gym.problem import Problem
 from placement_gym.ranks import fastest_op_time_s
 
 Reward = Literal["terminal", "dense"]
-# An episode that ends over memory returns minus this: worse than any placement of practical interest.
+# An episode whose placement does not fit into memory returns this: worse than any placement of practical interest.
 OVERFULL_RETURN = -10.0
 
 
@@ -42,7 +42,8 @@ def settle(reward: Reward, before_s: FloatArray, episodes: Episodes) -> tuple[Fl
     reference, b = episodes.reference_s, episodes.n_episodes
     if not episodes.done:
         return (before_s - episodes.reached_s) / reference if reward == "dense" else np.zeros(b), {}
-    makespans_s, overfull = episodes.makespans_s(), episodes.overfull.copy()
+    makespans_s, excess_bytes = episodes.weigh()
+    overfull = excess_bytes > 0
     returns = np.where(overfull, OVERFULL_RETURN, -makespans_s / reference)
     rewards = returns + before_s / reference if reward == "dense" else returns
     return rewards, {"makespan_s": makespans_s, "op_device": episodes.op_device.copy(), "overfull": overfull}

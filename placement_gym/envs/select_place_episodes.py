@@ -289,9 +289,9 @@ class SelectPlaceEpisodes(Episodes):
         """Bool [B, n_ops, n_devices], see the class."""
         return self._pair_mask.reshape(len(self.product_mask), self.n_ops, self._pair_mask.shape[1])
 
-    def makespans_s(self, *, n_threads: int | None = None) -> FloatArray:
-        """float64 [B]: the simulator's word on the complete placements, on `n_threads` (default: all cores)."""
-        return self.compiled.makespans_s(self.op_device, self.priority if self.by_selection else None, n_threads)
+    def weigh(self, *, n_threads: int | None = None) -> tuple[FloatArray, FloatArray]:
+        """Makespans and bytes over capacity of the complete placements, as `CompiledProblem.weigh`."""
+        return self.compiled.weigh(self.op_device, self.priority if self.by_selection else None, n_threads)
 
     def _turn(self, position: int) -> None:
         """The next op's turn. When all are placed, masks and features of the last one stay."""

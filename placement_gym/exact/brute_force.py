@@ -67,6 +67,6 @@ def _best_of_chunks(evaluator: Evaluator, units: Groups, choices: list[list[int]
         if not len(unit_devices):
             continue
         op_devices = np.ascontiguousarray(unit_devices[:, units.op_unit])
-        makespans = evaluator.makespans_s(op_devices)
-        i = int(np.argmin(makespans))
-        yield float(makespans[i]), op_devices[i]
+        score, row = evaluator.best(op_devices)
+        if score.excess_bytes == 0:
+            yield score.makespan_s, op_devices[row]

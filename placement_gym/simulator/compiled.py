@@ -1,6 +1,7 @@
 """CompiledProblem: a problem and a rule as the flat arrays that the kernel runs on."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,11 +10,13 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.contention import channels_of
+from placement_gym.memory import LiveRows, MemoryArrays, memory_arrays
 from placement_gym.problem import Problem
 from placement_gym.rule import CHOICES, Rule, resolve_rule
 from placement_gym.simulator.arrays import Arrays, Options, Workspace
 from placement_gym.simulator.kernel import run_many
 from placement_gym.simulator.ticks import times_in_ticks
+from placement_gym.simulator.weigh import run_and_weigh
 from placement_gym.trace import Trace, walk_order
 
 
@@ -27,6 +30,7 @@ class CompiledProblem:
         walk: int32 [n_edges], edge number at each place of the walk.
         options: The rule in numbers, makespan only.
         arrays: The problem in walking order, no priority.
+        memory: What decides whether a placement fits.
         tick_s: Seconds per unit of the kernel's time.
     """
 
@@ -35,6 +39,7 @@ class CompiledProblem:
     walk: IntArray
     options: Options
     arrays: Arrays
+    memory: MemoryArrays
     tick_s: float
 
     def trace(
@@ -76,37 +81,62 @@ class CompiledProblem:
     ) -> FloatArray:
         """float64 [B]: makespan of each row of op_devices, int32 [B, n_ops], on `n_threads` (default: all cores).
 
-        priorities: float64 [n_ops] or [B, n_ops].
+        priorities: float64 [n_ops] or [B, n_ops]. Whether a placement fits into memory is not asked, see `weigh`.
         """
-        b = len(op_devices)
-        ends_s = np.empty((b, 2))
-        arrays = (
-            self.arrays if priorities is None or priorities.ndim == 2 else self.arrays._replace(priority=priorities)
-        )
         untold = np.empty((4, 0))
 
-        def run(i: int, j: int) -> None:
+        def run(arrays: Arrays, devices: IntArray, ends: FloatArray, rows: slice) -> None:  # noqa: ARG001
+            run_many(self.options, arrays, devices, ends, untold, untold, Workspace.for_run(arrays))
+
+        return self._in_threads(op_devices, priorities, n_threads, run)
+
+    def weigh(
+        self, op_devices: IntArray, priorities: FloatArray | None = None, n_threads: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """(float64 [B], float64 [B]): makespans as `makespans_s`, and bytes over capacity, 0 for what fits.
+
+        The bytes are those of all devices together, each at its worst instant, by the problem's memory rule.
+        """
+        if not self.memory.binds:
+            return self.makespans_s(op_devices, priorities, n_threads), np.zeros(len(op_devices))
+        excess_bytes = np.empty(len(op_devices))
+        recording, problem = self.options._replace(recording=True), self.problem
+
+        def run(arrays: Arrays, devices: IntArray, ends: FloatArray, rows: slice) -> None:
+            live = LiveRows.of_size(problem.n_ops, problem.graph.n_edges, problem.n_devices)
             work = Workspace.for_run(arrays)
-            if priorities is not None and priorities.ndim == 2:
-                for one in range(i, j):
-                    ranked = arrays._replace(priority=priorities[one])
-                    run_many(
-                        self.options, ranked, op_devices[one : one + 1], ends_s[one : one + 1], untold, untold, work
-                    )
-            else:
-                run_many(self.options, arrays, op_devices[i:j], ends_s[i:j], untold, untold, work)
+            run_and_weigh(self.options, recording, arrays, self.memory, devices, ends, excess_bytes[rows], work, live)
+
+        return self._in_threads(op_devices, priorities, n_threads, run), excess_bytes
+
+    def _in_threads(
+        self, op_devices: IntArray, priorities: FloatArray | None, n_threads: int | None, run: Callable[..., None]
+    ) -> FloatArray:
+        """Makespans by run(arrays, op_devices[rows], ends[rows], rows), which writes ends, on several threads."""
+        b = len(op_devices)
+        ends = np.empty((b, 2))
+        own = priorities is not None and priorities.ndim == 2
+        arrays = self.arrays if priorities is None or own else self.arrays._replace(priority=priorities)
+
+        def part(i: int, j: int) -> None:
+            if not own:
+                run(arrays, op_devices[i:j], ends[i:j], slice(i, j))
+                return
+            assert priorities is not None
+            for k in range(i, j):
+                run(arrays._replace(priority=priorities[k]), op_devices[k : k + 1], ends[k : k + 1], slice(k, k + 1))
 
         n_parts = min(n_threads or os.cpu_count() or 1, b)
         if n_parts <= 1:
-            run(0, b)
+            part(0, b)
         else:
             # The kernel lets go of the interpreter lock, so plain threads use all cores. Several parts per thread
             # even out placements that take longer than others.
             bounds = np.linspace(0, b, min(16 * n_parts, b) + 1).astype(int).tolist()
             with ThreadPoolExecutor(n_parts) as pool:
-                list(pool.map(run, bounds[:-1], bounds[1:]))
+                list(pool.map(part, bounds[:-1], bounds[1:]))
         column = 1 if self.rule.makespan == "last_event" else 0
-        return ends_s[:, column] * self.tick_s
+        return ends[:, column] * self.tick_s
 
     def makespan_s(self, op_device: IntArray) -> float:
         """Makespan of one placement, int32 [n_ops]."""
@@ -159,7 +189,8 @@ def _compile(problem: Problem, rule: Rule) -> CompiledProblem:
     )
     # The kernel is compiled per array type, and a read-only array is a type of its own: make all alike.
     fresh = Arrays(*(np.array(x) for x in arrays))
-    return CompiledProblem(problem, rule, walk, options, fresh, tick_s)
+    memory = memory_arrays(problem.memory_rule, graph, problem.op_memory_bytes, problem.device_memory_bytes)
+    return CompiledProblem(problem, rule, walk, options, fresh, memory, tick_s)
 
 
 def compile_problem(problem: Problem, rule: str | Rule = "physical") -> CompiledProblem:

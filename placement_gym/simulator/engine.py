@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,7 @@ from placement_gym.simulator.compiled import compile_problem
 from placement_gym.simulator.reference import ReferenceSimulator
 
 Engine = Literal["kernel", "reference"]
+Memory = Literal["enforce", "report"]
 
 
 def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | None) -> tuple[FloatArray, FloatArray]:
@@ -56,6 +57,7 @@ def simulate(
     noise: float = 0.0,
     rng: np.random.Generator | None = None,
     engine: Engine = "kernel",
+    memory: Memory = "enforce",
 ) -> Schedule:
     """Unfolds a placement in time.
 
@@ -67,17 +69,22 @@ def simulate(
         noise: Standard deviation of the logarithm of the factor (mean 1) on every duration.
         rng: Where the noise comes from; needed if noise > 0.
         engine: "kernel", or "reference" for the slow definition (equal bit for bit).
+        memory: "enforce" refuses a placement that does not fit into memory, before the run or after it; "report"
+            returns its schedule, whose `excess_bytes` says by how much (and which `check` rejects).
 
     Raises:
-        InfeasiblePlacement: The placement breaks support, memory or colocation.
+        InfeasiblePlacement: The placement breaks support, colocation or (if enforced) memory.
         InvalidRule: The rule is unknown.
-        InvalidOption: Wrong priority, noise or engine.
+        InvalidOption: Wrong priority, noise, engine or memory.
     """
-    if engine not in ("kernel", "reference"):
-        raise InvalidOption(unknown_name("engine", engine, ("kernel", "reference")))
+    for what, value, known in (("engine", engine, get_args(Engine)), ("memory", memory, get_args(Memory))):
+        if value not in known:
+            raise InvalidOption(unknown_name(what, value, known))
     resolved = resolve_rule(rule)
     placement = op_device if isinstance(op_device, Placement) else Placement(np.asarray(op_device))
-    placement.check(problem)
+    reason = infeasibility(problem, placement.op_device, memory=memory == "enforce")
+    if reason is not None:
+        raise InfeasiblePlacement(reason)
     ranks = ranks_of(problem, resolved, priority)
     op_factor, edge_factor = _noise_factors(problem, noise, rng)
     if engine == "reference":
@@ -85,7 +92,10 @@ def simulate(
     else:
         factors = (op_factor, edge_factor) if noise > 0 else (None, None)
         trace = compile_problem(problem, resolved).trace(np.array(placement.op_device), ranks, *factors)
-    return Schedule(problem, placement, resolved, trace, ranks, exact=noise == 0)
+    schedule = Schedule(problem, placement, resolved, trace, ranks, exact=noise == 0)
+    if memory == "enforce" and schedule.excess_bytes > 0:
+        raise InfeasiblePlacement(str(schedule.overfull()))
+    return schedule
 
 
 def simulate_batch(
@@ -108,7 +118,7 @@ def simulate_batch(
     Returns:
         float64 [B], makespan_s of each placement.
 
-    Memory and colocation are not checked here: a search judges its own moves.
+    Memory and colocation are not checked here: searches ask `CompiledProblem.weigh`.
 
     Raises:
         InfeasiblePlacement: A placement of the wrong length, on a device that is not there or cannot run the op.

@@ -215,7 +215,7 @@ def read_dapple(
         n_devices: Devices, all alike.
         devices_per_machine: Devices i and j share a machine (NVLink) if i // this == j // this.
         training: Adds the mirrored backward ops, each colocated with its layer.
-        memory_bytes: Capacity per device.
+        memory_bytes: Capacity per device; a layer claims its weights and activations throughout.
         nvlink_bytes_per_s: Within a machine.
         ethernet_bytes_per_s: Between machines.
 
@@ -260,6 +260,7 @@ def read_dapple(
             np.repeat(time_s[:, None], n_devices, axis=1),
             link_bytes_per_s=np.where(near, nvlink_bytes_per_s, ethernet_bytes_per_s),
             device_memory_bytes=memory_bytes,
+            op_memory_bytes=graph.op_parameter_bytes + graph.op_output_bytes,
             name=Path(path).stem,
         )
 

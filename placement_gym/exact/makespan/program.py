@@ -50,9 +50,9 @@ class Incumbent:
     def offer(self, op_device: IntArray) -> None:
         """Simulates a placement, if it is feasible, and keeps it if it is the best."""
         if infeasibility(self.evaluator.problem, op_device) is None:
-            makespan_s = float(self.evaluator.makespans_s(op_device[None, :])[0])
-            if makespan_s < self.makespan_s:
-                self.op_device, self.makespan_s = op_device, makespan_s
+            score, _ = self.evaluator.best(op_device[None, :])
+            if score.excess_bytes == 0 and score.makespan_s < self.makespan_s:
+                self.op_device, self.makespan_s = op_device, score.makespan_s
 
     def propose(self, unit_device: tuple[int, ...]) -> None:
         """Offers what the solver found; it may find one placement several times."""

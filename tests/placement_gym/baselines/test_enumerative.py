@@ -12,7 +12,7 @@ from strategies import random_problem
 import placement_gym as pg
 from placement_gym.baselines.arrangements import arrangements
 from placement_gym.baselines.meta_ops import meta_ops
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.errors import InvalidOption
 from placement_gym.programs import shard
 
 # What an earlier implementation of the same idea found on the published graphs.
@@ -119,7 +119,3 @@ def test_wrong_options_and_full_memory_are_named() -> None:
     """An unknown cost lists the known ones; a group that fits nowhere is named."""
     with pytest.raises(InvalidOption, match="unknown cost 'flops'; known: best, finish, network, total_finish"):
         pg.baselines.enumerative(two_layers(), cost="flops")  # type: ignore[arg-type]
-    graph = pg.OpGraph.build(["a", "b", "c"], [])
-    problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=1.0, op_memory_bytes=np.ones(3))
-    with pytest.raises(InfeasiblePlacement, match="no device left with room for the 3 ops that begin with 'a'"):
-        pg.baselines.enumerative(problem)

@@ -75,7 +75,7 @@ def test_select_and_place_are_one_step(rule: str) -> None:
         np.testing.assert_array_equal(one.ready, other.ready)
     for name in ("op_device", "order", "finish_s", "reached_s", "overfull"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    np.testing.assert_array_equal(one.makespans_s(), other.makespans_s(n_threads=1))
+    np.testing.assert_array_equal(one.weigh()[0], other.weigh(n_threads=1)[0])
     assert (np.sort(one.order, axis=1) == np.arange(12)).all()
 
 
@@ -125,7 +125,7 @@ def test_reset_forgets() -> None:
             episodes.select([rng.choice(np.flatnonzero(ready)) for ready in episodes.ready])
             kept += [episodes.features.copy(), episodes.pair_features.copy(), episodes.product_mask.copy()]
             episodes.place([rng.choice(np.flatnonzero(mask)) for mask in episodes.mask])
-        return [*kept, episodes.order.copy(), episodes.finish_s.copy(), episodes.makespans_s()]
+        return [*kept, episodes.order.copy(), episodes.finish_s.copy(), episodes.weigh()[0]]
 
     first = play()
     episodes.reset()
@@ -147,4 +147,4 @@ def test_wrong_turns_are_named() -> None:
     episodes.place([0, 1])
     with pytest.raises(InvalidAction, match="all ops are placed"):
         episodes.select([0, 0])
-    assert episodes.makespans_s().tolist() == [1.0, 1.0]
+    assert episodes.weigh()[0].tolist() == [1.0, 1.0]

@@ -48,7 +48,7 @@ def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Answ
     assert solved.lower_bound <= optimum * (1 + 1e-9)
     if solved.op_device is not None:
         pg.Placement(solved.op_device).check(problem)
-        makespan = evaluator.makespans_s(solved.op_device[None, :])[0]
+        makespan = evaluator.weigh(solved.op_device[None, :])[0][0]
         assert makespan >= optimum
         if solved.proven:
             assert makespan == pytest.approx(optimum, rel=1e-6, abs=1e-12)
@@ -148,7 +148,7 @@ def test_toys_are_solved(name: str) -> None:
     solved = solve_makespan(evaluator, Solver(time_limit_s=10.0, gap=0.0, workers=2), start=None)
     assert solved.proven
     assert solved.op_device is not None
-    assert evaluator.makespans_s(solved.op_device[None, :])[0] == pytest.approx(toy.optimum_s, rel=1e-6)
+    assert evaluator.weigh(solved.op_device[None, :])[0][0] == pytest.approx(toy.optimum_s, rel=1e-6)
 
 
 def test_start_is_kept_or_bettered_and_the_gap_ends_the_search() -> None:
@@ -156,15 +156,15 @@ def test_start_is_kept_or_bettered_and_the_gap_ends_the_search() -> None:
     problem = pg.workloads.layered(n_ops=20, seed=1, width=4)
     start = pg.baselines.heft(problem).placement.op_device
     evaluator = Evaluator("m", problem, "physical")
-    begun = evaluator.makespans_s(start[None, :])[0]
+    begun = evaluator.weigh(start[None, :])[0][0]
     hurried = solve_makespan(evaluator, Solver(time_limit_s=1e-9, gap=0.0, workers=1), start=start)
     assert hurried.op_device is not None
     assert (hurried.op_device == start).all()
     assert not hurried.proven
     rough = solve_makespan(evaluator, Solver(time_limit_s=20.0, gap=0.5, workers=2), start=start)
     assert rough.op_device is not None
-    assert rough.lower_bound >= 0.5 * evaluator.makespans_s(rough.op_device[None, :])[0]
-    assert evaluator.makespans_s(rough.op_device[None, :])[0] <= begun
+    assert rough.lower_bound >= 0.5 * evaluator.weigh(rough.op_device[None, :])[0][0]
+    assert evaluator.weigh(rough.op_device[None, :])[0][0] <= begun
 
 
 @pytest.mark.parametrize("rule", ["physical", "giph", "link"])
@@ -188,7 +188,7 @@ def test_exchanging_alike_devices_changes_no_makespan() -> None:
     swapped = np.array([2, 0, 1], dtype=np.int32)[placements]
     for rule in RULES:
         evaluator = Evaluator("m", problem, rule)
-        assert (evaluator.makespans_s(placements) == evaluator.makespans_s(swapped)).all()
+        assert (evaluator.weigh(placements)[0] == evaluator.weigh(swapped)[0]).all()
 
 
 def test_other_solvers_are_refused() -> None:
