@@ -34,13 +34,13 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
     """
     if n_tries < 1:
         raise InvalidOption(f"n_tries is {n_tries}; expected >= 1")
-    evaluator, units = Evaluator("critical_path", problem, rule, seed), Groups.of(problem)
+    evaluator = Evaluator("critical_path", problem, rule, seed)
     rng, rank = np.random.default_rng(seed), upward_rank_s(problem)
     tries: list[tuple[IntArray, FloatArray]] = []
     failure: InfeasiblePlacement | None = None
     for _ in range(n_tries):
         try:
-            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
+            tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops)))
         except InfeasiblePlacement as error:
             failure = error
     if not tries:
@@ -63,10 +63,10 @@ def _listed(
     pinned: tuple[IntArray, int] | None = None,
 ) -> Result:
     """One pass of the list scheduler; the ops of `pinned` go to its device where that can run and hold their groups."""
-    evaluator, groups = Evaluator(method, problem, rule), Groups.of(problem)
+    evaluator = Evaluator(method, problem, rule)
     allowed: BoolArray | None = None
     if pinned is not None:
-        ops, device = pinned
+        (ops, device), groups = pinned, Groups.of(problem)
         allowed = groups.allowed.copy()
         members = np.unique(groups.op_unit[ops])
         able = members[allowed[members, device]]
@@ -75,7 +75,6 @@ def _listed(
             allowed[able, device] = True
     op_device, priority = place_by_list(
         evaluator.compiled,
-        groups,
         rank=rank,
         jitter=np.zeros(problem.n_ops),
         bias=bias,

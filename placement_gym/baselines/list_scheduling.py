@@ -8,9 +8,9 @@ from numba import njit
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
-from placement_gym.groups import Groups
 from placement_gym.simulator import CompiledProblem
-from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
+from placement_gym.simulator.clock import inputs_ready, move_inputs
+from placement_gym.simulator.partial import PartialPlacement, PartialProblem, fits, put_at
 
 # Which ready op is placed: that of the highest rank, or the pair of op and device of the least start plus bias.
 BY_RANK, EARLIEST = 0, 1
@@ -54,33 +54,23 @@ def schedule_list(
     bias: np.ndarray,
     jitter: np.ndarray,
     starts_at: np.ndarray,
-    c: ClockProblem,
-    s: ClockState,
-    slots: np.ndarray,
-    out_start: np.ndarray,
-    out_edges: np.ndarray,
-    dst: np.ndarray,
-    op_unit: np.ndarray,
-    allowed: np.ndarray,
-    unit_memory: np.ndarray,
-    memory: np.ndarray,
-) -> np.ndarray:
-    """int32 [n_ops]: device of each op, -1 from the first op on that fits nowhere.
+    f: PartialProblem,
+    s: PartialPlacement,
+) -> None:
+    """Places ops in row 0 of `s`, in which nothing is placed, until one fits nowhere.
 
-    Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties
-    between equal ranks, largest first. Writes the planned start of each op into `starts_at`, float64 [n_ops].
+    Args as in `place_by_list`; `jitter` float64 [n_ops] breaks ties between equal ranks, largest first. Writes the
+    planned start of each op into `starts_at`, float64 [n_ops].
     """
+    c = f.clock
     n, d = c.op_time.shape
-    op_device: IntArray = s.op_device[0]
     missing = np.zeros(n, np.int32)
     for i in range(n):
         missing[i] = c.in_start[i + 1] - c.in_start[i]
-    width = n if insertion else 1
-    starts = np.zeros((d, slots.max(), width))
-    ends = np.zeros((d, slots.max(), width))
-    n_busy = np.zeros((d, slots.max()), np.int32)
-    free = memory.copy()
-    unit_device = np.full(unit_memory.size, -1, np.int32)
+    width = n if insertion else 0
+    starts = np.zeros((d, f.slots.max(), width))
+    ends = np.zeros((d, f.slots.max(), width))
+    n_busy = np.zeros((d, f.slots.max()), np.int32)
     ready = np.empty(n, np.int32)
     n_ready = 0
     for i in range(n):
@@ -98,26 +88,20 @@ def schedule_list(
             last = first + 1
         for i in range(first, last):
             v = ready[i]
-            u = op_unit[v]
             for place in range(d):
                 # Devices are tried from a random one on, so that equal finish times are broken at random.
                 device = (place + int(jitter[v] * d)) % d
-                if not allowed[u, device]:
+                if not fits(f, s, 0, f.op_group[v], device):
                     continue
-                if unit_device[u] >= 0:
-                    if unit_device[u] != device:
-                        continue
-                elif free[device] < unit_memory[u]:
-                    continue
-                there = inputs_ready(c, s, 0, v, device)
+                there = inputs_ready(c, s.clock, 0, v, device)
                 length = c.op_time[v, device]
-                for slot in range(slots[device]):
+                for slot in range(f.slots[device]):
                     if insertion:
                         start = _free_from(
                             ends[device, slot], starts[device, slot], n_busy[device, slot], there, length
                         )
                     else:
-                        start = max(there, ends[device, slot, 0])
+                        start = max(there, s.slot_free[0, device, slot])
                     score = bias[v, device] + (start if mode == EARLIEST else start + length)
                     better = score < best_score
                     if mode == EARLIEST and best_i >= 0 and score == best_score:
@@ -128,36 +112,27 @@ def schedule_list(
                         best_i, best_device, best_slot = i, device, slot
                         best_start, best_finish, best_score = start, start + length, score
         if best_i < 0:
-            return op_device
+            return
         v = ready[best_i]
         n_ready -= 1
         ready[best_i] = ready[n_ready]
-        op_device[v] = best_device
-        u = op_unit[v]
-        if unit_device[u] < 0:
-            unit_device[u] = best_device
-            free[best_device] -= unit_memory[u]
-        move_inputs(c, s, 0, v, best_device)
-        s.finish[0, v] = best_finish
+        move_inputs(c, s.clock, 0, v, best_device)
+        free = put_at(f, s, 0, v, best_device, best_slot, best_start)
         starts_at[v] = best_start
         if insertion:
             busy = n_busy[best_device, best_slot]
-            _insert(ends[best_device, best_slot], starts[best_device, best_slot], busy, best_start, best_finish)
+            _insert(ends[best_device, best_slot], starts[best_device, best_slot], busy, best_start, free)
             n_busy[best_device, best_slot] += 1
-        else:
-            ends[best_device, best_slot, 0] = best_finish
-        for k in range(out_start[v], out_start[v + 1]):
-            w = dst[out_edges[k]]
+        for k in range(f.out_start[v], f.out_start[v + 1]):
+            w = f.out_ops[k]
             missing[w] -= 1
             if missing[w] == 0:
                 ready[n_ready] = w
                 n_ready += 1
-    return op_device
 
 
 def place_by_list(
     compiled: CompiledProblem,
-    units: Groups,
     *,
     rank: FloatArray,
     jitter: FloatArray,
@@ -170,7 +145,6 @@ def place_by_list(
 
     Args:
         compiled: Problem and rule.
-        units: Groups of the problem.
         rank: float64 [n_ops], largest first among ready ops.
         jitter: float64 [n_ops] in [0, 1), breaks ties of ranks and of devices.
         bias: float64 [n_ops, n_devices], seconds added to a finish (or start) where devices are compared.
@@ -185,26 +159,22 @@ def place_by_list(
         InfeasiblePlacement: An op fits on no device any more; the message names it.
     """
     problem, graph = compiled.problem, compiled.problem.graph
-    clock = ClockProblem.of(compiled)
+    partial = PartialProblem.of(compiled)
+    if allowed is not None:
+        partial = partial._replace(allowed=allowed)
+    placement = PartialPlacement.fresh(partial, 1)
     starts_at = np.zeros(problem.n_ops)
-    op_device: IntArray = schedule_list(
+    schedule_list(
         EARLIEST if earliest_first else BY_RANK,
         insertion,
         np.ascontiguousarray(rank, dtype=np.float64),
         np.zeros(problem.op_time_s.shape) if bias is None else np.ascontiguousarray(bias),
         np.ascontiguousarray(jitter),
         starts_at,
-        clock,
-        ClockState.fresh(clock, 1),
-        problem.device_slots,
-        graph.out_start,
-        graph.out_edges,
-        graph.edge_dst,
-        units.op_unit,
-        units.allowed if allowed is None else allowed,
-        units.memory_bytes,
-        problem.device_memory_bytes,
+        partial,
+        placement,
     )
+    op_device: IntArray = placement.clock.op_device[0]
     unplaced = np.flatnonzero(op_device < 0)
     if unplaced.size:
         raise InfeasiblePlacement(

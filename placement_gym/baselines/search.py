@@ -48,7 +48,7 @@ def _start(evaluator: Evaluator, units: Groups, rng: np.random.Generator, n_trie
     tries = []
     for _ in range(n_tries):
         try:
-            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops))[0])
+            tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops))[0])
         except InfeasiblePlacement:
             tries.append(units.op_device(units.random(problem, rng)))
     return tries[int(np.argmin(evaluator.makespans_s(np.stack(tries))))]
