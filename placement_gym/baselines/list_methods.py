@@ -76,7 +76,6 @@ def _listed(
     op_device, priority = place_by_list(
         evaluator.compiled,
         rank=rank,
-        jitter=np.zeros(problem.n_ops),
         bias=bias,
         earliest_first=earliest_first,
         insertion=insertion,
