@@ -14,8 +14,9 @@ from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Encoded, GraphTenso
 from agents.networks.dual_kernel import Heads, Waiting, place_scores, select_scores
 from placement_gym.arrays import BoolArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
-from placement_gym.envs.batch import Batch, Fixed
+from placement_gym.envs.device_features import EpisodeProblem
 from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
+from placement_gym.simulator.partial import PartialPlacement
 
 MODE = np.array([how for _, how in MOVES])
 
@@ -47,7 +48,7 @@ class DualPlayer:
         self.max_candidates = min(max_candidates, episodes.n_ops)
         self.static = graph.op_features.cpu().numpy()
         self.by_level = np.argsort(-self.static[:, OP_FEATURES.index("b_level")], kind="stable")
-        self.fixed = Fixed.of(episodes.compiled, episodes.reference_s)
+        self.fixed = EpisodeProblem.of(episodes.compiled, episodes.reference_s)
 
     def snapshot(self) -> "Snapshot":
         """The policy as it is now."""
@@ -95,7 +96,7 @@ class DualPlayer:
         (b, n), d = plan.order.shape, self.episodes.mask.shape[1]
         encoded, heads = snapshot.encoded, snapshot.heads
         assert encoded is not None
-        batch = Batch.fresh(self.fixed, b)
+        batch = PartialPlacement.fresh(self.fixed.partial, b)
         devices, sampled = np.empty((n, b), np.int64), np.empty((n, b), np.bool_)
         groups, ops = np.empty(n * b, np.int64), np.empty(n * b, np.int64)
         features = np.empty((n * b, d, len(DEVICE_FEATURES) + len(GUIDE_FEATURES)), np.float32)
@@ -132,7 +133,7 @@ class _Batch:
         b, n, d = self.episodes.n_episodes, self.episodes.n_ops, self.episodes.features.shape[1]
         self.rows, self.unguided = np.arange(b), np.zeros((1, d, len(GUIDE_FEATURES)), np.float32)
         self.ops, self.devices = np.zeros((n, b), np.int64), np.zeros((n, b), np.int64)
-        self.waiting = Waiting.of(player.by_level, player.fixed, b)
+        self.waiting = Waiting.of(player.by_level, player.fixed.partial, b)
         self.sampled = np.zeros((n, b), np.bool_)
         self.torch_device = player.graph.op_features.device
         self.select_log: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []

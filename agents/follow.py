@@ -4,7 +4,8 @@ import numpy as np
 from numba import njit
 
 from agents.networks.dual_kernel import Heads, write_scores
-from placement_gym.envs.batch import N_FEATURES, Batch, Fixed, allow, describe, put
+from placement_gym.envs.device_features import N_FEATURES, EpisodeProblem, allow, describe
+from placement_gym.simulator.partial import PartialPlacement, put
 
 # How the members of an episode that follows a guide leave it, after the policy has chosen another device for the
 # first of them: each by the policy, all to that device, members on either device changing places, or one of them.
@@ -14,8 +15,8 @@ EACH, TOGETHER, MIRROR, SWAP, REPLAY = 0, 1, 2, 3, 4
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def follow(
-    f: Fixed,
-    s: Batch,
+    f: EpisodeProblem,
+    s: PartialPlacement,
     heads: Heads,
     place: np.ndarray,
     content: np.ndarray,
@@ -77,7 +78,7 @@ def follow(
                     wanted, swapped = left, True
                 elif home == left and modes[b] == MIRROR:
                     wanted = to
-            allow(f, s, b, op, row, masks)
+            allow(f.partial, s, b, op, row, masks)
             if wanted >= 0 and not masks[row, wanted]:
                 wanted = -1
             sampled[t, b] = wanted < 0 or modes[b] == REPLAY
@@ -100,7 +101,7 @@ def follow(
                             wanted, highest = d, drawn
             if first:
                 begun, left, to = True, home, wanted
-            put(f, s, b, op, wanted)
+            put(f.partial, s, b, op, wanted)
             devices[t, b] = wanted
             held[wanted] += content[op]
             count[wanted] += 1

@@ -151,10 +151,10 @@ class Evaluator:
         self.simulator_calls += len(op_devices)
         return self.compiled.weigh(np.ascontiguousarray(op_devices, dtype=np.int32), ranks)
 
-    def excess_bytes(self, op_device: IntArray) -> float:
+    def excess_bytes(self, op_device: IntArray, priority: FloatArray | None = None) -> float:
         """Bytes over capacity of int32 [n_ops], all devices together; one call where only a run can tell."""
         if self.compiled.memory.binds and self.compiled.memory.live:
-            return float(self.weigh(op_device[None, :])[1][0])
+            return float(self.weigh(op_device[None, :], priority)[1][0])
         used = device_memory_used_bytes(self.problem, op_device)
         return float(np.maximum(0.0, used - self.problem.device_memory_bytes).sum())
 

@@ -7,8 +7,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from agents.networks.dual import DualPolicy
-from placement_gym.envs.batch import Fixed
 from placement_gym.envs.observation import DEVICE_FEATURES
+from placement_gym.simulator.partial import PartialProblem
 
 N_DYNAMIC = len(DEVICE_FEATURES)
 
@@ -155,7 +155,7 @@ class Waiting(NamedTuple):
     out_ops: np.ndarray
 
     @classmethod
-    def of(cls, by_rank: NDArray[np.int64], fixed: Fixed, n_episodes: int) -> "Waiting":
+    def of(cls, by_rank: NDArray[np.int64], fixed: PartialProblem, n_episodes: int) -> "Waiting":
         """Before the first step of so many episodes."""
         ranks, n_ready = np.empty((n_episodes, len(by_rank)), np.int64), np.zeros(n_episodes, np.int64)
         return cls(by_rank, np.argsort(by_rank), ranks, n_ready, fixed.out_start, fixed.out_ops)

@@ -4,12 +4,14 @@ Each takes one ready op after the other and puts it on a device by an estimate t
 (`list_scheduling.py`). The order of the planned starts comes with the result as its priority.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
-from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.list_scheduling import place_by_list
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.groups import Groups
+from placement_gym.errors import InvalidOption
+from placement_gym.groups import Groups, Room
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
 from placement_gym.ranks import critical_path as longest_path
@@ -30,24 +32,20 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
 
     Raises:
         InvalidOption: `n_tries` below 1.
-        InfeasiblePlacement: No try fitted into memory.
     """
     if n_tries < 1:
         raise InvalidOption(f"n_tries is {n_tries}; expected >= 1")
-    evaluator, units = Evaluator("critical_path", problem, rule, seed), Groups.of(problem)
+    evaluator = Evaluator("critical_path", problem, rule, seed)
     rng, rank = np.random.default_rng(seed), upward_rank_s(problem)
-    tries: list[tuple[IntArray, FloatArray]] = []
-    failure: InfeasiblePlacement | None = None
-    for _ in range(n_tries):
-        try:
-            tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops)))
-        except InfeasiblePlacement as error:
-            failure = error
-    if not tries:
-        assert failure is not None
-        raise failure
-    placements, orders = (np.stack(part) for part in zip(*tries, strict=True))
-    _, best = evaluator.best(placements, orders)
+    for groups in Groups.of(problem).ways_to_fit(problem):
+        tries = [
+            place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops), groups=groups)
+            for _ in range(n_tries)
+        ]
+        placements, orders = (np.stack(part) for part in zip(*tries, strict=True))
+        score, best = evaluator.best(placements, orders)
+        if score.excess_bytes == 0:
+            break
     return evaluator.result(placements[best], simulated=True, priority=orders[best])
 
 
@@ -64,43 +62,33 @@ def _listed(
 ) -> Result:
     """One pass of the list scheduler; the ops of `pinned` go to its device where that can run and hold their groups."""
     evaluator, groups = Evaluator(method, problem, rule), Groups.of(problem)
-    allowed: BoolArray | None = None
     if pinned is not None:
         ops, device = pinned
-        allowed = groups.allowed.copy()
         members = np.unique(groups.op_unit[ops])
-        able = members[allowed[members, device]]
-        if groups.memory_bytes[able].sum() <= problem.device_memory_bytes[device]:
-            allowed[able] = False
-            allowed[able, device] = True
-    op_device, priority = place_by_list(
-        evaluator.compiled,
-        groups,
-        rank=rank,
-        jitter=np.zeros(problem.n_ops),
-        bias=bias,
-        earliest_first=earliest_first,
-        insertion=insertion,
-        allowed=allowed,
-    )
+        able = members[groups.allowed[members, device]]
+        room = Room(groups, problem)
+        for group in able.tolist():
+            room.put(group, device)
+        if room.excess_bytes == 0:
+            allowed = groups.allowed.copy()
+            allowed[able] = np.arange(problem.n_devices) == device
+            groups = replace(groups, allowed=allowed)
+    for way in groups.ways_to_fit(problem):
+        op_device, priority = place_by_list(
+            evaluator.compiled, rank=rank, bias=bias, earliest_first=earliest_first, insertion=insertion, groups=way
+        )
+        if evaluator.excess_bytes(op_device, priority) == 0:
+            break
     return evaluator.result(op_device, priority=priority)
 
 
 def heft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Heterogeneous earliest finish time with insertion (Topcuoglu, Hariri and Wu, IEEE TPDS 2002).
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
-    """
+    """Heterogeneous earliest finish time with insertion (Topcuoglu, Hariri and Wu, IEEE TPDS 2002)."""
     return _listed("heft", problem, rule, rank=upward_rank_s(problem), insertion=True)
 
 
 def cpop(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Critical path on a processor with insertion (same paper): the critical path goes to its fastest device.
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
-    """
+    """Critical path on a processor with insertion (same paper): the critical path goes to its fastest device."""
     op_time, edge_time = mean_op_time_s(problem), mean_edge_time_s(problem)
     rank = b_level_s(problem, op_time, edge_time) + t_level_s(problem, op_time, edge_time)
     path = longest_path(problem, op_time, edge_time)
@@ -121,11 +109,7 @@ def optimistic_cost_s(problem: Problem) -> FloatArray:
 
 
 def peft(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Predict earliest finish time with insertion (Arabnejad and Barbosa, IEEE TPDS 2014).
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
-    """
+    """Predict earliest finish time with insertion (Arabnejad and Barbosa, IEEE TPDS 2014)."""
     table = optimistic_cost_s(problem)
     able = np.isfinite(problem.op_time_s)
     finite = np.where(np.isfinite(table), table, 0.0)
@@ -138,9 +122,6 @@ def etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
     """Earliest task first (Hwang et al., SIAM J. Comput. 1989): the ready op that can start first.
 
     Ties go by static level, the longest way to the end without communication.
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
     """
     level = b_level_s(problem, mean_op_time_s(problem), np.zeros(problem.graph.n_edges))
     return _listed("etf", problem, rule, rank=level, earliest_first=True)
@@ -150,9 +131,6 @@ def dls(problem: Problem, *, rule: str | Rule = "physical") -> Result:
     """Dynamic level scheduling (Sih and Lee, IEEE TPDS 1993): level, less the start, plus the device's advantage.
 
     The static level goes by median times; the advantage of a device is the median time of the op less its own there.
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
     """
     able = np.isfinite(problem.op_time_s)
     median = np.nanmedian(np.where(able, problem.op_time_s, np.nan), axis=1)
@@ -162,9 +140,5 @@ def dls(problem: Problem, *, rule: str | Rule = "physical") -> Result:
 
 
 def m_etf(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Memory-aware earliest task first (Baechi, Jeon et al., SoCC 2020): as ETF; ties by upward rank.
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more.
-    """
+    """Memory-aware earliest task first (Baechi, Jeon et al., SoCC 2020): as ETF; ties by upward rank."""
     return _listed("m_etf", problem, rule, rank=upward_rank_s(problem), earliest_first=True)

@@ -3,217 +3,279 @@
 The clock is `simulator.clock`: an estimate that counts communication and waiting; results are simulated.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.errors import InfeasiblePlacement
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.groups import Groups
 from placement_gym.simulator import CompiledProblem
-from placement_gym.simulator.clock import ClockProblem, ClockState, inputs_ready, move_inputs
-
-# Which ready op is placed: that of the highest rank, or the pair of op and device of the least start plus bias.
-BY_RANK, EARLIEST = 0, 1
+from placement_gym.simulator.clock import inputs_ready, move_inputs
+from placement_gym.simulator.partial import PartialPlacement, PartialProblem, fits, least_lacking, least_slot, put_at
 
 
-@njit(cache=True)
-def _free_from(ends: np.ndarray, starts: np.ndarray, n: int, ready: float, length: float) -> float:
-    """Earliest time >= ready at which `length` fits between the n busy intervals (sorted) of a slot."""
-    at = ready
+class Choice(NamedTuple):
+    """Which ready op comes next, and where it goes.
+
+    Attributes:
+        turn: int32 [n_ops], place of each op in the order of ranks, 0 first; ties are broken in it.
+        bias: float64 [n_ops, n_devices], see `place_by_list`.
+        least_bias: float64 [n_ops], the least of `bias`.
+        first_device: int32 [n_ops], devices are tried from this one on; the first of equals is taken.
+        earliest: Whether the pair of op and device of the least start comes next, not the op whose turn it is.
+    """
+
+    turn: np.ndarray
+    bias: np.ndarray
+    least_bias: np.ndarray
+    first_device: np.ndarray
+    earliest: bool
+
+
+class Busy(NamedTuple):
+    """When slots are busy, for ops that may go into gaps; without insertion there is no room for intervals.
+
+    Attributes:
+        start: float64 [n_devices, most slots, n_ops or 0], seconds, sorted.
+        end: As `start`; no two intervals of a slot overlap.
+        n_intervals: int32 [n_devices, most slots], how many.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    n_intervals: np.ndarray
+
+
+class Ready(NamedTuple):
+    """Ops whose inputs are placed.
+
+    Attributes:
+        ops: int32 [n_ops], by turn, of which the first is the last one here.
+        missing: int32 [n_ops], inputs not placed yet.
+        soonest: float64 [n_ops, n_devices], seconds; no sooner are the inputs of an op there. Channels are never
+            free earlier than they were said to be, so what was found once holds as a bound.
+        least: float64 [n_ops], the least of `soonest`.
+    """
+
+    ops: np.ndarray
+    missing: np.ndarray
+    soonest: np.ndarray
+    least: np.ndarray
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _gap(busy: Busy, device: int, slot: int, ready: float, length: float) -> float:
+    """Earliest time >= ready at which `length` fits between the busy intervals of a slot."""
     # Intervals that end before `ready` do not matter, and ends ascend as starts do.
-    low, high = 0, n
+    low, high = 0, busy.n_intervals[device, slot]
     while low < high:
         middle = (low + high) >> 1
-        if ends[middle] <= ready:
+        if busy.end[device, slot, middle] <= ready:
             low = middle + 1
         else:
             high = middle
-    for i in range(low, n):
-        if at + length <= starts[i]:
-            return at
-        at = max(at, ends[i])
+    at = ready
+    for i in range(low, busy.n_intervals[device, slot]):
+        if at + length <= busy.start[device, slot, i]:
+            break
+        at = max(at, busy.end[device, slot, i])
     return at
 
 
-@njit(cache=True)
-def _insert(ends: np.ndarray, starts: np.ndarray, n: int, start: float, end: float) -> None:
-    i = n
-    while i > 0 and starts[i - 1] > start:
-        starts[i] = starts[i - 1]
-        ends[i] = ends[i - 1]
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _occupy(busy: Busy, device: int, slot: int, start: float, end: float) -> None:
+    """Notes an interval at its place; one of no length comes before one that begins then, so that ends ascend."""
+    starts, ends, i = busy.start[device, slot], busy.end[device, slot], busy.n_intervals[device, slot]
+    while i > 0 and (starts[i - 1] > start or ends[i - 1] > end):
+        starts[i], ends[i] = starts[i - 1], ends[i - 1]
         i -= 1
-    starts[i] = start
-    ends[i] = end
+    starts[i], ends[i] = start, end
+    busy.n_intervals[device, slot] += 1
 
 
-@njit(cache=True, nogil=True)
-def schedule_list(
-    mode: int,
-    insertion: bool,
-    rank: np.ndarray,
-    bias: np.ndarray,
-    jitter: np.ndarray,
-    starts_at: np.ndarray,
-    c: ClockProblem,
-    s: ClockState,
-    slots: np.ndarray,
-    out_start: np.ndarray,
-    out_edges: np.ndarray,
-    dst: np.ndarray,
-    op_unit: np.ndarray,
-    allowed: np.ndarray,
-    unit_memory: np.ndarray,
-    memory: np.ndarray,
-) -> np.ndarray:
-    """int32 [n_ops]: device of each op, -1 from the first op on that fits nowhere.
-
-    Args as in `place_by_list`, and the state of a clock with nothing placed; `jitter` float64 [n_ops] breaks ties
-    between equal ranks, largest first. Writes the planned start of each op into `starts_at`, float64 [n_ops].
-    """
-    n, d = c.op_time.shape
-    op_device: IntArray = s.op_device[0]
-    missing = np.zeros(n, np.int32)
-    for i in range(n):
-        missing[i] = c.in_start[i + 1] - c.in_start[i]
-    width = n if insertion else 1
-    starts = np.zeros((d, slots.max(), width))
-    ends = np.zeros((d, slots.max(), width))
-    n_busy = np.zeros((d, slots.max()), np.int32)
-    free = memory.copy()
-    unit_device = np.full(unit_memory.size, -1, np.int32)
-    ready = np.empty(n, np.int32)
-    n_ready = 0
-    for i in range(n):
-        if missing[i] == 0:
-            ready[n_ready] = i
-            n_ready += 1
-    for _ in range(n):
-        best_i, best_device, best_slot, best_start, best_finish, best_score = -1, -1, 0, 0.0, np.inf, np.inf
-        first, last = 0, n_ready
-        if mode == BY_RANK:
-            for i in range(1, n_ready):
-                a, b = ready[i], ready[first]
-                if rank[a] > rank[b] or (rank[a] == rank[b] and jitter[a] > jitter[b]):
-                    first = i
-            last = first + 1
-        for i in range(first, last):
-            v = ready[i]
-            u = op_unit[v]
-            for place in range(d):
-                # Devices are tried from a random one on, so that equal finish times are broken at random.
-                device = (place + int(jitter[v] * d)) % d
-                if not allowed[u, device]:
-                    continue
-                if unit_device[u] >= 0:
-                    if unit_device[u] != device:
-                        continue
-                elif free[device] < unit_memory[u]:
-                    continue
-                there = inputs_ready(c, s, 0, v, device)
-                length = c.op_time[v, device]
-                for slot in range(slots[device]):
-                    if insertion:
-                        start = _free_from(
-                            ends[device, slot], starts[device, slot], n_busy[device, slot], there, length
-                        )
-                    else:
-                        start = max(there, ends[device, slot, 0])
-                    score = bias[v, device] + (start if mode == EARLIEST else start + length)
-                    better = score < best_score
-                    if mode == EARLIEST and best_i >= 0 and score == best_score:
-                        # Of those that are equally good the op of the highest rank, where it finishes first.
-                        w = ready[best_i]
-                        better = rank[v] > rank[w] or (v == w and start + length < best_finish)
-                    if better:
-                        best_i, best_device, best_slot = i, device, slot
-                        best_start, best_finish, best_score = start, start + length, score
-        if best_i < 0:
-            return op_device
-        v = ready[best_i]
-        n_ready -= 1
-        ready[best_i] = ready[n_ready]
-        op_device[v] = best_device
-        u = op_unit[v]
-        if unit_device[u] < 0:
-            unit_device[u] = best_device
-            free[best_device] -= unit_memory[u]
-        move_inputs(c, s, 0, v, best_device)
-        s.finish[0, v] = best_finish
-        starts_at[v] = best_start
-        if insertion:
-            busy = n_busy[best_device, best_slot]
-            _insert(ends[best_device, best_slot], starts[best_device, best_slot], busy, best_start, best_finish)
-            n_busy[best_device, best_slot] += 1
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _start(f: PartialProblem, s: PartialPlacement, busy: Busy, op: int, device: int) -> tuple[int, float]:
+    """(slot, seconds) of the earliest start of an op on a device, in a gap where there are any."""
+    ready = inputs_ready(f.clock, s.clock, 0, op, device)
+    length = f.clock.op_time[op, device]
+    length += f.clock.device_hold if length > 0.0 else 0.0
+    best_slot, best = 0, np.inf
+    for slot in range(f.slots[device]):
+        if busy.start.shape[2] > 0:
+            start = _gap(busy, device, slot, ready, length)
         else:
-            ends[best_device, best_slot, 0] = best_finish
-        for k in range(out_start[v], out_start[v + 1]):
-            w = dst[out_edges[k]]
-            missing[w] -= 1
-            if missing[w] == 0:
-                ready[n_ready] = w
+            start = max(ready, s.slot_free[0, device, slot])
+        if start < best:
+            best_slot, best = slot, start
+    return best_slot, best
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _first_finish(choice: Choice, f: PartialProblem, s: PartialPlacement, busy: Busy, op: int) -> int:
+    """The device where finish plus bias is least; where the op fits nowhere, the one that lacks least memory."""
+    best_device, best, d = -1, np.inf, f.slots.size
+    for i in range(d):
+        device = (choice.first_device[op] + i) % d
+        if fits(f, s, 0, f.op_group[op], device):
+            _, start = _start(f, s, busy, op, device)
+            score = choice.bias[op, device] + (start + f.clock.op_time[op, device])
+            if score < best:
+                best_device, best = device, score
+    return best_device if best_device >= 0 else least_lacking(f, s, 0, f.op_group[op])
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _first_start(
+    choice: Choice, f: PartialProblem, s: PartialPlacement, ready: Ready, n_ready: int, free: np.ndarray
+) -> tuple[int, int]:
+    """(place in `ready.ops`, device) of the pair whose start plus bias is least.
+
+    Where no op fits anywhere, it is the op whose turn it is, on the device that lacks least memory.
+    Of equal pairs that of the op whose turn it is, where it finishes first. `free` is scratch, float64 [n_devices].
+    A pair is looked at only where its bound is below what was found; ops are looked at by turn, so that of many which
+    could start at one time only the first is.
+    """
+    d, first_free = f.slots.size, np.inf
+    for device in range(d):
+        free[device] = s.slot_free[0, device, least_slot(s, 0, device)]
+        first_free = min(first_free, free[device])
+    best_at, best_device, best = -1, -1, np.inf
+    for at in range(n_ready - 1, -1, -1):
+        op = ready.ops[at]
+        if choice.least_bias[op] + max(first_free, ready.least[op]) >= best:
+            continue
+        own_device, own, own_finish = -1, best, np.inf
+        ready.least[op] = np.inf
+        for i in range(d):
+            device = (choice.first_device[op] + i) % d
+            bias, known = choice.bias[op, device], ready.soonest[op, device]
+            if not fits(f, s, 0, f.op_group[op], device):
+                known = np.inf
+            elif bias + max(free[device], known) <= own:
+                known = inputs_ready(f.clock, s.clock, 0, op, device)
+                start = max(free[device], known)
+                score, finish = bias + start, start + f.clock.op_time[op, device]
+                if score < own or (own_device >= 0 and score == own and finish < own_finish):
+                    own_device, own, own_finish = device, score, finish
+            ready.soonest[op, device] = known
+            ready.least[op] = min(ready.least[op], known)
+        if own_device >= 0:
+            best_at, best_device, best = at, own_device, own
+    if best_at < 0:
+        return n_ready - 1, least_lacking(f, s, 0, f.op_group[ready.ops[n_ready - 1]])
+    return best_at, best_device
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _add(choice: Choice, ready: Ready, n_ready: int, op: int) -> None:
+    """Puts an op among the `n_ready` ready ones, at its place."""
+    i = n_ready
+    while i > 0 and choice.turn[ready.ops[i - 1]] < choice.turn[op]:
+        ready.ops[i] = ready.ops[i - 1]
+        i -= 1
+    ready.ops[i] = op
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _schedule(
+    choice: Choice,
+    f: PartialProblem,
+    s: PartialPlacement,
+    busy: Busy,
+    ready: Ready,
+    free: np.ndarray,
+    starts_at: np.ndarray,
+) -> None:
+    """Places all ops in row 0 of `s`, in which nothing is placed.
+
+    Writes the planned start of each op into `starts_at`, float64 [n_ops].
+    """
+    n_ready = 0
+    for op in range(f.op_group.size):
+        if ready.missing[op] == 0:
+            _add(choice, ready, n_ready, op)
+            n_ready += 1
+    while n_ready > 0:
+        at = n_ready - 1
+        if choice.earliest:
+            at, device = _first_start(choice, f, s, ready, n_ready, free)
+        else:
+            device = _first_finish(choice, f, s, busy, ready.ops[at])
+        op = ready.ops[at]
+        slot, start = _start(f, s, busy, op, device)
+        move_inputs(f.clock, s.clock, 0, op, device)
+        end = put_at(f, s, 0, op, device, slot, start)
+        starts_at[op] = start
+        if busy.start.shape[2] > 0:
+            _occupy(busy, device, slot, start, end)
+        n_ready -= 1
+        for i in range(at, n_ready):
+            ready.ops[i] = ready.ops[i + 1]
+        for k in range(f.out_start[op], f.out_start[op + 1]):
+            reader = f.out_ops[k]
+            ready.missing[reader] -= 1
+            if ready.missing[reader] == 0:
+                _add(choice, ready, n_ready, reader)
                 n_ready += 1
-    return op_device
+
+
+def _turns(rank: FloatArray, jitter: FloatArray) -> IntArray:
+    """int32 [n_ops]: largest rank first, then largest jitter, then smallest number."""
+    turn = np.empty(len(rank), np.int32)
+    turn[np.lexsort((-jitter, -rank))] = np.arange(len(rank))
+    return turn
 
 
 def place_by_list(
     compiled: CompiledProblem,
-    units: Groups,
     *,
     rank: FloatArray,
-    jitter: FloatArray,
+    jitter: FloatArray | None = None,
     bias: FloatArray | None = None,
     earliest_first: bool = False,
     insertion: bool = False,
-    allowed: BoolArray | None = None,
+    groups: Groups | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Places ops one by one: the ready op of the highest rank, where its finish plus bias is least.
 
+    Of equal ops and of equal devices the one of the smallest number is taken. What has room nowhere goes where least is
+    missing: a placement may not fit into memory.
+
     Args:
         compiled: Problem and rule.
-        units: Groups of the problem.
         rank: float64 [n_ops], largest first among ready ops.
-        jitter: float64 [n_ops] in [0, 1), breaks ties of ranks and of devices.
+        jitter: float64 [n_ops] in [0, 1), breaks ties of ranks and of devices instead, at random.
         bias: float64 [n_ops, n_devices], seconds added to a finish (or start) where devices are compared.
-        earliest_first: Takes the pair of ready op and device with the least start plus bias instead.
+        earliest_first: Takes the pair of ready op and device with the least start plus bias instead; ties go to the
+            op of the highest rank, then to the device where it finishes first. Without insertion.
         insertion: Uses gaps between ops already placed (HEFT).
-        allowed: bool [n_groups, n_devices], where groups may go; wherever they can run by default.
+        groups: Those of the problem, with other bytes or fewer devices that they may go to.
 
     Returns:
         (int32 [n_ops], the devices; float64 [n_ops], the order of the planned starts as priority, earliest largest).
-
-    Raises:
-        InfeasiblePlacement: An op fits on no device any more; the message names it.
     """
-    problem, graph = compiled.problem, compiled.problem.graph
-    clock = ClockProblem.of(compiled)
-    starts_at = np.zeros(problem.n_ops)
-    op_device: IntArray = schedule_list(
-        EARLIEST if earliest_first else BY_RANK,
-        insertion,
-        np.ascontiguousarray(rank, dtype=np.float64),
-        np.zeros(problem.op_time_s.shape) if bias is None else np.ascontiguousarray(bias),
-        np.ascontiguousarray(jitter),
+    graph, n, d = compiled.problem.graph, compiled.problem.n_ops, compiled.problem.n_devices
+    assert not (earliest_first and insertion)
+    partial = PartialProblem.of(compiled, groups)
+    placement, starts_at = PartialPlacement.fresh(partial, 1), np.zeros(n)
+    drawn = np.zeros(n) if jitter is None else jitter
+    biases = np.zeros((n, d)) if bias is None else np.ascontiguousarray(bias)
+    first_device = (drawn * d).astype(np.int32)
+    width, slots = n if insertion else 0, int(partial.slots.max())
+    _schedule(
+        Choice(_turns(rank, drawn), biases, biases.min(axis=1), first_device, earliest_first),
+        partial,
+        placement,
+        Busy(np.zeros((d, slots, width)), np.zeros((d, slots, width)), np.zeros((d, slots), np.int32)),
+        Ready(np.zeros(n, np.int32), np.diff(graph.in_start).astype(np.int32), np.zeros((n, d)), np.zeros(n)),
+        np.zeros(d),
         starts_at,
-        clock,
-        ClockState.fresh(clock, 1),
-        problem.device_slots,
-        graph.out_start,
-        graph.out_edges,
-        graph.edge_dst,
-        units.op_unit,
-        units.allowed if allowed is None else allowed,
-        units.memory_bytes,
-        problem.device_memory_bytes,
     )
-    unplaced = np.flatnonzero(op_device < 0)
-    if unplaced.size:
-        raise InfeasiblePlacement(
-            f"list scheduling of {problem.name!r} has no device left with room for op "
-            f"{graph.op_names[int(unplaced[0])]!r} ({unplaced.size} ops unplaced)"
-        )
-    priority = np.empty(problem.n_ops)
+    op_device: IntArray = placement.clock.op_device[0]
+    priority = np.empty(n)
     # Ops that start at one instant come in topological order.
-    place = np.empty(problem.n_ops)
-    place[graph.order] = np.arange(problem.n_ops)
-    priority[np.lexsort((place, starts_at))] = -np.arange(problem.n_ops, dtype=np.float64)
+    place = np.empty(n)
+    place[graph.order] = np.arange(n)
+    priority[np.lexsort((place, starts_at))] = -np.arange(n, dtype=np.float64)
     return op_device, priority

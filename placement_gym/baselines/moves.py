@@ -11,8 +11,6 @@ from placement_gym.simulator.weigh import excess_of_run
 
 MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
 N_MOVES = 5
-# The temperature of the way out of placements that do not fit, as a share of the bytes over capacity.
-OVERFULL_WALK = 0.2
 
 
 @njit(cache=True)
@@ -136,9 +134,9 @@ def search_loop(
     The temperature falls geometrically from `hot` to `cold` times the makespan of the start.
 
     With hot = 0 only moves that are no worse are taken. A placement that exceeds the memory is worse than any that
-    does not, and the worse the more it does; once one fits, moves that are sure not to are not simulated. Writes the best
-    placement seen into `best_unit_device` and the last one into `unit_device`; returns (bytes over capacity, makespan
-    in ticks) of the best.
+    does not, and the worse the more it does; once one fits, moves that are sure not to are not simulated. Writes the
+    best placement seen into `best_unit_device` and the last one into `unit_device`; returns (bytes over capacity,
+    makespan in ticks) of the best.
     """
     n = op_unit.size
     n_units = unit_memory.size
@@ -157,6 +155,7 @@ def search_loop(
     scale = now
     over_now = _over(options, arrays, memory, op_device[0], op_times, transfer_times, rows)
     over_best = over_now
+    op_bytes = (memory.held.sum() + (memory.output.sum() if memory.live else 0.0)) / n
     for u in range(n_units):
         best_unit_device[u] = unit_device[u]
     chain = np.empty(n, np.int32)
@@ -242,10 +241,8 @@ def search_loop(
         if hot > 0.0:
             temperature = scale * hot * (cold / hot) ** (done / calls)
         if over != over_now:
-            # What fits is never left. A placement that does not fit may become a worse one, to get past it.
-            taken = over < over_now or (
-                over_now > 0.0 and rng.random() < np.exp((over_now - over) / (OVERFULL_WALK * over_now))
-            )
+            # What fits is never left. What does not may get worse for a while; an op's bytes are the temperature.
+            taken = over < over_now or (over_now > 0.0 and rng.random() < np.exp((over_now - over) / op_bytes))
         else:
             taken = then <= now or (temperature > 0.0 and rng.random() < np.exp((now - then) / temperature))
         gain[kind] = max(0.2, gain[kind] * 0.995 + (0.02 if taken and then != now else 0.0))

@@ -39,13 +39,13 @@ def random_search(
     return evaluator.result(best[1], "budget_exhausted", simulated=True)
 
 
-def _start(evaluator: Evaluator, units: Groups, rng: np.random.Generator, n_tries: int) -> IntArray:
+def _start(evaluator: Evaluator, rng: np.random.Generator, n_tries: int) -> IntArray:
     """The best of `n_tries` list schedules by critical path."""
     problem = evaluator.problem
     rank = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
     tries = []
     for _ in range(n_tries):
-        tries.append(place_by_list(evaluator.compiled, units, rank=rank, jitter=rng.random(problem.n_ops))[0])
+        tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops))[0])
     return tries[evaluator.best(np.stack(tries))[1]]
 
 
@@ -60,7 +60,7 @@ def local_search(
     _check_calls(simulator_calls, 20)
     evaluator, near = Evaluator("local_search", problem, rule, seed), Neighbourhood.of(problem)
     rng = np.random.default_rng(seed)
-    start = _start(evaluator, near.units, rng, 10)
+    start = _start(evaluator, rng, 10)
     calls = simulator_calls - evaluator.simulator_calls
     best, _ = near.search(
         evaluator.compiled, start, evaluator.ranks, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5
@@ -107,7 +107,7 @@ def simulated_annealing(
         raise InvalidOption(f"hot is {hot} and cold {cold}; expected hot >= cold > 0")
     evaluator, near = Evaluator("simulated_annealing", problem, rule, seed), Neighbourhood.of(problem)
     rng = np.random.default_rng(seed)
-    start = _start(evaluator, near.units, rng, 10)
+    start = _start(evaluator, rng, 10)
     found: list[tuple[Score, IntArray]] = []
     for left in range(restarts, 0, -1):
         calls = (simulator_calls - evaluator.simulator_calls) // left

@@ -5,9 +5,10 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs.batch import N_FEATURES, Batch, Fixed, describe, put
+from placement_gym.envs.device_features import N_FEATURES, EpisodeProblem, describe
 from placement_gym.errors import InvalidAction
 from placement_gym.simulator import CompiledProblem
+from placement_gym.simulator.partial import PartialPlacement, put
 
 
 def write_actions(what: str, actions: ArrayLike, into: NDArray[np.int64]) -> None:
@@ -42,8 +43,8 @@ class Episodes:
     def __init__(self, compiled: CompiledProblem, n_episodes: int, reference_s: float, *, mask_width: int = 0) -> None:
         self.compiled, self.reference_s, self.n_episodes = compiled, reference_s, n_episodes
         self.n_ops, d = compiled.problem.n_ops, compiled.problem.n_devices
-        self._fixed = Fixed.of(compiled, reference_s)
-        self._batch = Batch.fresh(self._fixed, n_episodes)
+        self._fixed = EpisodeProblem.of(compiled, reference_s)
+        self._partial = PartialPlacement.fresh(self._fixed.partial, n_episodes)
         self._devices = np.zeros(n_episodes, np.int64)
         self._mask = np.zeros((n_episodes, max(d, mask_width)), np.bool_)
         self.features = np.zeros((n_episodes, d, N_FEATURES), np.float32)
@@ -53,29 +54,29 @@ class Episodes:
     def mask(self) -> BoolArray:
         """Bool [B, n_devices], of the op that is placed next: support, colocation and room.
 
-        Where a unit has room nowhere: all devices that can run it (the episode is then `overfull`).
+        Where a group has room nowhere: all devices that can run it (the episode is then `overfull`).
         """
         return self._mask[:, : self.compiled.problem.n_devices]
 
     @property
     def op_device(self) -> IntArray:
         """int32 [B, n_ops], -1 where not placed yet."""
-        return self._batch.clock.op_device
+        return self._partial.clock.op_device
 
     @property
     def finish_s(self) -> FloatArray:
         """float64 [B, n_ops], finish on the clock of `simulator.clock`; 0 where not placed yet."""
-        return self._batch.clock.finish
+        return self._partial.clock.finish
 
     @property
     def reached_s(self) -> FloatArray:
         """float64 [B], latest finish on the clock so far."""
-        return self._batch.reached
+        return self._partial.reached
 
     @property
     def overfull(self) -> BoolArray:
         """Bool [B], whether a device is known to hold more than its memory; of complete placements `weigh` says it."""
-        return self._batch.overfull
+        return self._partial.overfull
 
     @property
     def done(self) -> bool:
@@ -96,21 +97,27 @@ class Episodes:
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _place_all(
-    f: Fixed, s: Batch, op: int, next_op: int, devices: np.ndarray, features: np.ndarray, mask: np.ndarray
+    f: EpisodeProblem,
+    s: PartialPlacement,
+    op: int,
+    next_op: int,
+    devices: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
 ) -> int:
     """Puts `op` on devices[b] everywhere and describes next_op (-1: none is left)."""
     for b in range(devices.size):
-        if not 0 <= devices[b] < f.slots.size or not mask[b, devices[b]]:
+        if not 0 <= devices[b] < f.partial.slots.size or not mask[b, devices[b]]:
             return b
     for b in range(devices.size):
-        put(f, s, b, op, devices[b])
+        put(f.partial, s, b, op, devices[b])
         if next_op >= 0:
             describe(f, s, b, next_op, b, features, mask)
     return -1
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _describe_all(f: Fixed, s: Batch, op: int, features: np.ndarray, mask: np.ndarray) -> None:
+def _describe_all(f: EpisodeProblem, s: PartialPlacement, op: int, features: np.ndarray, mask: np.ndarray) -> None:
     for b in range(mask.shape[0]):
         describe(f, s, b, op, b, features, mask)
 
@@ -130,9 +137,9 @@ class AssignEpisodes(Episodes):
 
     def reset(self) -> None:
         """Takes everything off the devices."""
-        self._batch.clear(self._fixed)
+        self._partial.clear(self._fixed.partial)
         self.position = 0
-        _describe_all(self._fixed, self._batch, self.op, self.features, self._mask)
+        _describe_all(self._fixed, self._partial, self.op, self.features, self._mask)
 
     def step(self, devices: ArrayLike) -> None:
         """Puts the next op on devices[b], whole numbers [B].
@@ -143,7 +150,7 @@ class AssignEpisodes(Episodes):
         write_actions("devices", devices, self._devices)
         op, last = self.op, self.position == self.n_ops - 1
         next_op = -1 if last else int(self.order[self.position + 1])
-        wrong = _place_all(self._fixed, self._batch, op, next_op, self._devices, self.features, self._mask)
+        wrong = _place_all(self._fixed, self._partial, op, next_op, self._devices, self.features, self._mask)
         if wrong >= 0:
             raise self._refuse_device(wrong, op)
         self.position += 1

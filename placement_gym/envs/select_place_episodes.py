@@ -7,16 +7,17 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs.batch import N_FEATURES, Batch, Fixed, allow, describe, put
+from placement_gym.envs.device_features import N_FEATURES, EpisodeProblem, allow, describe
 from placement_gym.envs.episodes import Episodes, write_actions
 from placement_gym.errors import InvalidAction
 from placement_gym.simulator import CompiledProblem
+from placement_gym.simulator.partial import PartialPlacement, PartialProblem, put
 
 Phase = Literal["select", "place"]
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
-def _release(f: Fixed, b: int, op: int, missing: np.ndarray, ready: np.ndarray) -> None:
+def _release(f: PartialProblem, b: int, op: int, missing: np.ndarray, ready: np.ndarray) -> None:
     """Takes a placed op out of the ready set, and in those whose last input it was."""
     ready[b, op] = False
     for k in range(f.out_start[op], f.out_start[op + 1]):
@@ -28,9 +29,15 @@ def _release(f: Fixed, b: int, op: int, missing: np.ndarray, ready: np.ndarray) 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _select_all(
-    f: Fixed, s: Batch, ready: np.ndarray, ops: np.ndarray, op: np.ndarray, features: np.ndarray, mask: np.ndarray
+    f: EpisodeProblem,
+    s: PartialPlacement,
+    ready: np.ndarray,
+    ops: np.ndarray,
+    op: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
 ) -> int:
-    n = f.op_unit.size
+    n = f.partial.op_group.size
     for b in range(ops.size):
         if not 0 <= ops[b] < n or not ready[b, ops[b]]:
             return b
@@ -42,8 +49,8 @@ def _select_all(
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _place_all(
-    f: Fixed,
-    s: Batch,
+    f: PartialProblem,
+    s: PartialPlacement,
     position: int,
     op: np.ndarray,
     devices: np.ndarray,
@@ -64,8 +71,8 @@ def _place_all(
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _step_all(
-    f: Fixed,
-    s: Batch,
+    f: PartialProblem,
+    s: PartialPlacement,
     position: int,
     ops: np.ndarray,
     devices: np.ndarray,
@@ -76,7 +83,7 @@ def _step_all(
     order: np.ndarray,
 ) -> int:
     for b in range(devices.size):
-        if not 0 <= ops[b] < f.op_unit.size or not ready[b, ops[b]]:
+        if not 0 <= ops[b] < f.op_group.size or not ready[b, ops[b]]:
             return b
         allow(f, s, b, ops[b], b, mask)
         if not 0 <= devices[b] < f.slots.size or not mask[b, devices[b]]:
@@ -91,10 +98,15 @@ def _step_all(
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _describe_pairs(
-    f: Fixed, s: Batch, ready: np.ndarray, features: np.ndarray, mask: np.ndarray, product: np.ndarray
+    f: EpisodeProblem,
+    s: PartialPlacement,
+    ready: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+    product: np.ndarray,
 ) -> None:
     """Writes `pair_features` and `pair_mask`, their first two axes joined, and `product_mask`."""
-    n, n_devices = f.op_unit.size, f.slots.size
+    n, n_devices = f.partial.op_group.size, f.partial.slots.size
     for b in range(ready.shape[0]):
         first = -1
         for op in range(n):
@@ -198,8 +210,8 @@ class SelectPlaceEpisodes(Episodes):
 
     def reset(self) -> None:
         """Takes everything off the devices."""
-        self._batch.clear(self._fixed)
-        self._missing[:] = np.diff(self._fixed.clock.in_start)
+        self._partial.clear(self._fixed.partial)
+        self._missing[:] = np.diff(self._fixed.partial.clock.in_start)
         np.equal(self._missing, 0, out=self.ready)
         self.order.fill(-1)
         self._turn(0)
@@ -212,7 +224,7 @@ class SelectPlaceEpisodes(Episodes):
         """
         self._expect("select")
         write_actions("ops", ops, self._ops)
-        wrong = _select_all(self._fixed, self._batch, self._ready, self._ops, self._op, self.features, self._mask)
+        wrong = _select_all(self._fixed, self._partial, self._ready, self._ops, self._op, self.features, self._mask)
         if wrong >= 0:
             raise self._refuse_op(wrong)
         self.phase = "place"
@@ -226,8 +238,8 @@ class SelectPlaceEpisodes(Episodes):
         self._expect("place")
         write_actions("devices", devices, self._devices)
         wrong = _place_all(
-            self._fixed,
-            self._batch,
+            self._fixed.partial,
+            self._partial,
             self.position,
             self._op,
             self._devices,
@@ -250,8 +262,8 @@ class SelectPlaceEpisodes(Episodes):
         write_actions("ops", ops, self._ops)
         write_actions("devices", devices, self._devices)
         wrong = _step_all(
-            self._fixed,
-            self._batch,
+            self._fixed.partial,
+            self._partial,
             self.position,
             self._ops,
             self._devices,
@@ -299,7 +311,7 @@ class SelectPlaceEpisodes(Episodes):
         self.phase = "place" if self.done else "select"
         if len(self.product_mask) and not self.done:
             _describe_pairs(
-                self._fixed, self._batch, self._ready, self._pair_features, self._pair_mask, self.product_mask
+                self._fixed, self._partial, self._ready, self._pair_features, self._pair_mask, self.product_mask
             )
 
     def _expect(self, phase: Phase) -> None:

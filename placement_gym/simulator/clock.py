@@ -103,22 +103,26 @@ class ClockState(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def _arrival(c: ClockProblem, s: ClockState, b: int, edge: int, device: int) -> float:
+    """When what an edge carries could be on `device`: its copy there, or a transfer that the channels wait for."""
+    home = s.op_device[b, c.src[edge]]
+    begin = s.finish[b, c.src[edge]]
+    if home != device:
+        if c.copies and s.copied[b, c.tensor[edge], device] >= 0.0:
+            return float(s.copied[b, c.tensor[edge], device])
+        if c.contended:
+            for i in range(c.channels.shape[2]):
+                if c.channels[home, device, i] >= 0:
+                    begin = max(begin, s.channel_free[b, c.channels[home, device, i]])
+    return float(begin + (c.delay[home, device] + c.size[edge] / c.bytes_per_s[home, device]))
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def inputs_ready(c: ClockProblem, s: ClockState, b: int, op: int, device: int) -> float:
     """When all inputs of `op`, which are placed, could be on `device` in episode b."""
     ready = 0.0
     for k in range(c.in_start[op], c.in_start[op + 1]):
-        a = c.src[k]
-        home = s.op_device[b, a]
-        there = s.finish[b, a]
-        if c.copies and home != device and s.copied[b, c.tensor[k], device] >= 0.0:
-            there = s.copied[b, c.tensor[k], device]
-        else:
-            if c.contended and home != device:
-                for i in range(c.channels.shape[2]):
-                    if c.channels[home, device, i] >= 0:
-                        there = max(there, s.channel_free[b, c.channels[home, device, i]])
-            there += c.delay[home, device] + c.size[k] / c.bytes_per_s[home, device]
-        ready = max(ready, there)
+        ready = max(ready, _arrival(c, s, b, k, device))
     return ready
 
 
@@ -127,22 +131,13 @@ def move_inputs(c: ClockProblem, s: ClockState, b: int, op: int, device: int) ->
     """Moves the inputs of `op` to `device`, one after the other; returns when the last is there."""
     ready = 0.0
     for k in range(c.in_start[op], c.in_start[op + 1]):
-        a = c.src[k]
-        home = s.op_device[b, a]
-        there = s.finish[b, a]
-        if c.copies and home != device and s.copied[b, c.tensor[k], device] >= 0.0:
-            there = s.copied[b, c.tensor[k], device]
-        else:
-            if c.contended and home != device:
-                for i in range(c.channels.shape[2]):
-                    if c.channels[home, device, i] >= 0:
-                        there = max(there, s.channel_free[b, c.channels[home, device, i]])
-            there += c.delay[home, device] + c.size[k] / c.bytes_per_s[home, device]
-            if c.contended and home != device:
-                for i in range(c.channels.shape[2]):
-                    if c.channels[home, device, i] >= 0:
-                        s.channel_free[b, c.channels[home, device, i]] = there + c.hold[home, device]
-            if c.copies and home != device:
+        there = _arrival(c, s, b, k, device)
+        home = s.op_device[b, c.src[k]]
+        if c.contended and home != device and not (c.copies and s.copied[b, c.tensor[k], device] >= 0.0):
+            for i in range(c.channels.shape[2]):
+                if c.channels[home, device, i] >= 0:
+                    s.channel_free[b, c.channels[home, device, i]] = there + c.hold[home, device]
+            if c.copies:
                 s.copied[b, c.tensor[k], device] = there
         ready = max(ready, there)
     return ready

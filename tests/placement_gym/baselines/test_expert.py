@@ -93,8 +93,12 @@ def test_experts_splits_have_the_published_latencies(published: Published, tmp_p
     name = f"latency-inputs/LayerGraphs/{model}_inference"
     expected_ms = published.values[name]["latency_q1"]["human_expert_split"]
     split = published.folder / "human-experts" / f"{model}_inference_expert.json"
-    with pytest.raises(InfeasiblePlacement, match="has 5 such devices" if model == "bert24" else "would hold"):
-        expert(published.problem(name), path=split, objective="latency")
+    if model == "bert24":
+        with pytest.raises(InfeasiblePlacement, match="has 5 such devices"):
+            expert(published.problem(name), path=split, objective="latency")
+    else:
+        result = expert(published.problem(name), path=split, objective="latency")
+        assert (result.status, result.excess_bytes > 0) == ("no_feasible_found", True)
     data = json.loads((published.folder / f"{name}.json").read_text())
     (tmp_path / "roomy.json").write_text(json.dumps({**data, "maxFPGAs": 6, "maxSizePerFPGA": 1e12}))
     roomy = pg.workloads.read_dnn_partitioning(tmp_path / "roomy.json")

@@ -101,19 +101,19 @@ def test_a_search_is_judged_as_it_searched() -> None:
     assert result.objective <= start.objective * 1.5
 
 
-@pytest.mark.parametrize("method", ["heft", "m_etf"])
+@pytest.mark.parametrize("method", ["heft", "etf", "dls", "m_etf"])
 def test_20000_ops(method: str) -> None:
-    """A wide graph of 20,000 ops is placed in seconds of processor time."""
+    """A graph of four layers of 5,000 ops on eight devices is placed within 5 s of processor time."""
     rng = np.random.default_rng(0)
-    n = 20_000
-    heads = np.repeat(np.arange(200, n), 2)
-    edges = [(int(b - rng.integers(1, 200)), int(b), 1.0) for b in heads]
+    n, width = 20_000, 5_000
+    heads = np.repeat(np.arange(width, n), 2)
+    edges = [(int(b // width * width - rng.integers(1, width + 1)), int(b), 1.0) for b in heads]
     graph = pg.OpGraph.build([str(i) for i in range(n)], edges)
-    problem = pg.Problem.from_times(graph, rng.uniform(1, 2, (n, 4)), link_bytes_per_s=10.0)
+    problem = pg.Problem.from_times(graph, rng.uniform(1, 2, (n, 8)), link_bytes_per_s=10.0)
     pg.METHODS[method](_example())  # compiled
     began = time.process_time()
     pg.METHODS[method](problem)
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 7), (1, 8)])
@@ -122,7 +122,7 @@ def test_priorities_of_another_shape_are_refused(shape: tuple[int, ...]) -> None
     problem = random_problem(np.random.default_rng(0), n_ops=8, n_devices=2)
     evaluator = Evaluator("test", problem, pg.Rule(queue="priority"))
     with pytest.raises(InvalidOption, match=r"priorities has shape"):
-        evaluator.makespans_s(np.zeros((2, 8), np.int32), np.zeros(shape))
+        evaluator.weigh(np.zeros((2, 8), np.int32), np.zeros(shape))
     assert evaluator.simulator_calls == 0
 
 
