@@ -72,13 +72,13 @@ class DualRollout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """What the policy, as it is now, thinks of a rollout.
+class LogProbabilities:
+    """The log-probabilities that a policy gives to what a rollout could have done.
 
     Attributes:
-        select_rows: int64, rows of `DualRollout.candidates` that are judged.
+        select_rows: int64, rows of `DualRollout.candidates`.
         select_log_p: float32, of each of them.
-        place_rows: int64, rows of `DualRollout.features` that are judged.
+        place_rows: int64, rows of `DualRollout.features`.
         place_log_p: float32 [..., n_devices], of each of them.
     """
 
@@ -110,9 +110,9 @@ class Judged:
         return total
 
 
-def judge(
+def log_probabilities(
     policy: DualPolicy, graph: GraphTensors, rollout: DualRollout, *, every_step: bool, whole: bool = False
-) -> Judged:
+) -> LogProbabilities:
     """The policy's log-probabilities of what a rollout could have done, with gradients.
 
     Args:
@@ -133,7 +133,7 @@ def judge(
     place_log_p = grouped_log_softmax(policy.place_scores(place, content, features, masks), group, n_groups)
     scores = policy.select_scores(select, rollout.candidates.to(device))
     select_log_p = grouped_log_softmax(scores, rollout.select_group.to(device), n_groups)
-    return Judged(select_rows.to(device), select_log_p, place_rows.to(device), place_log_p)
+    return LogProbabilities(select_rows.to(device), select_log_p, place_rows.to(device), place_log_p)
 
 
 def _once(

@@ -58,7 +58,7 @@ def schedule_so_far(problem: Problem, op_device: IntArray, rule: Rule, priority:
 
 
 class AssignEnv(gym.Env[Observation, np.int64]):
-    """Places the ops of a problem one by one in a fixed order; the simulator judges the whole.
+    """Places the ops of a problem one by one in a fixed order; the simulator evaluates the whole.
 
     ## Action Space
 

@@ -31,7 +31,7 @@ class Episodes:
     overwrites them. Copy what you keep.
 
     Attributes:
-        compiled: The problem and the rule that judges.
+        compiled: The problem and the rule by which placements are evaluated.
         n_episodes: How many.
         n_ops: Ops of the problem, as many as an episode places.
         reference_s: What features' times are measured by.

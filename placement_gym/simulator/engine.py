@@ -108,7 +108,7 @@ def simulate_batch(
     Returns:
         float64 [B], makespan_s of each placement.
 
-    Memory and colocation are not checked here: a search judges its own moves.
+    Memory and colocation are not checked here: a search checks its own moves.
 
     Raises:
         InfeasiblePlacement: A placement of the wrong length, on a device that is not there or cannot run the op.
