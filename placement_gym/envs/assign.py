@@ -1,5 +1,7 @@
 """placement_gym/Assign-v0: one op per step, in a fixed order."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, get_args
 
 import gymnasium as gym

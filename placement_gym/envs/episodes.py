@@ -1,5 +1,7 @@
 """Episodes: B placements of one problem built in lockstep; the state behind every environment."""
 
+from __future__ import annotations
+
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray

@@ -1,5 +1,7 @@
 """placement_gym/SelectPlace-v0: choose a ready op, then a device for it."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any, Literal, get_args
 

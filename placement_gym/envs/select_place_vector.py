@@ -1,5 +1,7 @@
 """The vector form of SelectPlace-v0: B episodes in lockstep, one Numba call a step, one simulation at the end."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
