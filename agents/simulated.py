@@ -28,7 +28,7 @@ class Simulated:
         self.makespan_s: dict[bytes, float] = {}
 
     def key(self, op_device: IntArray, order: IntArray | None = None) -> bytes:
-        """Of a placement, and of the order of selection where it matters."""
+        """What a placement is known by: its devices, and the order of selection where it matters."""
         named = op_device
         if self.interchangeable:
             _, first, number = np.unique(op_device, return_index=True, return_inverse=True)
@@ -42,10 +42,10 @@ class Simulated:
         """(float64 [B], bool [B]): makespans, and which placements were not known and have been evaluated.
 
         Args:
-            evaluator: Asked for the first `most` placements that are not known; makespans of further ones are inf.
+            evaluator: Evaluates the first `most` placements that are not known; makespans of further ones are inf.
             op_device: int32 [B, n_ops].
             order: int32 [B, n_ops], the order of selection, where it matters.
-            most: See `evaluator`.
+            most: How many placements may be evaluated.
         """
         orders = [None] * len(op_device) if order is None else list(order)
         keys = [self.key(*one) for one in zip(op_device, orders, strict=True)]

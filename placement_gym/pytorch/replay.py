@@ -1,4 +1,4 @@
-"""Replay: the calls that one captured op runs, kept apart from the trace that they came from."""
+"""Replay: the calls that one captured op runs, without the trace that they were found in."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -31,14 +31,14 @@ class ValueRead:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What call `number` gave."""
+    """The value of call `number`."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; its arguments hold `ValueRead` and `Made` where tensors belong."""
+    """One call; `ValueRead` and `Made` stand for tensors among its arguments."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -78,7 +78,7 @@ class Replay:
 
     @property
     def options(self) -> tuple[tuple[str, Option], ...]:
-        """The arguments of the op that are no plain operands, by name, sorted; those read through views as text."""
+        """The op's arguments besides its operands, sorted by name; what is read through views is text here."""
         last = self.calls[-1]
         schema = getattr(last.function, "_schema", None)
         names = [argument.name for argument in schema.arguments] if schema else []
@@ -149,7 +149,7 @@ def _backwards(opening: str, parts: Sequence[Sequence[Any]], closing: str) -> li
 
 
 class Tracer:
-    """Follows the arguments of one op back to the tensors that it reads.
+    """Collects the calls that one op runs: its own, and the views and constants through which it reads.
 
     Args:
         origins: What is known of nodes of the trace: an `Operand`, a list of them for an op of several outputs, or a
@@ -163,7 +163,7 @@ class Tracer:
         self._known: dict[Node, Any] = {}
 
     def value(self, node: Node) -> Any:  # noqa: ANN401
-        """What stands for the node in a call's arguments."""
+        """What stands for the node's value in the arguments of a call."""
         rest = [node]  # a node comes after what it reads; no recursion, which a long chain of views would exhaust
         while rest:
             unknown = [one for one in self._inputs(rest[-1]) if one not in self._known]
@@ -176,11 +176,11 @@ class Tracer:
         return self._known[node]
 
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of the node's call."""
+        """The positional and the named arguments of the node's call."""
         return _plain(map_arg(node.args, self.value)), _plain(map_arg(node.kwargs, self.value))
 
     def add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Made:
-        """One more call."""
+        """Adds a call; returns what stands for its value."""
         self.calls.append(Call(function, args, kwargs))
         return Made(len(self.calls) - 1)
 
