@@ -131,7 +131,7 @@ class DualPolicyAgent:
         self.search.start(self.teacher_op_device)
 
     def share(self, other: "DualPolicyAgent") -> None:
-        """Learns the policy of `other` from now on, with its optimiser; what was found stays apart."""
+        """Uses the policy and the optimiser of `other` from now on; what was found stays apart."""
         self.policy = self.player.policy = other.policy
         self.optimiser = other.optimiser
 
@@ -146,7 +146,7 @@ class DualPolicyAgent:
         return self.found.is_stale
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
-        """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
+        """Learns until either budget is spent; what a resumed training has used before counts, too.
 
         Ends early if the policy no longer finds a placement that has not been simulated.
 
@@ -194,7 +194,7 @@ class DualPolicyAgent:
         return ranks if self.episodes.by_selection else None
 
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
-        """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
+        """int32 [placements, n_ops], drawn from the policy with a new generator of this seed."""
         rng, b, snapshot = np.random.default_rng(seed), self.env.num_envs, self.player.snapshot()
         batches = [self.player.play(snapshot, rng).op_device for _ in range(-(-placements // b))]
         return np.concatenate(batches)[:placements]
@@ -265,7 +265,7 @@ class DualPolicyAgent:
         return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": learning_rate}
 
     def state(self) -> dict[str, Any]:
-        """What was found, counters and the generator's state: all but weights and optimiser."""
+        """What a checkpoint holds besides weights and optimiser: what was found, counters, the generator's state."""
         return {
             "num_envs": self.env.num_envs,
             "rng": self.rng.bit_generator.state,
@@ -275,7 +275,7 @@ class DualPolicyAgent:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """What `state` wrote.
+        """Takes over what `state` returned.
 
         Raises:
             CheckpointMismatch: It is of another number of episodes.
@@ -319,7 +319,7 @@ class DualPolicyAgent:
         return agent
 
     def load_weights(self, path: Path) -> None:
-        """The policy that `save` of another training wrote, whatever its problem; all else stays as it is.
+        """Takes over the policy that `save` of another training wrote, whatever its problem; all else stays as it is.
 
         Raises:
             InvalidFile: No such file, or not a checkpoint.
@@ -328,7 +328,7 @@ class DualPolicyAgent:
         self._take(load_checkpoint(path, agent=self.name, fingerprint=None)["policy"], str(path))
 
     def adopt(self, policy: DualPolicy) -> None:
-        """The weights of another training's policy, whatever its problem; all else stays as it is.
+        """Takes over the weights of another training's policy, whatever its problem; all else stays as it is.
 
         Raises:
             CheckpointMismatch: Its networks have another form.

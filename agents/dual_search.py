@@ -1,4 +1,4 @@
-"""DualSearch: the episodes that a dual policy plays in batches, evaluated, and what they find."""
+"""DualSearch: plays batches of episodes with a dual policy, has them evaluated, and keeps what they find."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from placement_gym.arrays import BoolArray, FloatArray, IntArray
 
 
 class Played(NamedTuple):
-    """A batch, the makespans, which were new, which episodes were free, and seconds gained on guides (`gain`)."""
+    """A batch of episodes: makespans, which were new, which episodes were free, seconds gained on guides (`gain`)."""
 
     rollout: DualRollout
     makespans_s: FloatArray
@@ -33,7 +33,7 @@ class DualSearch:
         rng: Where all choices are drawn from.
 
     Attributes:
-        evaluator: Says the makespans of a batch of placements; the simulator, unless it is exchanged (`evaluate_by`).
+        evaluator: Gives the makespans of a batch of placements; the simulator, unless it is exchanged (`evaluate_by`).
         found: What was found.
     """
 
@@ -52,12 +52,12 @@ class DualSearch:
         self.found.evaluate_again(evaluator, candidates, given)
 
     def start(self, op_device: IntArray) -> None:
-        """Begins with a placement, int32 [n_ops], that somebody else found: it is evaluated, kept and a guide."""
+        """Begins with a placement that was found elsewhere, int32 [n_ops]: it is evaluated and kept, and is a guide."""
         self.found.start(self.evaluator, op_device)
         self._elite = None
 
     def play(self, snapshot: Snapshot, *, guided: bool, spent: float, left: int) -> Played:
-        """One batch of episodes, after which the guides move.
+        """Plays one batch of episodes; afterwards its placements may replace guides.
 
         Args:
             snapshot: The policy.
@@ -102,7 +102,7 @@ class DualSearch:
         return self._elite
 
     def restore(self, state: dict[str, Any]) -> None:
-        """What `found.state()` said."""
+        """Takes over what `found.state()` returned."""
         self.found.restore(state)
         self._elite = None
 

@@ -48,7 +48,7 @@ class Found:
         return self.stale >= PATIENCE
 
     def _forget(self) -> None:
-        """Whatever was said of placements."""
+        """Forgets all placements and their makespans."""
         problem = self.episodes.compiled.problem
         self.guides.now = []
         self.simulated = Simulated(problem)
@@ -85,7 +85,7 @@ class Found:
         return before != [one.makespan_s for one in self.elite]
 
     def start(self, evaluator: Evaluator, op_device: IntArray) -> None:
-        """Begins with a placement, int32 [n_ops], that somebody else found: it is evaluated, kept and a guide."""
+        """Begins with a placement that was found elsewhere, int32 [n_ops]: it is evaluated and kept, and is a guide."""
         order = self._graph_order()
         makespan_s = float(self.makespans_s(evaluator, op_device[None], order[None].astype(np.int32), 1)[0][0])
         if np.isfinite(makespan_s):
@@ -96,14 +96,14 @@ class Found:
             self.guides.now = [self.guides.guide(op_device, order, makespan_s)]
 
     def evaluate_again(self, evaluator: Evaluator, candidates: int, given: IntArray | None = None) -> None:
-        """The best placement, `given` and the first of the pool stay, with the makespans that `evaluator` says.
+        """Keeps the best placement, `given` and the first of the pool, evaluated by `evaluator`; forgets all others.
 
-        The best of them are elite and guides; whatever else was said of placements is forgotten.
+        The best of those kept become elite and guides.
 
         Args:
-            evaluator: Says the makespans from now on.
+            evaluator: Gives the makespans from now on.
             candidates: How many besides the best stay.
-            given: int32 [n_ops], a placement that somebody else found; None if there is none.
+            given: int32 [n_ops], a placement that was found elsewhere; None if there is none.
         """
         best, n_guides = self.best, len(self.guides.now)
         teaching = [] if given is None else [Kept(float("inf"), given, self._graph_order())]

@@ -1,4 +1,4 @@
-"""RunFolder: the names of the files that a run leaves behind."""
+"""RunFolder: the names of the files that a run writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The agent, as far as it has learned."""
+        """The agent, as it was saved last."""
         return self.path / "checkpoint.pt"
 
     @property

@@ -16,7 +16,7 @@ Ties = Literal["edge_order", "op_name"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a schedule unfolds from a placement. The default is physical: fifo, tensor, port, whole instants.
+    """How ops and transfers take turns in a schedule. The default is physical: fifo, tensor, port, whole instants.
 
     Attributes:
         queue: Order in which a resource takes what is ready for it: `fifo` (readiness), `priority` (largest

@@ -36,7 +36,7 @@ class Episodes:
         compiled: The problem and the rule by which placements are evaluated.
         n_episodes: How many.
         n_ops: Ops of the problem, as many as an episode places.
-        reference_s: What features' times are measured by.
+        reference_s: Seconds by which the times among the features are divided.
         position: How many ops are placed.
         features: float32 [B, n_devices, N_FEATURES], of the op that is placed next, see `observation.DEVICE_FEATURES`.
     """
@@ -53,9 +53,9 @@ class Episodes:
 
     @property
     def mask(self) -> BoolArray:
-        """Bool [B, n_devices], of the op that is placed next: support, colocation and room.
+        """Bool [B, n_devices], the devices that the next op may go to: by support, colocation and free memory.
 
-        Where a unit has room nowhere: all devices that can run it (the episode is then `overfull`).
+        Where no device has memory for it: all devices that can run it (the episode is then `overfull`).
         """
         return self._mask[:, : self.compiled.problem.n_devices]
 
@@ -85,7 +85,7 @@ class Episodes:
         return self.position == self.n_ops
 
     def makespans_s(self, *, n_threads: int | None = None) -> FloatArray:
-        """float64 [B]: the simulator's word on the complete placements, on `n_threads` (default: all cores)."""
+        """float64 [B]: the simulated makespans of the complete placements, on `n_threads` (default: all cores)."""
         return self.compiled.makespans_s(self.op_device, n_threads=n_threads)
 
     def _refuse_device(self, episode: int, op: int) -> InvalidAction:
@@ -131,13 +131,13 @@ class AssignEpisodes(Episodes):
         return int(self.order[min(self.position, self.n_ops - 1)])
 
     def reset(self) -> None:
-        """Takes everything off the devices."""
+        """Begins anew, with no op placed."""
         self._batch.clear(self._fixed)
         self.position = 0
         _describe_all(self._fixed, self._batch, self.op, self.features, self._mask)
 
     def step(self, devices: ArrayLike) -> None:
-        """Puts the next op on devices[b], whole numbers [B].
+        """Puts the next op of episode b on device devices[b]; `devices` are whole numbers [B].
 
         Raises:
             InvalidAction: A device outside its episode's mask (the first one is named); nothing changes.
