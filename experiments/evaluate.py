@@ -25,7 +25,7 @@ from experiments.tracking import Tracker
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
 from placement_gym.envs.select_place import evaluation_rule
-from placement_gym.errors import InvalidFile, InvalidOption
+from placement_gym.errors import InvalidOption
 from placement_gym.files import write_text
 from placement_gym.placement import infeasibility
 from placement_gym.problem import Problem
@@ -39,13 +39,9 @@ def run_of(config: DictConfig) -> DictConfig:
     """The configuration of the training run.
 
     Raises:
-        InvalidFile: The folder holds none.
+        InvalidFile: As `RunFolder.saved_config`.
     """
-    path = RunFolder(Path(config.run)).config
-    if not path.exists():
-        raise InvalidFile(f"{config.run} is no training run: it holds no {path.name}")
-    trained = OmegaConf.load(path)
-    assert isinstance(trained, DictConfig)
+    trained = RunFolder(Path(config.run)).saved_config()
     trained.torch_device = config.torch_device
     return trained
 

@@ -73,13 +73,10 @@ def resumed_config(config: DictConfig, folder: RunFolder, overrides: Sequence[st
     """The run's own configuration, with what this command line says about the budget and the machine.
 
     Raises:
-        InvalidFile: The run has no configuration.
+        InvalidFile: As `RunFolder.saved_config`.
         InvalidOption: The command line asks for something that is not the run's (another workload, say).
     """
-    if not folder.config.exists():
-        raise InvalidFile(f"cannot resume {folder.path}: it holds no {folder.config.name}")
-    saved = OmegaConf.load(folder.config)
-    assert isinstance(saved, DictConfig)
+    saved = folder.saved_config()
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~").partition(".")[0].partition("@")[0]
         if name in ("resume", "experiment"):
