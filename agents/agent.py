@@ -27,8 +27,8 @@ class Update:
         best_makespan_s: Smallest makespan of any feasible episode so far; inf before the first.
         best_op_device: int32 [n_ops], its placement; all -1 before the first.
         metrics: Numbers of this update by name.
-        best_priority: float64 [n_ops], its ranks for the rule's queue, where the agent chooses them, too (the order of
-            selection).
+        best_priority: float64 [n_ops], its ranks for the rule's queue, where the agent chooses the order of ops; else
+            None.
     """
 
     number: int
@@ -72,7 +72,7 @@ class Agent(Protocol):
 
 
 class Spender(Protocol):
-    """What a budget is spent by."""
+    """Whatever counts simulator calls and seconds against a budget."""
 
     @property
     def simulator_calls(self) -> int:
@@ -86,13 +86,13 @@ class Spender(Protocol):
 
 
 def spent_share(agent: Spender, simulator_calls: int | None, seconds: float | None, *, batch: int = 0) -> float:
-    """How much of its budget an agent has used: the larger of both shares; inf if it has no calls for another batch.
+    """The share of its budget that an agent has used, the larger of two; inf if the calls allow no other batch.
 
     Args:
         agent: The agent.
         simulator_calls: Its calls in all, None for no limit.
         seconds: Its time in all, None for no limit.
-        batch: Placements that are simulated at once, all or none.
+        batch: How many placements are simulated at once.
 
     Raises:
         InvalidOption: There is no limit.
@@ -117,7 +117,7 @@ def native_env(vec_env: "VectorEnv[Any, Any, Any]") -> AssignVectorEnv:
     """The native vector environment inside `vec_env`.
 
     Raises:
-        InvalidOption: It is another one.
+        InvalidOption: `vec_env` holds none.
     """
     env = vec_env.unwrapped
     if not isinstance(env, AssignVectorEnv):

@@ -1,7 +1,7 @@
 """DualPolicy agent: SEL chooses an op, PLC its device (DOPPLER, arXiv 2505.23131, ICLR 2026).
 
 Stage I imitates a teacher without simulating, stage II learns from simulated makespans, and stage III is stage II with
-a judge that measures (`judge_by`), which is first asked about the teacher's placement and good ones that differ
+an evaluator that measures (`evaluate_by`), which is first asked about the teacher's placement and good ones that differ
 (`agents.pool`). Departures from the released recipe; each has a number and an option:
 
 1. Batches of episodes, actions sampled from the softmax, advantages normalised over the batch, no discount, ratios
@@ -42,7 +42,7 @@ from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.dual_config import DualPolicyConfig
 from agents.dual_player import DualPlayer
 from agents.dual_problem import graph_of, native_select_place
-from agents.dual_rollout import DualRollout, judge
+from agents.dual_rollout import DualRollout, log_probabilities
 from agents.dual_search import DualSearch, Played
 from agents.guides import normalised
 from agents.imitation import imitation_loss
@@ -66,7 +66,7 @@ class DualPolicyAgent:
         torch_device: "auto", "cpu", "cuda", ...
 
     Attributes:
-        search: Plays and judges batches.
+        search: Plays and evaluates batches.
         found: What it has found.
         teacher_op_device: int32 [n_ops], the placement that teaches in stage I; None for the critical path.
 
@@ -108,30 +108,30 @@ class DualPolicyAgent:
         self.teacher_op_device: IntArray | None = None
         self.updates, self.n_episodes, self.seconds = 0, 0, 0.0
 
-    def judge_by(self, judge: Evaluator, *, candidates: int = SIZE) -> None:
-        """Makespans come from `judge` from now on (stage III); those that were seen before no longer count.
+    def evaluate_by(self, evaluator: Evaluator, *, candidates: int = SIZE) -> None:
+        """Makespans come from `evaluator` from now on (stage III); those that were seen before no longer count.
 
         The best placement and so many others, a teacher's first (`teach`), then good ones that differ from each other
-        (`agents.pool`), are judged anew at once, and training goes on from the best of these.
+        (`agents.pool`), are evaluated anew at once, and training goes on from the best of these.
 
         Raises:
             InvalidOption: `candidates` is below 0.
         """
         if candidates < 0:
             raise InvalidOption(f"candidates is {candidates}; expected >= 0")
-        self.search.judge_by(judge, candidates, self.teacher_op_device)
+        self.search.evaluate_by(evaluator, candidates, self.teacher_op_device)
 
     def teach(self, op_device: IntArray, *, simulator_calls: int = 0) -> None:
         """Stage I imitates this placement from now on, and it is the first guide.
 
-        The simulator calls that found it count as the agent's own, as does the one that judges it again.
+        The simulator calls that found it count as the agent's own, as does the one that evaluates it again.
         """
         self.teacher_op_device = np.array(op_device, dtype=np.int32)
         self.found.calls += simulator_calls
         self.search.start(self.teacher_op_device)
 
     def share(self, other: "DualPolicyAgent") -> None:
-        """Learns the policy of `other` from now on, with its optimiser; what was found stays apart."""
+        """Uses the policy and the optimiser of `other` from now on; what was found stays apart."""
         self.policy = self.player.policy = other.policy
         self.optimiser = other.optimiser
 
@@ -146,7 +146,7 @@ class DualPolicyAgent:
         return self.found.is_stale
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
-        """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
+        """Learns until either budget is spent; what a resumed training has used before counts, too.
 
         Ends early if the policy no longer finds a placement that has not been simulated.
 
@@ -194,7 +194,7 @@ class DualPolicyAgent:
         return ranks if self.episodes.by_selection else None
 
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
-        """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
+        """int32 [placements, n_ops], drawn from the policy with a new generator of this seed."""
         rng, b, snapshot = np.random.default_rng(seed), self.env.num_envs, self.player.snapshot()
         batches = [self.player.play(snapshot, rng).op_device for _ in range(-(-placements // b))]
         return np.concatenate(batches)[:placements]
@@ -203,10 +203,10 @@ class DualPolicyAgent:
         """One update of stage I."""
         teacher = self.teacher_op_device
         rollout = self.player.play(self.player.snapshot(), self.rng, op_device=teacher)
-        judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
+        log_p = log_probabilities(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
         b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
         loss, metrics = imitation_loss(
-            rollout, judged, b_level, teacher, interchangeable=self.found.simulated.interchangeable
+            rollout, log_p, b_level, teacher, interchangeable=self.found.simulated.interchangeable
         )
         return {**metrics, **self._descend(loss, self.config.learning_rate)}
 
@@ -226,13 +226,13 @@ class DualPolicyAgent:
         metrics: dict[str, float] = {}
         before: Tensor | None = None
         for _ in range(config.epochs):
-            judged = judge(self.policy, self.graph, rollout, every_step=self.player.every_step)
-            taken = judged.taken(rollout)
+            log_p = log_probabilities(self.policy, self.graph, rollout, every_step=self.player.every_step)
+            taken = log_p.taken(rollout)
             before = taken.detach() if before is None else before
             ratio = (taken - before).exp()
             clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
             count = max(1, int((rollout.sampled_device | rollout.sampled_op).sum()))
-            entropy = judged.entropy()
+            entropy = log_p.entropy()
             loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / count
             loss = loss - config.entropy * (1 - spent) * entropy + config.elite_weight * self._elite_loss()
             metrics = self._descend(loss, learning_rate)
@@ -251,8 +251,8 @@ class DualPolicyAgent:
         elite = self.search.elite() if self.config.elite_weight else None
         if elite is None:
             return torch.zeros((), device=self.device)
-        judged = judge(self.policy, self.graph, elite, every_step=self.player.every_step)
-        return -judged.taken(elite).mean()
+        log_p = log_probabilities(self.policy, self.graph, elite, every_step=self.player.every_step)
+        return -log_p.taken(elite).mean()
 
     def _descend(self, loss: Tensor, learning_rate: float) -> dict[str, float]:
         """One step of the optimiser."""
@@ -265,7 +265,7 @@ class DualPolicyAgent:
         return {"loss": float(loss.detach()), "gradient_norm": float(norm), "learning_rate": learning_rate}
 
     def state(self) -> dict[str, Any]:
-        """What was found, counters and the generator's state: all but weights and optimiser."""
+        """What a checkpoint holds besides weights and optimiser: what was found, counters, the generator's state."""
         return {
             "num_envs": self.env.num_envs,
             "rng": self.rng.bit_generator.state,
@@ -275,7 +275,7 @@ class DualPolicyAgent:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """What `state` wrote.
+        """Takes over what `state` returned.
 
         Raises:
             CheckpointMismatch: It is of another number of episodes.
@@ -302,7 +302,7 @@ class DualPolicyAgent:
     def load(cls, path: Path, vec_env: "VectorEnv[Any, Any, Any]", *, torch_device: str = "auto") -> "DualPolicyAgent":
         """The learner that `save` wrote; `vec_env` needs as many episodes as it was trained with.
 
-        A judge that was exchanged is not in the file: hand it to `judge` again.
+        An evaluator that was exchanged is not in the file: hand it to `evaluate_by` again.
 
         Raises:
             InvalidFile: No such file, or not a checkpoint.
@@ -319,7 +319,7 @@ class DualPolicyAgent:
         return agent
 
     def load_weights(self, path: Path) -> None:
-        """The policy that `save` of another training wrote, whatever its problem; all else stays as it is.
+        """Takes over the policy that `save` of another training wrote, whatever its problem; all else stays as it is.
 
         Raises:
             InvalidFile: No such file, or not a checkpoint.
@@ -328,7 +328,7 @@ class DualPolicyAgent:
         self._take(load_checkpoint(path, agent=self.name, fingerprint=None)["policy"], str(path))
 
     def adopt(self, policy: DualPolicy) -> None:
-        """The weights of another training's policy, whatever its problem; all else stays as it is.
+        """Takes over the weights of another training's policy, whatever its problem; all else stays as it is.
 
         Raises:
             CheckpointMismatch: Its networks have another form.

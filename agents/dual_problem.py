@@ -18,7 +18,7 @@ def native_select_place(vec_env: "VectorEnv[Any, Any, Any]", policy: Kind) -> Se
     """The native vector environment inside `vec_env`.
 
     Raises:
-        InvalidOption: It is another one, has fewer than 2 episodes, or its action is not the policy's.
+        InvalidOption: `vec_env` holds none, has fewer than 2 episodes, or its action is not the policy's.
     """
     env = vec_env.unwrapped
     if not isinstance(env, SelectPlaceVectorEnv):
@@ -34,7 +34,7 @@ def native_select_place(vec_env: "VectorEnv[Any, Any, Any]", policy: Kind) -> Se
 
 
 def graph_of(env: SelectPlaceVectorEnv, device: torch.device) -> GraphTensors:
-    """What the networks read of the environment's problem."""
+    """The environment's problem as the tensors that the networks read."""
     observation, _ = env.reset()
     op_features, edge_index, edge_features = (
         np.array(table(key, observation[key][0])) for key in ("op_features", "edge_index", "edge_features")

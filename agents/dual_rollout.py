@@ -1,4 +1,4 @@
-"""DualRollout: a batch of episodes that select and place, and the log-probabilities of what they did."""
+"""DualRollout: a batch of episodes of SelectPlace-v0, and the log-probabilities of their choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from placement_gym.arrays import BoolArray, IntArray
 
 @dataclass(slots=True, eq=False)
 class DualRollout:
-    """What T steps of B episodes saw and did; `group` is step * B + episode.
+    """Observations and actions of T steps of B episodes; the group of a step is step * B + episode.
 
     Attributes:
-        ops: int64 [T, B], selected.
-        devices: int64 [T, B], their devices.
+        ops: int64 [T, B], the ops selected.
+        devices: int64 [T, B], the devices of these ops.
         sampled_op: bool [T, B], whether the policy selected the op.
         sampled_device: bool [T, B], whether it chose the device.
-        select_group: int64 [S], of each candidate.
-        select_ops: int64 [S].
-        candidates: float32 [S, 2 * n_features].
-        place_group: int64 [M], of each row of devices; one row per group, but for a joint policy.
-        place_ops: int64 [M].
-        features: float32 [M, n_devices, n_features].
-        masks: bool [M, n_devices].
-        finish: float32 [B, n_ops], by the clock, over the reference.
-        op_device: int32 [B, n_ops].
-        order: int32 [B, n_ops].
+        select_group: int64 [S], the group of each candidate for selection.
+        select_ops: int64 [S], its op.
+        candidates: float32 [S, 2 * n_features], its features.
+        place_group: int64 [M], the group of each choice of a device; one per group, more for a joint policy.
+        place_ops: int64 [M], the op that is placed.
+        features: float32 [M, n_devices, n_features], of the devices.
+        masks: bool [M, n_devices], the devices allowed.
+        finish: float32 [B, n_ops], finish by the environment's clock over the reference makespan.
+        op_device: int32 [B, n_ops], the placements.
+        order: int32 [B, n_ops], the ops in the order of selection.
         overfull: bool [B], whether a device holds more than its memory.
     """
 
@@ -72,13 +72,13 @@ class DualRollout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """What the policy, as it is now, thinks of a rollout.
+class LogProbabilities:
+    """A policy's log-probabilities of the choices that a rollout had.
 
     Attributes:
-        select_rows: int64, rows of `DualRollout.candidates` that are judged.
+        select_rows: int64, rows of `DualRollout.candidates`.
         select_log_p: float32, of each of them.
-        place_rows: int64, rows of `DualRollout.features` that are judged.
+        place_rows: int64, rows of `DualRollout.features`.
         place_log_p: float32 [..., n_devices], of each of them.
     """
 
@@ -110,17 +110,18 @@ class Judged:
         return total
 
 
-def judge(
+def log_probabilities(
     policy: DualPolicy, graph: GraphTensors, rollout: DualRollout, *, every_step: bool, whole: bool = False
-) -> Judged:
-    """The policy's log-probabilities of what a rollout could have done, with gradients.
+) -> LogProbabilities:
+    """The policy's log-probabilities of the choices that a rollout had, with gradients.
 
     Args:
         policy: The policy.
         graph: The problem.
         rollout: The rollout.
-        every_step: As the rollout was played; memory then grows with the square of the ops.
-        whole: All choices of devices, those that the policy did not make included.
+        every_step: Whether messages are passed at every step, as when the rollout was played; memory then grows with
+            the square of the number of ops.
+        whole: Whether choices of devices that the policy did not make are included.
     """
     device, n_groups = graph.op_features.device, rollout.ops.numel()
     wanted = torch.ones_like(rollout.sampled_device) if whole else rollout.sampled_device
@@ -133,7 +134,7 @@ def judge(
     place_log_p = grouped_log_softmax(policy.place_scores(place, content, features, masks), group, n_groups)
     scores = policy.select_scores(select, rollout.candidates.to(device))
     select_log_p = grouped_log_softmax(scores, rollout.select_group.to(device), n_groups)
-    return Judged(select_rows.to(device), select_log_p, place_rows.to(device), place_log_p)
+    return LogProbabilities(select_rows.to(device), select_log_p, place_rows.to(device), place_log_p)
 
 
 def _once(

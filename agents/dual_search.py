@@ -1,4 +1,4 @@
-"""DualSearch: batches of episodes that a dual policy plays and a judge judges, and what they find."""
+"""DualSearch: plays batches of episodes with a dual policy, has them evaluated, and keeps what they find."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from placement_gym.arrays import BoolArray, FloatArray, IntArray
 
 
 class Played(NamedTuple):
-    """A batch, the makespans, which were new, which episodes were free, and seconds gained on guides (`gain`)."""
+    """A batch of episodes: makespans, which were new, which episodes were free, seconds gained on guides (`gain`)."""
 
     rollout: DualRollout
     makespans_s: FloatArray
@@ -24,7 +24,7 @@ class Played(NamedTuple):
 
 
 class DualSearch:
-    """Plays batches, has them judged and keeps what is good; learns nothing.
+    """Plays batches, has them evaluated and keeps what is good; learns nothing.
 
     Args:
         player: Plays with the policy.
@@ -33,8 +33,8 @@ class DualSearch:
         rng: Where all choices are drawn from.
 
     Attributes:
-        judge: Says the makespans of a batch of placements, inf for what does not fit into memory; the simulator,
-            unless it is exchanged (`judge_by`).
+        evaluator: Gives the makespans of a batch of placements, inf for what does not fit into memory; the simulator,
+            unless it is exchanged (`evaluate_by`).
         found: What was found.
     """
 
@@ -44,27 +44,27 @@ class DualSearch:
         self.player, self.config, self.rng = player, config, rng
         self.episodes = player.episodes
         self.found = Found(graph, player.episodes, config)
-        self.judge: Evaluator = self._simulate
+        self.evaluator: Evaluator = self._simulate
         self._elite: DualRollout | None = None
 
-    def judge_by(self, judge: Evaluator, candidates: int, given: IntArray | None) -> None:
-        """Makespans come from `judge` from now on; what is kept is judged anew (`Found.judge_again`)."""
-        self.judge, self._elite = judge, None
-        self.found.judge_again(judge, candidates, given)
+    def evaluate_by(self, evaluator: Evaluator, candidates: int, given: IntArray | None) -> None:
+        """Makespans come from `evaluator` from now on; what is kept is evaluated anew (`Found.evaluate_again`)."""
+        self.evaluator, self._elite = evaluator, None
+        self.found.evaluate_again(evaluator, candidates, given)
 
     def start(self, op_device: IntArray) -> None:
-        """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""
-        self.found.start(self.judge, op_device)
+        """Begins with a placement that was found elsewhere, int32 [n_ops]: it is evaluated and kept, and is a guide."""
+        self.found.start(self.evaluator, op_device)
         self._elite = None
 
     def play(self, snapshot: Snapshot, *, guided: bool, spent: float, left: int) -> Played:
-        """One batch of episodes, after which the guides move.
+        """Plays one batch of episodes; afterwards its placements may replace guides.
 
         Args:
             snapshot: The policy.
             guided: Whether episodes follow guides; there must be one.
             spent: Share of the budget that is used, from which the temperature follows.
-            left: How many placements may be judged.
+            left: How many placements may be evaluated.
         """
         config, found, n_episodes = self.config, self.found, self.episodes.n_episodes
         plan = found.guides.plan(n_episodes, self.rng) if guided else None
@@ -72,7 +72,7 @@ class DualSearch:
             rollout = self.player.play(snapshot, self.rng, n_greedy=1)
         else:
             rollout = self.player.follow(snapshot, plan, self.rng)
-        makespans_s, fresh = found.makespans_s(self.judge, rollout.op_device, rollout.order, left)
+        makespans_s, fresh = found.makespans_s(self.evaluator, rollout.op_device, rollout.order, left)
         # What was just simulated and has no makespan does not fit into memory.
         overfull = rollout.overfull | (fresh & ~np.isfinite(makespans_s))
         gain = found.guides.gains(plan, makespans_s, overfull, self.episodes.reference_s)
@@ -88,9 +88,9 @@ class DualSearch:
         return Played(rollout, makespans_s, fresh, np.full(n_episodes, plan is None), gain)
 
     def run(self, *, free: int, simulator_calls: int) -> None:
-        """Free episodes, `free` of them or a few more, then guided ones; `simulator_calls` placements are judged.
+        """Free episodes, `free` of them or a few more, then guided ones; `simulator_calls` placements are evaluated.
 
-        Ends early if no placement is found that was not judged before.
+        Ends early if no placement is found that was not evaluated before.
         """
         snapshot, begun = self.player.snapshot(), self.found.calls
         while (calls := self.found.calls - begun) < simulator_calls and not self.found.is_stale:
@@ -105,7 +105,7 @@ class DualSearch:
         return self._elite
 
     def restore(self, state: dict[str, Any]) -> None:
-        """What `found.state()` said."""
+        """Takes over what `found.state()` returned."""
         self.found.restore(state)
         self._elite = None
 

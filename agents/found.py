@@ -1,4 +1,4 @@
-"""Found: what a search has found so far, whoever judges the placements."""
+"""Found: what a search has found so far, whatever evaluates the placements."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ from agents.simulated import Evaluator, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs import SelectPlaceEpisodes
 
-# Batches without a placement that was not judged before, after which nothing new is expected.
+# Batches without a placement that was not evaluated before, after which nothing new is expected.
 PATIENCE = 30
 
 
 class Found:
-    """Best placement, elite, guides, pool, and the makespans of all placements that were judged.
+    """Best placement, elite, guides, pool, and the makespans of all placements that were evaluated.
 
     Args:
         graph: The problem's graph.
@@ -32,8 +32,8 @@ class Found:
         elite: The best `n_elite` placements of distinct makespans, so that one placement does not fill it.
         pool: Good placements that differ from each other.
         first_makespan_s: Mean makespan of the first batch; 0 before it.
-        calls: Placements judged.
-        stale: Batches since one was judged.
+        calls: Placements evaluated.
+        stale: Batches since one was evaluated.
     """
 
     def __init__(self, graph: GraphTensors, episodes: SelectPlaceEpisodes, config: DualPolicyConfig) -> None:
@@ -44,11 +44,11 @@ class Found:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the last batches, `PATIENCE` of them, held no placement that had not been judged."""
+        """Whether the last batches, `PATIENCE` of them, held no placement that had not been evaluated."""
         return self.stale >= PATIENCE
 
     def _forget(self) -> None:
-        """Whatever was said of placements."""
+        """Forgets all placements and their makespans."""
         problem = self.episodes.compiled.problem
         self.guides.now = []
         self.simulated = Simulated(problem)
@@ -58,11 +58,11 @@ class Found:
         self.best = Kept(float("inf"), np.full(problem.n_ops, -1, np.int32), problem.graph.order.astype(np.int64))
 
     def makespans_s(
-        self, judge: Evaluator, op_device: IntArray, order: IntArray, most: int
+        self, evaluator: Evaluator, op_device: IntArray, order: IntArray, most: int
     ) -> tuple[FloatArray, BoolArray]:
         """As `Simulated.makespans_s`; counts."""
         ordered = order if self.episodes.by_selection else None
-        makespans_s, fresh = self.simulated.makespans_s(judge, op_device, ordered, most)
+        makespans_s, fresh = self.simulated.makespans_s(evaluator, op_device, ordered, most)
         self.calls += int(fresh.sum())
         self.stale = 0 if fresh.any() else self.stale + 1
         known = makespans_s[np.isfinite(makespans_s)]
@@ -84,10 +84,10 @@ class Found:
                 self.elite = sorted([*self.elite, one], key=lambda kept: kept.makespan_s)[: self.config.n_elite]
         return before != [one.makespan_s for one in self.elite]
 
-    def start(self, judge: Evaluator, op_device: IntArray) -> None:
-        """Begins with a placement, int32 [n_ops], that somebody else found: it is judged, kept and a guide."""
+    def start(self, evaluator: Evaluator, op_device: IntArray) -> None:
+        """Begins with a placement that was found elsewhere, int32 [n_ops]: it is evaluated and kept, and is a guide."""
         order = self._graph_order()
-        makespan_s = float(self.makespans_s(judge, op_device[None], order[None].astype(np.int32), 1)[0][0])
+        makespan_s = float(self.makespans_s(evaluator, op_device[None], order[None].astype(np.int32), 1)[0][0])
         if np.isfinite(makespan_s):
             one = Kept(makespan_s, op_device.copy(), order)
             self.best = min(self.best, one, key=lambda kept: kept.makespan_s)
@@ -95,15 +95,15 @@ class Found:
             self.elite = [one][: self.config.n_elite]
             self.guides.now = [self.guides.guide(op_device, order, makespan_s)]
 
-    def judge_again(self, judge: Evaluator, candidates: int, given: IntArray | None = None) -> None:
-        """The best placement, `given` and the first of the pool stay, with the makespans that `judge` says.
+    def evaluate_again(self, evaluator: Evaluator, candidates: int, given: IntArray | None = None) -> None:
+        """Keeps the best placement, `given` and the first of the pool, evaluated by `evaluator`; forgets all others.
 
-        The best of them are elite and guides; whatever else was said of placements is forgotten.
+        The best of those kept become elite and guides.
 
         Args:
-            judge: Says the makespans from now on.
+            evaluator: Gives the makespans from now on.
             candidates: How many besides the best stay.
-            given: int32 [n_ops], a placement that somebody else found; None if there is none.
+            given: int32 [n_ops], a placement that was found elsewhere; None if there is none.
         """
         best, n_guides = self.best, len(self.guides.now)
         teaching = [] if given is None else [Kept(float("inf"), given, self._graph_order())]
@@ -116,7 +116,7 @@ class Found:
         if not np.isfinite(best.makespan_s):
             return
         op_device, order = np.stack([one.op_device for one in asked]), np.stack([one.order for one in asked])
-        makespans_s, _ = self.makespans_s(judge, op_device, order.astype(np.int32), len(op_device))
+        makespans_s, _ = self.makespans_s(evaluator, op_device, order.astype(np.int32), len(op_device))
         told = (one._replace(makespan_s=s) for one, s in zip(asked, makespans_s.tolist(), strict=True))
         kept = sorted((one for one in told if np.isfinite(one.makespan_s)), key=lambda one: one.makespan_s)
         if not kept:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agents.dual_rollout import DualRollout, Judged
+from agents.dual_rollout import DualRollout, LogProbabilities
 from placement_gym.arrays import IntArray
 from placement_gym.envs.observation import DEVICE_FEATURES
 
@@ -13,7 +13,7 @@ TIE = 1e-6
 
 def labels(
     rollout: DualRollout,
-    judged: Judged,
+    log_p: LogProbabilities,
     b_level: Tensor,
     op_device: IntArray | None = None,
     *,
@@ -26,7 +26,7 @@ def labels(
 
     Args:
         rollout: What the learner met.
-        judged: Which rows are asked for.
+        log_p: Which rows are asked for.
         b_level: float32 [n_ops].
         op_device: int32 [n_ops], the placement that teaches; None for the critical path. The rollout must have
             followed it, because the names of its devices mean nothing in another state.
@@ -37,10 +37,10 @@ def labels(
     def most(values: Tensor, group: Tensor) -> Tensor:
         return values.new_full((n_groups,), -torch.inf).scatter_reduce(0, group, values, "amax")[group]
 
-    rows = judged.select_rows.cpu()
+    rows = log_p.select_rows.cpu()
     level = b_level[rollout.select_ops[rows]]
     select = level >= most(level, rollout.select_group[rows]) - TIE
-    rows = judged.place_rows.cpu()
+    rows = log_p.place_rows.cpu()
     mask = rollout.masks[rows]
     if op_device is None:
         place = mask & (rollout.features[rows][..., DEVICE_FEATURES.index("finish_behind")] <= TIE)
@@ -59,7 +59,7 @@ def labels(
 
 def imitation_loss(
     rollout: DualRollout,
-    judged: Judged,
+    log_p: LogProbabilities,
     b_level: Tensor,
     op_device: IntArray | None = None,
     *,
@@ -69,21 +69,21 @@ def imitation_loss(
 
     Arguments as for `labels`.
     """
-    device = judged.place_log_p.device
-    told = labels(rollout, judged, b_level, op_device, interchangeable=interchangeable)
+    device = log_p.place_log_p.device
+    told = labels(rollout, log_p, b_level, op_device, interchangeable=interchangeable)
     select, place = (part.to(device) for part in told)
-    place_group = rollout.place_group.to(device)[judged.place_rows]
+    place_group = rollout.place_group.to(device)[log_p.place_rows]
     n_groups = rollout.ops.numel()
     loss = torch.zeros((), device=device)
     metrics = {}
     parts = (
-        ("op", judged.select_log_p, select, rollout.select_group.to(device)[judged.select_rows]),
-        ("device", judged.place_log_p, place, place_group),
+        ("op", log_p.select_log_p, select, rollout.select_group.to(device)[log_p.select_rows]),
+        ("device", log_p.place_log_p, place, place_group),
     )
-    for name, log_p, right, group in parts:
-        if not len(log_p):
+    for name, row_log_p, right, group in parts:
+        if not len(row_log_p):
             continue
-        p = log_p.exp() * right
+        p = row_log_p.exp() * right
         per_row = p if p.dim() == 1 else p.sum(dim=1)
         total = per_row.new_zeros(n_groups).index_add(0, group, per_row)
         # A teacher's device may be outside the mask: nothing is learnt there.

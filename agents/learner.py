@@ -63,11 +63,11 @@ Config = TypeVar("Config", bound=LearnerConfig)
 
 
 def earliest_finish_loss(log_p: Tensor, device_features: Tensor, masks: Tensor) -> Tensor:
-    """Minus the mean log-probability of choosing a device of earliest finish; ties count as one.
+    """Minus the mean log-probability of choosing a device with the earliest finish, any of them where several tie.
 
     Args:
-        log_p: [..., n_devices].
-        device_features: [..., n_devices, n_features].
+        log_p: float32 [..., n_devices].
+        device_features: float32 [..., n_devices, n_features].
         masks: bool [..., n_devices].
     """
     earliest = masks & (device_features[..., DEVICE_FEATURES.index("finish_behind")] <= 1e-6)
@@ -80,7 +80,10 @@ def mean_entropy(log_p: Tensor, masks: Tensor) -> Tensor:
 
 
 def advantages(returns: NDArray[np.float64], centre: float | None = None) -> NDArray[np.float64]:
-    """float64 [B]: returns about `centre` (default: their mean) over their deviation; the greedy first is left out."""
+    """float64 [B]: returns less `centre` (default: their mean) over their deviation, clipped to -5 to 5.
+
+    Mean and deviation leave out the first episode, which is greedy.
+    """
     middle = returns[1:].mean() if centre is None else centre
     normalised: NDArray[np.float64] = (returns - middle) / (returns[1:].std() + 1e-9)
     return normalised.clip(-5, 5)
@@ -93,7 +96,7 @@ def normalised(op_features: Tensor) -> Tensor:
 
 
 class Learner(ABC, Generic[Config]):
-    """Base of the learners: `_make_policy`, `_scorer` and `_update` are theirs.
+    """Base class of the learners, each of which defines `_make_policy`, `_scorer` and `_update`.
 
     Args:
         vec_env: Vector environment (`gym.make_vec`); its number of episodes, at least 2, is the batch of an update.
@@ -167,7 +170,7 @@ class Learner(ABC, Generic[Config]):
         return self.updates < self.config.imitation_updates
 
     def train(self, *, simulator_calls: int | None = None, seconds: float | None = None) -> Iterator[Update]:
-        """Learns until either budget is spent; both count from the first training on, a resumed one's past included.
+        """Learns until either budget is spent; what a resumed training has used before counts, too.
 
         Raises:
             InvalidOption: No budget is given.
@@ -196,7 +199,7 @@ class Learner(ABC, Generic[Config]):
         return placement
 
     def act_sampled(self, placements: int, *, seed: int) -> NDArray[np.int32]:
-        """int32 [placements, n_ops], drawn from the policy with a generator of their own."""
+        """int32 [placements, n_ops], drawn from the policy with a new generator of this seed."""
         training, self.generator = self.generator, torch.Generator().manual_seed(seed)
         # The first episode of every batch is greedy.
         batches = [self._roll_out().op_device[1:] for _ in range(-(-placements // (self.env.num_envs - 1)))]

@@ -1,4 +1,4 @@
-"""Pool: good placements that differ from each other, for a judge that knows better than the simulator."""
+"""Pool: good placements that differ from each other, for an evaluator more exact than the simulator."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Simulated: the makespans of placements that were judged already."""
+"""Simulated: the makespans of placements that were evaluated already."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Simulated:
         self.makespan_s: dict[bytes, float] = {}
 
     def key(self, op_device: IntArray, order: IntArray | None = None) -> bytes:
-        """Of a placement, and of the order of selection where it matters."""
+        """What a placement is known by: its devices, and the order of selection where it matters."""
         named = op_device
         if self.interchangeable:
             _, first, number = np.unique(op_device, return_index=True, return_inverse=True)
@@ -37,15 +37,15 @@ class Simulated:
         return hashlib.blake2b(told, digest_size=16).digest()
 
     def makespans_s(
-        self, judge: Evaluator, op_device: IntArray, order: IntArray | None, most: int
+        self, evaluator: Evaluator, op_device: IntArray, order: IntArray | None, most: int
     ) -> tuple[FloatArray, BoolArray]:
-        """(float64 [B], bool [B]): makespans, and which placements were not known and have been judged.
+        """(float64 [B], bool [B]): makespans, and which placements were not known and have been evaluated.
 
         Args:
-            judge: Asked for the first `most` placements that are not known; makespans of further ones are inf.
+            evaluator: Evaluates the first `most` placements that are not known; makespans of further ones are inf.
             op_device: int32 [B, n_ops].
             order: int32 [B, n_ops], the order of selection, where it matters.
-            most: See `judge`.
+            most: How many placements may be evaluated.
         """
         orders = [None] * len(op_device) if order is None else list(order)
         keys = [self.key(*one) for one in zip(op_device, orders, strict=True)]
@@ -55,8 +55,8 @@ class Simulated:
         fresh[rows] = True
         if rows:
             priority = None if order is None else priority_of(order[rows], op_device.shape[1])
-            judged = judge(op_device[rows], priority).tolist()
-            self.makespan_s.update(zip((keys[i] for i in rows), judged, strict=True))
+            evaluated = evaluator(op_device[rows], priority).tolist()
+            self.makespan_s.update(zip((keys[i] for i in rows), evaluated, strict=True))
         return np.array([self.makespan_s.get(key, np.inf) for key in keys]), fresh
 
     def state(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -58,7 +58,7 @@ def run_baselines(
 
 
 def warm_up(solve: Baseline) -> None:
-    """Has Numba compile what the baseline needs: on a machine's first run that is not the baseline's time."""
+    """Has Numba compile what the baseline needs, so that its first run on a machine does not include this time."""
     # What is made for one workload (an expert's split) may refuse this one.
     with suppress(PlacementGymError):
         solve(layered(n_ops=4, n_devices=2))
@@ -67,7 +67,7 @@ def warm_up(solve: Baseline) -> None:
 def solve_and_record(
     method: str, solve: Baseline, problem: Problem, folder: RunFolder, *, verb: str, config: Mapping[str, Any]
 ) -> Record:
-    """Runs one baseline; its result, checked and added to the folder's records.
+    """Runs one baseline, checks its result and adds it to the folder's records; returns it.
 
     Raises:
         InfeasiblePlacement: It found nothing that fits into memory.
@@ -93,7 +93,7 @@ def solve_and_record(
 
 
 def effort_of(result: Result) -> Effort:
-    """What a baseline says about its own result."""
+    """Budget, bound and status of a baseline's result, for its record."""
     return Effort(
         lower_bound_s=result.lower_bound,
         simulator_calls=result.simulator_calls,

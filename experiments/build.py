@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agents.agent import Agent
 from placement_gym.cluster import Cluster
-from placement_gym.envs.select_place import judging_rule as of_env
+from placement_gym.envs.select_place import evaluation_rule as of_env
 from placement_gym.errors import InvalidOption, InvalidProblem, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.methods import METHODS
@@ -76,8 +76,8 @@ def build_rule(config: DictConfig) -> Rule:
     return Rule(**cast(dict[str, Any], OmegaConf.to_container(config.rule, resolve=True)))
 
 
-def judging_rule(config: DictConfig) -> Rule:
-    """The rule by which schedules of `config` are judged: `config.rule`, in the order that `config.env` may choose."""
+def evaluation_rule(config: DictConfig) -> Rule:
+    """The rule by which placements are evaluated: `config.rule`, in the order that `config.env` may choose."""
     rule, env = build_rule(config), config.get("env")
     return rule if env is None else of_env(rule, env.get("priority", "none"))
 

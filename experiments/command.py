@@ -14,6 +14,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from placement_gym.contention import register_installed
 from placement_gym.errors import PlacementGymError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -74,6 +75,7 @@ def command(config_name: str) -> Callable[[Task], Main]:
             def job(config: DictConfig) -> None:
                 # Caught here and not outside: Hydra would print a line of its own, and end a sweep at its first error.
                 try:
+                    register_installed()
                     codes.append(task(config))
                 except USER_ERRORS as error:
                     if full_error:

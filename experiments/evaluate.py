@@ -24,8 +24,8 @@ from experiments.table import cells, headings, markdown, row_of_record, terminal
 from experiments.tracking import Tracker
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
-from placement_gym.envs.select_place import judging_rule
-from placement_gym.errors import InvalidFile, InvalidOption
+from placement_gym.envs.select_place import evaluation_rule
+from placement_gym.errors import InvalidOption
 from placement_gym.files import write_text
 from placement_gym.problem import Problem
 from placement_gym.render import save_chrome_trace, save_gantt
@@ -38,13 +38,9 @@ def run_of(config: DictConfig) -> DictConfig:
     """The configuration of the training run.
 
     Raises:
-        InvalidFile: The folder holds none.
+        InvalidFile: As `RunFolder.saved_config`.
     """
-    path = RunFolder(Path(config.run)).config
-    if not path.exists():
-        raise InvalidFile(f"{config.run} is no training run: it holds no {path.name}")
-    trained = OmegaConf.load(path)
-    assert isinstance(trained, DictConfig)
+    trained = RunFolder(Path(config.run)).saved_config()
     trained.torch_device = config.torch_device
     return trained
 
@@ -59,7 +55,7 @@ def schedule_of(problem: Problem, op_device: IntArray, rule: Rule, priority: Flo
     """The schedule of an agent's placement, ops that wait by `priority` (float64 [n_ops]) where it has chosen that."""
     if priority is None:
         return simulate(problem, op_device, rule=rule)
-    return simulate(problem, op_device, rule=judging_rule(rule, "selection"), priority=priority)
+    return simulate(problem, op_device, rule=evaluation_rule(rule, "selection"), priority=priority)
 
 
 def best_schedule(problem: Problem, placements: NDArray[np.int32], rule: Rule) -> Schedule:
@@ -80,7 +76,7 @@ def place(agent: Agent, problem: Problem, rule: Rule, *, samples: int, seed: int
     """
     priority = greedy_priority(agent)
     if samples > 0 and priority is not None:
-        raise InvalidOption(f"samples is {samples}, but draws are judged without the order of selection; expected 0")
+        raise InvalidOption(f"samples is {samples}, but draws are evaluated without the order of selection; expected 0")
     ways: dict[str, Callable[[], NDArray[np.int32]]] = {"greedy": lambda: agent.act_greedy()[None]}
     if samples > 0:
         ways[f"best of {samples}"] = lambda: agent.act_sampled(samples, seed=seed)

@@ -154,14 +154,14 @@ def compared(
         graph = fingerprint(problem.graph)
         kept = [placement.op_device.tolist() for placement in placements[name]]
         own = [e for e in campaign.executions if e.graph == graph and e.program == name and e.op_device in kept]
-        judged = [e for e in own if e.kind != "calibration"]
+        evaluated = [e for e in own if e.kind != "calibration"]
         runs = [run for e in own if e.kind == "calibration" for run in e.runs()]
         ways = {"profiled": problem, **({"calibrated": calibrated(problem, runs)} if runs else {})}
         simulated_s = {
-            costs: [simulate(way, e.op_device, rule=rule).makespan_s for e in judged] for costs, way in ways.items()
+            costs: [simulate(way, e.op_device, rule=rule).makespan_s for e in evaluated] for costs, way in ways.items()
         }
         op_s = list(ways.values())[-1].op_time_s[:, 0]
-        found.append(Comparison(program=name, op_s=op_s, executions=judged, simulated_s=simulated_s))
+        found.append(Comparison(program=name, op_s=op_s, executions=evaluated, simulated_s=simulated_s))
     return found
 
 
@@ -169,11 +169,11 @@ def placements_of(
     problem: Problem, rule: Rule, baselines: Mapping[str, build.Baseline], config: DictConfig
 ) -> list[NamedPlacement]:
     """Placements to be compared, and `config.n_calibration` random ones, drawn apart, to calibrate costs with."""
-    judged = all_kinds(problem, rule, baselines, n_random=config.n_random, seed=config.seed)
-    taken = {placement.op_device.tobytes() for placement in judged}
+    evaluated = all_kinds(problem, rule, baselines, n_random=config.n_random, seed=config.seed)
+    taken = {placement.op_device.tobytes() for placement in evaluated}
     drawn = random(problem, config.n_calibration, np.random.default_rng([config.seed, 1]))
     apart = [replace(placement, kind="calibration") for placement in drawn]
-    return [*judged, *(p for p in apart if p.op_device.tobytes() not in taken)]
+    return [*evaluated, *(p for p in apart if p.op_device.tobytes() not in taken)]
 
 
 def run(config: DictConfig) -> int:

@@ -1,4 +1,4 @@
-"""Family: a distribution of problems costed as DOPPLER's published graphs; what is learned from, and tested on."""
+"""Family: random problems with costs as in DOPPLER's published graphs, some to train on and some to test on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ TRIES = 100
 
 
 def by_default() -> dict[str, float]:
-    """One in two is an expression, the kind with the most different graphs."""
+    """Half of the graphs are expressions, the kind whose graphs differ most."""
     return {"expression": 6.0, **dict.fromkeys(KINDS[1:], 1.0)}
 
 
@@ -31,12 +31,12 @@ def by_default() -> dict[str, float]:
 class Family:
     """Problems by seed: expressions of matrices, one layer of a transformer or a mixture of experts, synthetic graphs.
 
-    Programs are cut into 2 to 16 blocks per op and charged what the released cost model of DOPPLER (arXiv 2505.23131)
-    does; sizes are random powers of two. Its four programs (chain of products, network of one hidden layer, Llama
-    block and layer) are not among them, so that its graphs are unseen ones.
+    Programs are cut into 2 to 16 blocks per op; sizes are random powers of two; times are those of the released cost
+    model of DOPPLER (arXiv 2505.23131). DOPPLER's own four programs (chain of products, network of one hidden layer,
+    Llama block and layer) are not among them: whoever trains on this family has not seen them.
 
     Attributes:
-        weights: How often each kind is tried, over their sum; kinds that are not named are left out.
+        weights: Of each kind; a kind is drawn with its weight over the sum of all, one that is not named never.
         min_ops: Least number of ops.
         max_ops: Largest number of ops.
 
@@ -107,11 +107,11 @@ def _problem(graph: OpGraph, n_devices: int, name: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A problem to be placed that was not trained on.
+    """A problem to test on, which was not trained on.
 
     Attributes:
         group: Where it comes from, and its number of devices; tables are by group.
-        name: Its own.
+        name: Of the problem, in tables.
         problem: The problem.
     """
 
@@ -129,7 +129,7 @@ def training_problems(config: DictConfig) -> list[Problem]:
 
 
 def cases(config: DictConfig) -> list[Case]:
-    """What is placed without having been trained on: further seeds of the family, and published graphs.
+    """The problems to test on: further seeds of the family, and published graphs.
 
     Raises:
         InvalidOption: A seed that was trained on.

@@ -1,11 +1,19 @@
-"""RunFolder: the names of the files that a run leaves behind."""
+"""RunFolder: the names of the files that a run writes."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
+from experiments.command import CONF
+from placement_gym.errors import InvalidFile
 from placement_gym.problem import Problem
+
+# Sections of a saved configuration that are never built again: the problem is read from its own file.
+NOT_BUILT = ("workload", "cluster", "costs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,29 @@ class RunFolder:
             problem.save(folder.problem)
         return folder
 
+    def saved_config(self) -> DictConfig:
+        """The configuration of the run. A folder may be a stranger's: it must call nothing but what `conf/` calls.
+
+        Raises:
+            InvalidFile: There is none, or it calls something else.
+        """
+        if not self.config.exists():
+            raise InvalidFile(f"{self.path} is no training run: it holds no {self.config.name}")
+        saved = OmegaConf.load(self.config)
+        if not isinstance(saved, DictConfig):
+            raise InvalidFile(f"{self.config}: not a configuration; expected a mapping")
+        files = [file for room in ("agent", "baseline", "env", "tracking") for file in (CONF / room).glob("*.yaml")]
+        known = {name for file in files for name in re.findall(r"_target_: (\S+)", file.read_text(encoding="utf-8"))}
+        # Resolved, since a section that is built may stand for one that is not.
+        whole = cast(dict[str, Any], OmegaConf.to_container(saved, resolve=True))
+        rest: list[Any] = [value for name, value in whole.items() if name not in NOT_BUILT]
+        while rest:
+            one = rest.pop()
+            if isinstance(one, dict) and "_target_" in one and str(one["_target_"]) not in known:
+                raise InvalidFile(f"{self.config} calls {one['_target_']!r}; expected what the files of conf/ call")
+            rest += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        return saved
+
     @property
     def config(self) -> Path:
         """The whole resolved configuration."""
@@ -64,7 +95,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The agent, as far as it has learned."""
+        """The agent, as it was saved last."""
         return self.path / "checkpoint.pt"
 
     @property

@@ -1,4 +1,4 @@
-"""Placements of many kinds, on which a simulator is held against a real engine."""
+"""Placements of many kinds, for which simulated and measured makespans are compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class NamedPlacement:
 
 
 def of_baselines(problem: Problem, baselines: Mapping[str, Baseline]) -> list[NamedPlacement]:
-    """What each baseline finds; one that finds nothing feasible is left out."""
+    """The placement of each baseline; one that finds nothing feasible is left out."""
     found = []
     for name, solve in baselines.items():
         warm_up(solve)

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.agreement import Execution
 from experiments.table import number
 from placement_gym.arrays import FloatArray
-from placement_gym.pytorch.judge import wins_needed
+from placement_gym.pytorch.measured_makespan import wins_needed
 
 HEADINGS = (
     *("method", "measured (ms)", "seeds (ms)", "quartiles (ms)", "ratio to best", "simulated (ms)"),

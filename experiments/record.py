@@ -158,7 +158,7 @@ class RecordedAt:
 
     @property
     def where(self) -> str:
-        """file:line."""
+        """Where the record was read, as "file:line"."""
         return f"{self.file}:{self.line}"
 
     def load_problem(self) -> Problem:
@@ -225,15 +225,16 @@ def _parse(line: str, where: str) -> Record:
     for what, names in (("lacks", expected - row.keys()), ("has the unknown", row.keys() - expected)):
         if names:
             raise InvalidFile(f"{where}: the row {what} field {', '.join(sorted(names))}")
+    seconds = {name: row[name] for name in ("makespan_s", "objective_s", "lower_bound_s")}
+    if not all(isinstance(value, float) for value in seconds.values()):
+        raise InvalidFile(f"{where}: got {seconds}; expected numbers of seconds")
     record = Record(**row)
-    if not all(isinstance(x, float) for x in (record.makespan_s, record.objective_s, record.lower_bound_s)):
-        raise InvalidFile(f"{where}: makespan_s, objective_s and lower_bound_s must be numbers of seconds")
     if record.objective not in OBJECTIVES:
         raise InvalidFile(f"{where}: {unknown_name('objective', record.objective, OBJECTIVES)}")
-    if not isinstance(record.op_device, list):
-        raise InvalidFile(f"{where}: op_device must be a list of device numbers")
-    if not all(isinstance(d, int) for d in record.op_device) or not isinstance(record.rule, dict):
-        raise InvalidFile(f"{where}: op_device must hold whole numbers and rule the simulator's options")
+    if not isinstance(record.op_device, list) or not all(isinstance(d, int) for d in record.op_device):
+        raise InvalidFile(f"{where}: op_device is {record.op_device!r:.60}; expected a list of device numbers")
+    if not isinstance(record.rule, dict):
+        raise InvalidFile(f"{where}: rule is {record.rule!r:.60}; expected a mapping of the simulator's options")
     return record
 
 

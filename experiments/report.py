@@ -38,7 +38,7 @@ FIGURE_FORMAT = "placement_gym.figure.v1"
 
 @dataclass(frozen=True, slots=True)
 class TrialComparison:
-    """All results on one problem by one objective, makespans under one rule.
+    """All results on one problem for one objective, with makespans under one rule.
 
     Attributes:
         title: Workload and rule.
@@ -89,7 +89,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def headings(objective: Objective) -> tuple[str, ...]:
-    """The columns of a comparison over runs."""
+    """The column headings of a comparison over runs."""
     return ("method", f"{objective.replace('_', '-')} (ms)", "spread", "ratio to best", *OTHER_COLUMNS)
 
 
@@ -123,7 +123,7 @@ def lines_of(comparison: TrialComparison) -> list[tuple[str, ...]]:
 
 
 def draw_curves(comparison: TrialComparison, path: Path) -> bool:
-    """Learning curves of the runs of a comparison; False if none of them learned."""
+    """Draws the learning curves of a comparison's runs; returns False, and draws nothing, if none of them learned."""
     rows = [row for group in comparison.method_rows.values() for row in group]
     curves = {}
     for row in rows:
@@ -166,7 +166,7 @@ def read_figures(path: Path) -> list[dict[str, Any]]:
 
 
 def rounded(value: object) -> str:
-    """What a figure is of, as a table shows it: numbers to four digits, in lists and mappings as well."""
+    """What a figure was measured on, as a table shows it; numbers have four digits, in lists and mappings as well."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     if isinstance(value, list):
@@ -189,10 +189,10 @@ def figures_table(figures: Sequence[dict[str, Any]]) -> str:
 
 
 def sections_of(table: Path, titles: Sequence[str]) -> str:
-    """The sections (# ... or ## ...) of a table file whose titles begin so, in this order.
+    """The sections (# ... or ## ...) of a file of tables whose titles begin with `titles`, in the order of these.
 
     Raises:
-        InvalidFile: It has no such section.
+        InvalidFile: No title of the file begins with one of `titles`.
     """
     sections = re.split("^##? ", table.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     found = []
@@ -208,14 +208,14 @@ def sections_of(table: Path, titles: Sequence[str]) -> str:
 
 
 def merged(shown: str, measured: str) -> str:
-    """A table of figures with the rows of another one put in, by name, which is the first cell."""
+    """The table `shown` with the rows of `measured` added, or in place of its own of the same name (the first cell)."""
     lines = measured.splitlines()
     head, by_name = lines[:2], {row.split(" | ")[0]: row for row in [*shown.splitlines()[2:], *lines[2:]]}
     return "\n".join([*head, *(by_name[name] for name in sorted(by_name))]) + "\n"
 
 
 def rewrite_readme(figures: Sequence[dict[str, Any]], readme: Path) -> None:
-    """Puts the figures and the tables that are there between the markers of the README; others there stay.
+    """Replaces what stands between the markers of the README: figures that were measured, tables whose files exist.
 
     Raises:
         InvalidFile: The markers are missing, or a table lacks a section.

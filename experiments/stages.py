@@ -23,7 +23,7 @@ from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption
 from placement_gym.files import write_text
 from placement_gym.problem import Problem
 from placement_gym.pytorch import RunOptions, execute
-from placement_gym.pytorch.judge import MeasuredMakespan
+from placement_gym.pytorch.measured_makespan import MeasuredMakespan
 from placement_gym.pytorch.runner import Runner
 from placement_gym.rule import Rule
 from placement_gym.simulator import simulate
@@ -99,22 +99,24 @@ class LearningStages:
         three.metrics.unlink(missing_ok=True)
         options = config.stage_three
         with self.console.status(f"{self.problem.name}, seed {config.seed}: measuring what stage II found"):
-            judge = MeasuredMakespan(self.runner, best, repeats=options.repeats, confirmations=options.confirmations)
-            agent.judge_by(judge, candidates=min(options.candidates, options.calls - 1))
+            evaluator = MeasuredMakespan(
+                self.runner, best, repeats=options.repeats, confirmations=options.confirmations
+            )
+            agent.evaluate_by(evaluator, candidates=min(options.candidates, options.calls - 1))
         self._learn(agent, config, three, "stage III", calls + options.calls)
         vec_env.close()
         with self.console.status(f"{self.problem.name}, seed {config.seed}: stage III's placement against stage II's"):
-            stays = judge.settle()
+            stays = evaluator.settle()
         if not stays:
             told = "what stage III found did not win once more; the placement of stage II stays"
             self.console.print(f"{self.problem.name}, seed {config.seed}: {told}", highlight=False)
-        for method, op_device in (("", judge.op_device), (" (greedy)", agent.act_greedy())):
+        for method, op_device in (("", evaluator.op_device), (" (greedy)", agent.act_greedy())):
             one = self._found(f"{name}, stage III{method}", config.seed, op_device, calls, agent.seconds)
             found.append(replace(one, measured_calls=agent.simulator_calls - calls))
         return found
 
     def _learn(self, agent: DualPolicyAgent, config: DictConfig, folder: RunFolder, stage: str, calls: int) -> None:
-        """Trains until the agent has had so many calls of its judge, earlier ones included.
+        """Trains until the agent has had so many calls of its evaluator, earlier ones included.
 
         Raises:
             KeyboardInterrupt: Ctrl-C ended it, after what was learned was saved.

@@ -54,14 +54,14 @@ class Standings:
         methods: Their names, in the order of the tables' lines.
         outcomes: Of each (workload, method), one per seed; absent where a method was not tried.
         bounds_s: Lower bound of each workload, seconds; the order is that of the tables' columns.
-        judged: The method that the sentences are about, None for none.
+        compared: The method that the sentences compare with the others, None for none.
         unit: Of makespans in tables, one of UNITS.
     """
 
     methods: tuple[str, ...]
     outcomes: Mapping[tuple[str, str], Sequence[Outcome]]
     bounds_s: Mapping[str, float]
-    judged: str | None
+    compared: str | None
     unit: str
 
     @classmethod
@@ -70,16 +70,16 @@ class Standings:
         outcomes: Sequence[tuple[Trial, Outcome]],
         methods: Sequence[str],
         bounds_s: Mapping[str, float],
-        judged: str | None,
+        compared: str | None,
         unit: str,
     ) -> Self:
-        """The outcomes gathered; where no method is `judged`, it is the first learner."""
+        """The outcomes gathered; where no method is `compared`, it is the first learner."""
         gathered: dict[tuple[str, str], list[Outcome]] = {}
         for trial, outcome in outcomes:
             gathered.setdefault((trial.workload, trial.method), []).append(outcome)
         learners = {trial.method for trial, _ in outcomes if trial.learns}
         first = next((method for method in methods if method in learners), None)
-        return cls(tuple(methods), gathered, bounds_s, judged or first, unit)
+        return cls(tuple(methods), gathered, bounds_s, compared or first, unit)
 
     def found(self, workload: str, method: str) -> list[Outcome]:
         """The outcomes of the seeds that found a placement."""
@@ -194,24 +194,24 @@ def as_markdown(standings: Standings) -> str:
 
 
 def sentences(standings: Standings) -> list[str]:
-    """One sentence per workload: which methods the judged one is better than, worse than, or not told apart from."""
-    judged = standings.judged
-    if judged is None:
+    """One sentence per workload: which methods `compared` is better than, worse than, or not told apart from."""
+    compared = standings.compared
+    if compared is None:
         return []
     said = []
     for workload in standings.bounds_s:
-        own = standings.cell(workload, judged)
+        own = standings.cell(workload, compared)
         if not own.values_s:
-            said.append(f"{workload}: {judged} has found nothing ({own.status}).")
+            said.append(f"{workload}: {compared} has found nothing ({own.status}).")
             continue
         groups: dict[str, list[str]] = {}
         for method in standings.methods:
             other = standings.cell(workload, method)
-            if method != judged and other.values_s:
+            if method != compared and other.values_s:
                 groups.setdefault(relation(own, other), []).append(_against(standings, workload, method))
         parts = [f"{how} {', '.join(groups[how])}" for how in RELATIONS if how in groups]
-        calls = f"{standings.calls(workload, judged):,.0f} calls, {_seeds(own)}"
-        said.append(f"{workload}: {judged} ({standings.said(own)}; {calls}) is {'; '.join(parts) or 'alone'}.")
+        calls = f"{standings.calls(workload, compared):,.0f} calls, {_seeds(own)}"
+        said.append(f"{workload}: {compared} ({standings.said(own)}; {calls}) is {'; '.join(parts) or 'alone'}.")
     return said
 
 
@@ -230,12 +230,12 @@ def relation(own: Cell, other: Cell) -> str:
 
 def _against(standings: Standings, workload: str, method: str) -> str:
     """Another method with its mean, how much longer or shorter it takes, and its calls where they are not the same."""
-    assert standings.judged is not None
-    own, other = standings.cell(workload, standings.judged), standings.cell(workload, method)
+    assert standings.compared is not None
+    own, other = standings.cell(workload, standings.compared), standings.cell(workload, method)
     notes = [standings.said(other)]
     if abs(other.mean_s - own.mean_s) > AS_GOOD * own.mean_s > 0:
         notes.append(f"{100 * (other.mean_s / own.mean_s - 1):+.1f} %")
-    mine, theirs = standings.calls(workload, standings.judged), standings.calls(workload, method)
+    mine, theirs = standings.calls(workload, standings.compared), standings.calls(workload, method)
     if abs(mine - theirs) > 0.02 * mine:
         notes.append(f"{theirs:,.0f} {'call' if theirs == 1 else 'calls'}")
     return f"{method} ({', '.join(notes)})"

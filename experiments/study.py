@@ -30,7 +30,7 @@ from placement_gym.files import write_text
 from placement_gym.problem import Problem
 
 # What belongs to the study as a whole and to none of its trials.
-OF_STUDY = ("workloads", "methods", "seeds", "only", "judged", "unit")
+OF_STUDY = ("workloads", "methods", "seeds", "only", "compared", "unit")
 # What a learner's section may hold; the rest of a trial's configuration is the study's.
 OF_LEARNER = tuple(name for name in OPTIONS if name != "baseline")
 OF_WORKLOAD = ("workload", "cluster", "costs", "rule", "simulator_calls")
@@ -62,8 +62,8 @@ def check_names(config: DictConfig) -> None:
             _check_keys(f"methods.{name}", section, OF_LEARNER)
         elif "_target_" not in section:
             raise InvalidOption(f"methods.{name} is {section}; expected a baseline's _target_, an agent, or like")
-    if config.judged is not None and config.judged not in config.methods:
-        raise InvalidOption(f"judged: {unknown_name('method', config.judged, config.methods)}")
+    if config.compared is not None and config.compared not in config.methods:
+        raise InvalidOption(f"compared: {unknown_name('method', config.compared, config.methods)}")
 
 
 def _check_keys(where: str, section: DictConfig, known: tuple[str, ...]) -> None:
@@ -247,7 +247,7 @@ def run(config: DictConfig) -> int:
     if n_recorded:
         console.print(f"{n_recorded} of {len(outcomes)} were recorded before", highlight=False)
     bounds = {name: lower_bound_s(problem) for name, problem in problems.items()}
-    standings = Standings.of(outcomes, [str(name) for name in config.methods], bounds, config.judged, config.unit)
+    standings = Standings.of(outcomes, [str(name) for name in config.methods], bounds, config.compared, config.unit)
     for shown in on_terminal(standings):
         console.print(shown)
     for sentence in sentences(standings):

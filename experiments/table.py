@@ -45,7 +45,7 @@ def wide_console() -> Console:
 
 
 def headings(objective: Objective) -> tuple[str, ...]:
-    """The columns of a comparison by the objective."""
+    """The column headings of a comparison by this objective."""
     return ("method", f"{objective.replace('_', '-')} (ms)", "ratio to best", OTHER[objective], "seconds", "status")
 
 
@@ -99,7 +99,7 @@ def cells(rows: Sequence[TableRow], lower_bound_s: float | None) -> list[tuple[s
 
 
 def gap(row: TableRow) -> str:
-    """What the method itself has left open, in percent of its value."""
+    """How far the objective is from the method's own lower bound, in percent of the objective."""
     if row.status not in ("optimal", "limit_reached"):
         return ""
     return f"{100 * (1 - row.lower_bound_s / row.objective_s):.2f} %" if row.objective_s > 0 else "0.00 %"

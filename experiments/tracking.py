@@ -140,7 +140,7 @@ class Tracker:
             self._run.finish(exit_code=0 if error is None else 1)
 
     def log(self, values: Mapping[str, float]) -> None:
-        """One row of metrics; every name is one of METRICS.
+        """Writes one row of metrics, whose names are among METRICS.
 
         Raises:
             InvalidOption: A metric that METRICS does not document.
@@ -160,7 +160,7 @@ class Tracker:
             self._run.log({**values, **again})
 
     def baselines(self, rows: Sequence[TableRow], lower_bound_s: float) -> None:
-        """Baselines as summary values, by name."""
+        """Writes the baselines' results as summary values, by name."""
         if self._run is None:
             return
         self._run.summary["baseline/lower_bound_s"] = lower_bound_s
@@ -170,7 +170,7 @@ class Tracker:
                 self._run.summary[f"baseline/{row.method}/{name}"] = getattr(row, name)
 
     def instances(self, rows: Mapping[tuple[str, str], TableRow]) -> None:
-        """Results by (instance, method): summary values and one table."""
+        """Writes results by (instance, method), as summary values and one table."""
         if self._run is None:
             return
         import wandb
@@ -186,7 +186,7 @@ class Tracker:
         self._run.log({"instance/table": wandb.Table(columns=columns, data=data)})
 
     def finish(self, rows: Sequence[TableRow], lower_bound_s: float) -> None:
-        """The final table, the charts that were written into the folder, and the curve with horizontal lines."""
+        """Logs the final table, the charts in the folder, and the curve beside lines of baselines and bound."""
         if self._run is None:
             return
         import wandb
@@ -227,7 +227,7 @@ def _line_chart(curve: Sequence[Mapping[str, float]], baselines: Sequence[TableR
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a `metrics.jsonl`; a last row that a killed run left unfinished is not one yet.
+    """Rows of a `metrics.jsonl`; a last row that a killed run left unfinished is left out.
 
     Raises:
         InvalidFile: A malformed row (the message says file:line).

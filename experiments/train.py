@@ -73,13 +73,10 @@ def resumed_config(config: DictConfig, folder: RunFolder, overrides: Sequence[st
     """The run's own configuration, with what this command line says about the budget and the machine.
 
     Raises:
-        InvalidFile: The run has no configuration.
+        InvalidFile: As `RunFolder.saved_config`.
         InvalidOption: The command line asks for something that is not the run's (another workload, say).
     """
-    if not folder.config.exists():
-        raise InvalidFile(f"cannot resume {folder.path}: it holds no {folder.config.name}")
-    saved = OmegaConf.load(folder.config)
-    assert isinstance(saved, DictConfig)
+    saved = folder.saved_config()
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~").partition(".")[0].partition("@")[0]
         if name in ("resume", "experiment"):
@@ -105,7 +102,7 @@ class Workbench:
     console: Console
 
     def record(self, schedule: Schedule, method: str, effort: Effort) -> TableRow:
-        """Checks and records an agent's schedule; its line of the table."""
+        """Checks a schedule of the agent and records it; returns its line of the table."""
         schedule.check()
         row = Record.of(
             schedule,
@@ -163,7 +160,7 @@ def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float
 
 
 def equal_calls(bench: Workbench, simulator_calls: int) -> list[TableRow]:
-    """Simulated annealing with as many simulator calls as the agent had: the fairest comparison."""
+    """The result of simulated annealing with as many simulator calls as the agent had."""
     # Fewer are no search: annealing spends some on its start.
     if not bench.config.equal_calls or simulator_calls < 100:
         return []
@@ -236,7 +233,7 @@ def run(config: DictConfig) -> int:
 
 
 def final_metrics(agent_rows: Sequence[TableRow], bound: float) -> dict[str, float]:
-    """The eval/ family; `agent_rows` are greedy and best."""
+    """The metrics whose names begin with eval/; `agent_rows` are those of the greedy and of the best placement."""
     greedy, best = agent_rows
     return {
         "eval/makespan_s": best.objective_s,
@@ -248,12 +245,12 @@ def final_metrics(agent_rows: Sequence[TableRow], bound: float) -> dict[str, flo
 
 
 def relative(path: Path) -> Path:
-    """As a user in this folder would type it."""
+    """The path as a user in the current folder would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def say(bench: Workbench, rows: Sequence[TableRow], bound: float, wandb_folder: Path | None) -> None:
-    """The table, who is better, and the files."""
+    """Prints the table, which method is better, and the files."""
     folder, console = bench.folder, bench.console
     agents = {row.method for row in rows if not row.is_baseline}
     title = f"{bench.problem.name}, rule {bench.config.rule}"

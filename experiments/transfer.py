@@ -108,7 +108,9 @@ def run(config: DictConfig) -> int:
     if not config.seeds:
         raise InvalidOption("seeds is empty; expected one per policy that is to be trained")
     if config.env.get("priority") == "selection":
-        raise InvalidOption("env.priority is selection, but unseen graphs are judged without an order; expected none")
+        raise InvalidOption(
+            "env.priority is selection, but placements of unseen graphs are evaluated without an order; expected none"
+        )
     cases(config)  # mistakes are found before the training and not behind it
     write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
     grids: dict[int, dict[str, TrialGrid]] = {}

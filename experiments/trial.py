@@ -84,7 +84,7 @@ class Trial:
         """What is recorded of the trial as it is configured now; None if it has not been finished."""
         if not self.folder.records.exists():
             return None
-        own, rule = build.plain(self.config), asdict(build.judging_rule(self.config))
+        own, rule = build.plain(self.config), asdict(build.evaluation_rule(self.config))
         rows = {
             row.method: row
             for row in (at.record for at in record.read(self.folder.records))

@@ -120,7 +120,7 @@ class Unseen:
                 schedule = best_schedule(problem, way.place(agent, seed), self.rule)
                 effort = Effort(
                     lower_bound_s=lower_bound_s(problem),
-                    # A search ends early where it finds nothing new; the other ways judge what they are given.
+                    # A search ends early where it finds nothing new; the other ways evaluate what they are given.
                     simulator_calls=agent.simulator_calls or way.simulator_calls,
                     seconds=time.perf_counter() - start,
                     seed=seed,

@@ -20,9 +20,9 @@ class Device:
     Attributes:
         name: Unique in its cluster.
         peak_flops_per_s: Peak FLOP/s per dtype name ("float32", "float16", ...).
-        memory_bytes_per_s: Memory bandwidth.
-        memory_bytes: Memory capacity (`inf` where unlimited).
-        launch_overhead_s: Time of starting one op.
+        memory_bytes_per_s: Memory bandwidth, bytes per second.
+        memory_bytes: Memory capacity, bytes (`inf` where unlimited).
+        launch_overhead_s: Seconds to start one op.
         kind: "accelerator" or "cpu" (the host, which pays no transfer in the max-load objective).
         slots: How many ops run at the same time, each at full speed.
 
@@ -51,16 +51,18 @@ class Device:
             if not value > 0:
                 raise InvalidCluster(f"device {self.name!r}: {what} is {value}; expected a number > 0")
         if not (0 <= self.launch_overhead_s < float("inf")):
-            raise InvalidCluster(f"device {self.name!r}: launch_overhead_s is {self.launch_overhead_s}; expected >= 0")
+            raise InvalidCluster(
+                f"device {self.name!r}: launch_overhead_s is {self.launch_overhead_s}; expected seconds >= 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Latency and bandwidth of a way from one device to another.
+    """Latency and bandwidth between devices.
 
     Attributes:
         latency_s: Seconds before the first byte arrives.
-        bytes_per_s: Bandwidth.
+        bytes_per_s: Bandwidth, bytes per second.
         pairs: Ordered pairs (source name, destination name) that it joins; empty for the default of a cluster or
             node. Where devices were copied, the name without its number means all copies: ("gpu", "gpu") is every
             ordered pair of gpu-0, gpu-1, ...
@@ -76,9 +78,9 @@ class Link:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", tuple((str(a), str(b)) for a, b in self.pairs))
         if not (0 <= self.latency_s < float("inf")):
-            raise InvalidCluster(f"link {self.pairs}: latency_s is {self.latency_s}; expected a finite number >= 0")
+            raise InvalidCluster(f"link {self.pairs}: latency_s is {self.latency_s}; expected finite seconds >= 0")
         if not self.bytes_per_s > 0:
-            raise InvalidCluster(f"link {self.pairs}: bytes_per_s is {self.bytes_per_s}; expected > 0")
+            raise InvalidCluster(f"link {self.pairs}: bytes_per_s is {self.bytes_per_s}; expected bytes per second > 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Node:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_whole("count of the node", self.count, least=1)
         if not self.card_bytes_per_s > 0:
-            raise InvalidCluster(f"card_bytes_per_s is {self.card_bytes_per_s}; expected > 0")
+            raise InvalidCluster(f"card_bytes_per_s is {self.card_bytes_per_s}; expected bytes per second > 0")
         n = len(_copies(self.devices, self.counts))
         if n == 0:
             raise InvalidCluster("the node has no devices; expected at least one")
@@ -119,7 +121,7 @@ class Node:
             raise InvalidCluster(f"a node of {n} devices has no inner link; expected one")
 
     def cluster(self) -> "Cluster":
-        """One such machine alone.
+        """A cluster of one such machine.
 
         Raises:
             InvalidCluster: A link that names an unknown device.
@@ -162,10 +164,13 @@ class Cluster:
                 raise InvalidCluster(f"{name} has shape {array.shape}; expected ({n}, {n})")
             np.fill_diagonal(array, off)
             object.__setattr__(self, name, read_only(array, np.float64))
-        if not bool(np.all(np.isfinite(self.latency_s) & (self.latency_s >= 0))):
-            raise InvalidCluster("latency_s holds a negative or non-finite number; expected seconds >= 0")
-        if not bool(np.all(self.bytes_per_s > 0)):
-            raise InvalidCluster("bytes_per_s holds a number that is not > 0")
+        for name, right, expected in (
+            ("latency_s", np.isfinite(self.latency_s) & (self.latency_s >= 0), "finite seconds >= 0"),
+            ("bytes_per_s", self.bytes_per_s > 0, "bytes per second > 0"),
+        ):
+            for a, b in np.argwhere(~right):
+                got = f"{name} from {names[a]!r} to {names[b]!r} is {getattr(self, name)[a, b]}"
+                raise InvalidCluster(f"{got}; expected {expected}")
         node = np.asarray(self.device_node)
         node = node if node.size else np.arange(n, dtype=np.int32)
         if node.shape != (n,) or node.dtype.kind not in "iu":
@@ -219,17 +224,17 @@ class Cluster:
 
     @classmethod
     def of_nodes(cls, nodes: Sequence[Node], outer: Link | None = None) -> "Cluster":
-        """Machines of devices: an inner link inside each, an outer link between them.
+        """A cluster of machines: an inner link inside each, an outer link between them.
 
-        Copies are numbered on from node to node: two nodes of four gpu hold gpu-0 to gpu-7. Between two nodes
-        bytes go at the speed of the slowest of the outer link and both cards.
+        Copies of a device are numbered through all nodes: two nodes of four gpu hold gpu-0 to gpu-7. The bandwidth
+        between two nodes is the least of the outer link's and both network cards'.
 
         Args:
             nodes: The machines; one entry may stand for several (`Node.count`).
             outer: Joins every pair of devices of different nodes; needed from two nodes on.
 
         Raises:
-            InvalidCluster: No node, two nodes or more without an outer link, a link that names an unknown device.
+            InvalidCluster: There is no node, two nodes or more have no outer link, or a link names an unknown device.
         """
         machines = [(part, node.card_bytes_per_s) for node in nodes for part in [node.cluster()] * node.count]
         if not machines:

@@ -7,6 +7,7 @@ names: `register` adds one, and the simulator, its checks, the environments and 
 """
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from placement_gym.arrays import IntArray
 from placement_gym.errors import InvalidRule, unknown_name
 
 ContentionRule = Callable[[IntArray], IntArray]
+
+# The group of entry points under which an installed package names its rules.
+ENTRY_POINTS = "placement_gym.contention"
 
 
 def none(device_node: IntArray) -> IntArray:
@@ -68,11 +72,33 @@ def register(name: str, rule: ContentionRule) -> None:
         rule: From device_node, int32 [d], to int32 [d, d, k], the channels of each ordered pair, -1 for none.
 
     Raises:
-        InvalidRule: The name is taken.
+        InvalidRule: The name is taken, or the rule is no function.
     """
+    if not callable(rule):
+        raise InvalidRule(f"contention rule {name!r} is a {type(rule).__name__}; expected a function of device_node")
     if name in CONTENTIONS and CONTENTIONS[name] is not rule:
         raise InvalidRule(f"a contention rule named {name!r} exists already; expected a new name")
     CONTENTIONS[name] = rule
+
+
+def register_installed() -> None:
+    """Makes the rules known that installed packages name as entry points of the group `placement_gym.contention`.
+
+    The commands of `experiments` start with it. No configuration or record can name a module: what is imported hangs
+    on what is installed alone.
+
+    Raises:
+        InvalidRule: A rule cannot be imported or is no function, or its name is taken.
+    """
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            rule = point.load()
+        except Exception as error:
+            raise InvalidRule(
+                f"contention rule {point.name!r} of an installed package: cannot import {point.value!r} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        register(point.name, rule)
 
 
 def channels_of(name: str, device_node: IntArray) -> IntArray:

@@ -1,4 +1,4 @@
-"""Every solver by name, from what the rooms export."""
+"""METHODS: every solver by name, the functions of `baselines` and `exact` that return a `Result`."""
 
 from collections.abc import Callable
 from inspect import isfunction, signature

@@ -16,7 +16,7 @@ Ties = Literal["edge_order", "op_name"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a schedule unfolds from a placement. The default is physical: fifo, tensor, port, whole instants.
+    """How ops and transfers take turns in a schedule. The default is physical: fifo, tensor, port, whole instants.
 
     Attributes:
         queue: Order in which a resource takes what is ready for it: `fifo` (readiness), `priority` (largest
@@ -26,7 +26,7 @@ class Rule:
         contention: Name of a rule of `contention.py`: `none`, `link` (one transfer at a time on each ordered pair),
             `egress` (one sending per device), `port` (each device sends one and receives one at a time),
             `half_duplex` (each device takes part in one transfer at a time), `nic` (as `port`, and the devices of a
-            node share its network card), or one that was registered.
+            node share its network card), or one that was registered (docs/extending.md).
         instant: `whole` (all completions of an instant first, then the resources choose by the queue's order, again
             until nothing changes, as in textbooks) or `event` (each event in the order in which it was scheduled).
 

@@ -6,12 +6,12 @@ from torch_geometric.nn import MessagePassing
 
 
 class GraphLayer(MessagePassing):  # type: ignore[misc]
-    """One round of messages with edge features, both ways, residual.
+    """One round of messages along the edges and against them, with edge features; the input is added to the result.
 
     h_v' = h_v + relu(norm(W h_v + mean_{u->v} relu(A h_u + a e_uv) + mean_{v->w} relu(B h_w + b e_vw)))
 
     Mean aggregation as in GraphSAGE (Hamilton et al., 2017, eq. in section 3.1), edge features as in GINE (Hu et
-    al., 2020, section 5), with separate weights for inputs and readers because an op's past and future differ.
+    al., 2020, section 5), with separate weights for an op's inputs and for its readers.
     """
 
     def __init__(self, width: int, edge_width: int) -> None:
@@ -22,20 +22,26 @@ class GraphLayer(MessagePassing):  # type: ignore[misc]
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, edge_index: Tensor, edge_features: Tensor) -> Tensor:
-        """H [n_ops, width], edge_index int64 [2, n_edges], edge_features [n_edges, edge_width] -> [n_ops, width]."""
+        """The ops' features after this round, float32 [n_ops, width].
+
+        Args:
+            h: float32 [n_ops, width], before this round.
+            edge_index: int64 [2, n_edges], from and to.
+            edge_features: float32 [n_edges, edge_width].
+        """
         down = self.propagate(edge_index, h=h, edge=edge_features, layer=self.from_inputs, size=None)
         up = self.propagate(edge_index.flip(0), h=h, edge=edge_features, layer=self.from_readers, size=None)
         out: Tensor = h + self.norm(self.own(h) + down + up).relu()
         return out
 
     def message(self, h_j: Tensor, edge: Tensor, layer: nn.Module) -> Tensor:
-        """[n_edges, width]."""
+        """float32 [n_edges, width]: what each edge brings, from the features `h_j` of the op that it comes from."""
         out: Tensor = layer(torch.cat([h_j, edge], dim=-1)).relu()
         return out
 
 
 class GraphEncoder(nn.Module):
-    """Op features -> op embeddings.
+    """Computes an embedding of each op from the features of ops and edges.
 
     Args:
         n_features: Columns of the op features.
@@ -50,7 +56,13 @@ class GraphEncoder(nn.Module):
         self.layers = nn.ModuleList(GraphLayer(width, n_edge_features) for _ in range(n_layers))
 
     def forward(self, op_features: Tensor, edge_index: Tensor, edge_features: Tensor) -> Tensor:
-        """[n_ops, n_features], int64 [2, n_edges], [n_edges, n_edge_features] -> [n_ops, width]."""
+        """Embeddings, float32 [n_ops, width].
+
+        Args:
+            op_features: float32 [n_ops, n_features].
+            edge_index: int64 [2, n_edges], from and to.
+            edge_features: float32 [n_edges, n_edge_features].
+        """
         h: Tensor = self.embed(op_features)
         for layer in self.layers:
             h = layer(h, edge_index, edge_features)

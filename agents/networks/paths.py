@@ -1,4 +1,4 @@
-"""Critical paths of every op, as tables by which sums along them take a logarithmic number of steps."""
+"""Critical paths: the longest path from each op, in tables with which sums along all paths take few steps."""
 
 import numpy as np
 import torch
@@ -9,15 +9,15 @@ from placement_gym.arrays import FloatArray
 
 
 def next_on_path(op_time: FloatArray, edge_index: NDArray[np.int64], edge_time: FloatArray) -> NDArray[np.int64]:
-    """int64 [n_ops]: the op that follows each op on its longest path to an exit; n_ops behind the last one.
+    """int64 [n_ops]: the op that follows each op on its longest path to an exit; n_ops where none follows.
 
     The length of a path counts ops and edges (b-level; Kwok and Ahmad, 1999, section 4). Ties go to the smallest op
-    number. Swap the rows of `edge_index` for the op before each op on its longest path from an entry.
+    number. With the rows of `edge_index` swapped, it is the op before each op on its longest path from an entry.
 
     Args:
-        op_time: float64 [n_ops].
+        op_time: float64 [n_ops], in any unit.
         edge_index: int64 [2, n_edges], from and to.
-        edge_time: float64 [n_edges].
+        edge_time: float64 [n_edges], in the same unit.
     """
     n = len(op_time)
     behind: list[list[tuple[int, float]]] = [[] for _ in range(n)]
@@ -42,7 +42,7 @@ def next_on_path(op_time: FloatArray, edge_index: NDArray[np.int64], edge_time: 
 
 
 def jump_table(follower: NDArray[np.int64]) -> Tensor:
-    """int64 [rounds, n_ops + 1]: in row k the op 2^k places further on the path; n_ops is behind every last op."""
+    """int64 [rounds, n_ops + 1]: row k holds the op 2^k places further on each op's path, n_ops past its end."""
     n = len(follower)
     row, rows = np.append(follower, n), []
     while (row < n).any():
@@ -54,8 +54,8 @@ def jump_table(follower: NDArray[np.int64]) -> Tensor:
 def path_mean(values: Tensor, jumps: Tensor) -> Tensor:
     """[..., n_ops, width]: for each op, the mean of `values` [..., n_ops, width] over its path, itself included.
 
-    Row k doubles the stretch that is summed up (pointer jumping), so that cost grows as n_ops log(depth) and not as
-    the number of pairs of ops and paths.
+    Each row of `jumps` (see `jump_table`) doubles the number of ops that a sum covers (pointer jumping), so the cost
+    grows as n_ops log(length of the longest path).
     """
     count = values.new_ones(*values.shape[:-1], 1)
     total = torch.cat([values, count], dim=-1)

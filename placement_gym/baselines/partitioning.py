@@ -23,11 +23,12 @@ LEAST_GAIN = 1e-8
 
 
 def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result:
-    """Fills one accelerator after the other in a depth-first topological order (same paper, section 4); latency.
+    """For the latency: fills one accelerator after the other in a depth-first topological order.
 
-    What has to stay together (colocation groups, and groups that wait for each other) is one block. A block that
-    does not go onto the accelerator at hand opens the next one that can run and hold it. Where there is none, it
-    goes to a CPU and the accelerator at hand is closed, so each accelerator's blocks stay contiguous.
+    Tarnawski et al., NeurIPS 2020, section 4. What has to stay together (colocation groups, and groups that wait for
+    each other) is one block. A block that the current accelerator cannot run or hold goes to the next one that can.
+    Where there is none, it goes to a CPU and the current accelerator takes no more, so the blocks of each accelerator
+    stay contiguous.
 
     Raises:
         InfeasiblePlacement: A block is left over for a CPU and no CPU can run and hold it.
@@ -85,15 +86,16 @@ def _depth_first_order(problem: Problem, blocks: Groups) -> list[int]:
 
 
 def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restarts: int = 10, seed: int = 0) -> Result:
-    """Descent on the largest load by the best move of one block to another device, the best of random starts.
+    """Makes the move of one block to another device that lowers the largest load most, until none does; best of starts.
 
-    Same paper, section 6. Two departures from its program: 1. memory is kept throughout; 2. a move may lead to a
-    CPU, too. Starts are random over the accelerators, over all devices where the accelerators cannot hold all.
+    Tarnawski et al., NeurIPS 2020, section 6. Two departures from their program: 1. no move breaks the limits of
+    memory; 2. a move may lead to a CPU, too. A start is a random placement on the accelerators, or on all devices where
+    the accelerators' memory is too small.
 
     Args:
         problem: The problem.
         rule: Simulator rule of the result's schedule.
-        restarts: Random starts.
+        restarts: How many random starts.
         seed: Seed of the starts.
 
     Raises:
@@ -130,11 +132,11 @@ def _on_accelerators(problem: Problem, units: Groups) -> Groups:
 
 
 def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> Result:
-    """One part per accelerator of even work and few transfers, by METIS (Karypis and Kumar, SIAM J. Sci. Comput. 1998).
+    """One part per accelerator, equal in work, few transfers between them, by METIS (Karypis and Kumar, 1998).
 
-    It stands for the graph partitioner of the same paper (Scotch, section 6). A block weighs its mean time on the
-    accelerators, a pair of blocks the mean time to send each tensor between them once. Part i goes to accelerator i;
-    blocks that no accelerator can run go to the first CPU that can.
+    METIS: SIAM J. Sci. Comput. 20(1). It stands for the graph partitioner (Scotch) of Tarnawski et al., NeurIPS 2020,
+    section 6. A block weighs its mean time on the accelerators, a pair of blocks the mean time to send each tensor
+    between them once. Part i goes to accelerator i; blocks that no accelerator can run go to the first CPU that can.
 
     Args:
         problem: The problem.

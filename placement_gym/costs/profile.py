@@ -21,13 +21,13 @@ COMMAND = "python -m experiments.profile workload=..."
 
 @dataclass(frozen=True, slots=True)
 class DeviceModel:
-    """What devices of one model have in common.
+    """What was measured of one model of device.
 
     Attributes:
         kind: "accelerator" or "cpu".
         peak_flops_per_s: FLOP/s of a large matrix product, per dtype.
         memory_bytes_per_s: Bytes read and written per second by a large elementwise op.
-        overhead_s: From the end of an op to the start of the next: a hand-over to another thread and back.
+        overhead_s: Seconds from the end of an op to the start of the next, which another thread starts.
         measured_at: As in `KernelTime`.
     """
 
@@ -43,7 +43,7 @@ class ProfiledDevice:
     """One device of the machine.
 
     Attributes:
-        name: In clusters.
+        name: Its name in clusters.
         torch_device: "cpu:k" (the k-th core that the process may use) or "cuda:k"; streams of one GPU share it.
         model: Devices of one model are equally fast: "cpu", or the GPU's name.
         memory_bytes: Its share of the memory.
@@ -97,7 +97,9 @@ class Profile:
             InvalidProblem: They are of different machines.
         """
         if self.machine != new.machine:
-            raise InvalidProblem(f"the profile is of a machine with {self.machine!r}, not {new.machine!r}: not merged")
+            raise InvalidProblem(
+                f"the profile is of a machine with {self.machine!r}, not {new.machine!r}; expected one machine"
+            )
         times = {
             model: _latest(self.kernel_times.get(model, {}), new.kernel_times.get(model, {}))
             for model in {**self.kernel_times, **new.kernel_times}
@@ -129,7 +131,7 @@ class Profile:
         """What was measured of the device's model.
 
         Raises:
-            InvalidProblem: Nothing: the profiling was interrupted before.
+            InvalidProblem: Nothing was measured, as the profiling was interrupted before.
         """
         if device.model not in self.models:
             raise InvalidProblem(f"device {device.name!r} was not measured to the end; run `{COMMAND}` again")
@@ -140,7 +142,8 @@ class Profile:
 
         Args:
             device_names: Which of them, in that order; all where not given.
-            load: Whether copies are as fast as with idle or with computing workers.
+            load: Whether copies are as fast as beside idle workers ("alone"), beside computing ones ("loaded") or
+                between the two ("mean").
 
         Raises:
             InvalidProblem: An unknown device, or models between which no copy was measured.

@@ -1,5 +1,7 @@
 """placement_gym/Assign-v0: one op per step, in a fixed order."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -58,7 +60,7 @@ def schedule_so_far(problem: Problem, op_device: IntArray, rule: Rule, priority:
 
 
 class AssignEnv(gym.Env[Observation, np.int64]):
-    """Places the ops of a problem one by one in a fixed order; the simulator judges the whole.
+    """Places the ops of a problem one by one in a fixed order; the simulator evaluates the whole.
 
     ## Action Space
 

@@ -1,5 +1,7 @@
 """Episodes: B placements of one problem built in lockstep; the state behind every environment."""
 
+from __future__ import annotations
+
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
@@ -32,10 +34,10 @@ class Episodes:
     overwrites them. Copy what you keep.
 
     Attributes:
-        compiled: The problem and the rule that judges.
+        compiled: The problem and the rule by which placements are evaluated.
         n_episodes: How many.
         n_ops: Ops of the problem, as many as an episode places.
-        reference_s: What features' times are measured by.
+        reference_s: Seconds by which the times among the features are divided.
         position: How many ops are placed.
         features: float32 [B, n_devices, N_FEATURES], of the op that is placed next, see `observation.DEVICE_FEATURES`.
     """
@@ -52,9 +54,9 @@ class Episodes:
 
     @property
     def mask(self) -> BoolArray:
-        """Bool [B, n_devices], of the op that is placed next: support, colocation and room.
+        """Bool [B, n_devices], the devices that the next op may go to: by support, colocation and free memory.
 
-        Where a group has room nowhere: all devices that can run it (the episode is then `overfull`).
+        Where no device has memory for it: all devices that can run it (the episode is then `overfull`).
         """
         return self._mask[:, : self.compiled.problem.n_devices]
 
@@ -136,13 +138,13 @@ class AssignEpisodes(Episodes):
         return int(self.order[min(self.position, self.n_ops - 1)])
 
     def reset(self) -> None:
-        """Takes everything off the devices."""
+        """Begins anew, with no op placed."""
         self._partial.clear(self._fixed.partial)
         self.position = 0
         _describe_all(self._fixed, self._partial, self.op, self.features, self._mask)
 
     def step(self, devices: ArrayLike) -> None:
-        """Puts the next op on devices[b], whole numbers [B].
+        """Puts the next op of episode b on device devices[b]; `devices` are whole numbers [B].
 
         Raises:
             InvalidAction: A device outside its episode's mask (the first one is named); nothing changes.

@@ -1,5 +1,7 @@
 """placement_gym/SelectPlace-v0: choose a ready op, then a device for it."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -38,8 +40,8 @@ def check_action(action: str) -> None:
         raise InvalidOption(unknown_name("action", action, get_args(Action)))
 
 
-def judging_rule(rule: str | Rule, priority: Priority) -> Rule:
-    """The rule that judges: that of the caller, whose queue "selection" changes from "fifo" to "priority".
+def evaluation_rule(rule: str | Rule, priority: Priority) -> Rule:
+    """The caller's rule; where the priority is "selection", its queue is changed from "fifo" to "priority".
 
     Raises:
         InvalidOption: An unknown priority, or one that does not go with the rule's queue.
@@ -140,7 +142,7 @@ class SelectPlaceEnv(gym.Env[Observation, Any]):
         check_action(action)
         if render_mode not in (None, "rgb_array"):
             raise InvalidOption(unknown_name("render_mode", render_mode, ("None", "rgb_array")))
-        self.rule, self.reward, self.render_mode = judging_rule(rule, priority), reward, render_mode
+        self.rule, self.reward, self.render_mode = evaluation_rule(rule, priority), reward, render_mode
         self.action, self.priority = action, priority
         self.sizes = sizes or Sizes(problem.n_ops, problem.graph.n_edges, problem.n_devices)
         self.observation_space = observation_space(self.sizes, DYNAMIC_JOINT if action == "joint" else DYNAMIC_PHASED)

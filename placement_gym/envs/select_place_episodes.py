@@ -1,5 +1,7 @@
 """SelectPlaceEpisodes: B episodes in lockstep that choose an op among those ready, then a device for it."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The vector form of SelectPlace-v0: B episodes in lockstep, one Numba call a step, one simulation at the end."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from placement_gym.envs.observation import (
     static_observation,
 )
 from placement_gym.envs.reward import Reward, check_reward, reference_s, settle
-from placement_gym.envs.select_place import Action, Priority, check_action, judging_rule
+from placement_gym.envs.select_place import Action, Priority, check_action, evaluation_rule
 from placement_gym.envs.select_place_episodes import SelectPlaceEpisodes
 from placement_gym.errors import InvalidOption
 from placement_gym.problem import Problem
@@ -65,7 +67,7 @@ class SelectPlaceVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any
         check_action(action)
         if num_envs < 1:
             raise InvalidOption(f"num_envs is {num_envs}; expected >= 1")
-        self.rule, self.reward, self.num_envs = judging_rule(rule, priority), reward, num_envs
+        self.rule, self.reward, self.num_envs = evaluation_rule(rule, priority), reward, num_envs
         self.action, self.priority, self.render_mode, self.problem = action, priority, render_mode, problem
         sizes = Sizes(problem.n_ops, problem.graph.n_edges, problem.n_devices)
         self.single_observation_space = observation_space(sizes, DYNAMIC_JOINT if action == "joint" else DYNAMIC_PHASED)

@@ -1,5 +1,7 @@
 """The vector form of Assign-v0: B episodes in lockstep, one Numba call a step, one batched simulation at the end."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

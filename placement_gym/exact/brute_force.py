@@ -32,7 +32,7 @@ def brute_force(problem: Problem, *, rule: str | Rule = "physical", limit: int =
         InfeasiblePlacement: No placement fits into memory.
     """
     evaluator, units = Evaluator("brute_force", problem, rule), Groups.of(problem)
-    # Under a `priority` queue another order may be better than the one that placements are judged by.
+    # Under a `priority` queue another order may be better than the one that placements are evaluated by.
     kind = None if evaluator.ranks is None else "b-level order"
     choices = [np.flatnonzero(row).tolist() for row in units.allowed]
     n_placements = math.prod(len(c) for c in choices)

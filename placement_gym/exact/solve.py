@@ -140,7 +140,7 @@ def _kind(objective: Objective, contiguous: bool, subgraphs: int) -> str | None:
 
 
 def _result(evaluator: Evaluator, answer: Answer, start: IntArray | None, restricted_to: str | None) -> Result:
-    """Judges the answer, or the start where the solver has found nothing better in time."""
+    """Evaluates the answer, or the start where the solver has found nothing better in time."""
     op_device = start if answer.op_device is None else answer.op_device
     if op_device is None:
         raise InfeasiblePlacement(

@@ -11,7 +11,7 @@ from placement_gym.programs.op import Labels, TensorOp
 
 
 class Labelled(NamedTuple):
-    """A tensor and what an op calls its axes. As a gradient it may lack axes, along which it is then the same."""
+    """A tensor and an op's labels of its axes. A gradient may lack axes: it has the same values all along them."""
 
     tensor: int
     labels: Labels
@@ -21,8 +21,8 @@ class Writer:
     """Appends the backward ops of one forward op.
 
     Args:
-        builder: What they are appended to.
-        op: The forward op, whose labels, sizes and whole labels the backward ops have.
+        builder: The program that they are appended to.
+        op: The forward op; the backward ops take over its labels and their sizes.
     """
 
     def __init__(self, builder: ProgramBuilder, op: TensorOp) -> None:
@@ -35,7 +35,14 @@ class Writer:
         labels: Sequence[str],
         options: Mapping[str, Option] | None = None,
     ) -> Labelled:
-        """A new op."""
+        """Appends an op.
+
+        Args:
+            function: Its name.
+            reads: Its arguments.
+            labels: Of its result.
+            options: Further arguments of the function, by name.
+        """
         used = {label for read in reads for label in read.labels} | set(labels)
         tensor = self.builder.op(
             function,
@@ -50,11 +57,11 @@ class Writer:
         return Labelled(tensor, tuple(labels))
 
     def full(self, x: Labelled) -> Labelled:
-        """With all of the op's labels, in its order."""
+        """X, repeated along those of the op's labels that it lacks, with axes in the op's order."""
         return x if x.labels == self.op.labels else self.make("expand", [x], self.op.labels)
 
     def scaled(self, x: Labelled, factor: float) -> Labelled:
-        """Times a number."""
+        """X times a number."""
         return x if factor == 1 else self.make("affine", [x], x.labels, {"factor": factor, "shift": 0.0})
 
 
@@ -62,10 +69,10 @@ class Step(Writer):
     """What a rule is given: y is the op's result, dy its gradient, x the argument whose gradient is asked for.
 
     Args:
-        builder: What the backward ops are appended to.
+        builder: The program that the backward ops are appended to.
         op: The forward op.
-        number: Its number.
-        k: Which argument.
+        number: The number of the forward op in the program.
+        k: Which of the op's arguments is x.
         dy: Gradient of the result; it may lack labels.
     """
 
@@ -85,7 +92,7 @@ class Step(Writer):
         return self.scaled(dy, repeats)
 
     def product(self, dy: Labelled, other: Labelled) -> Labelled:
-        """Their product, summed over the labels that x lacks."""
+        """The product of dy and another tensor, summed over the labels that x lacks."""
         if set(self.op.labels) - set(self.x.labels) - set(dy.labels):
             dy = self.full(dy)
         present = {*dy.labels, *other.labels}
@@ -110,12 +117,12 @@ def _conv2d(step: Step) -> Labelled:
 
 
 def _of_argument(step: Step) -> Labelled:
-    """A function of (dy, x) has the work."""
+    """The function `<name>_gradient` of (dy, x) computes it."""
     return step.make(f"{step.op.function}_gradient", [step.dy, step.x], step.x.labels)
 
 
 def _of_result(step: Step) -> Labelled:
-    """A function of (dy, y) has the work, so that x need not be kept."""
+    """The function `<name>_gradient` of (dy, y) computes it, so that x need not be kept."""
     return step.make(f"{step.op.function}_gradient", [step.dy, step.y], step.x.labels)
 
 

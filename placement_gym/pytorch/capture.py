@@ -84,7 +84,7 @@ def capture_error(what: str, done: str, error: Exception) -> CaptureError:
 
 
 def program_sources(program: ExportedProgram) -> dict[Node, Any]:
-    """The source that each placeholder of an exported program stands for, or the plain value it has."""
+    """For each placeholder of an exported program the source that it stands for, or its plain value."""
     held = {str(spec.target) for spec in program.graph_signature.input_specs if spec.kind in HELD}
     sources: dict[Node, Any] = {}
     placeholders = [node for node in program.graph_module.graph.nodes if node.op == "placeholder"]
@@ -155,14 +155,14 @@ def module_values(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[st
 
 
 def build_module(module: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """What a function makes, on the meta device.
+    """The module and the example inputs that a function makes, on the meta device.
 
     Args:
         module: "package.module:function"; the function takes nothing and returns (nn.Module, example inputs). It is
             called with the meta device as default, so that no weights are allocated.
 
     Raises:
-        CaptureError: No such function, it fails, or returns something else.
+        CaptureError: There is no such function, it fails, or it returns something else.
     """
     path, colon, name = module.partition(":")
     if not colon:

@@ -1,4 +1,4 @@
-"""Executable: a placed graph with everything that a run looks up worked out beforehand."""
+"""Executable: a placed graph with all that a run needs to know of it, computed before the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Index = tuple[slice, ...]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Where an operand is found.
+    """Where an op finds an operand.
 
     Attributes:
         holder: What holds it (see `Executable`); -1 for a source.
@@ -47,19 +47,19 @@ class Executable:
 
     Attributes:
         problem: What was placed.
-        placement: Where.
-        rule: In which order.
+        placement: The device of each op.
+        rule: The order of ops and transfers.
         priority: float64 [n_ops], ranks for the `priority` queue.
         kernels: What the ops compute.
         op_code: The code of each op.
         op_reads: Where each op finds its operands.
         op_outputs: Shape and dtype of each output of each op.
-        edge_holder: What the op at the end of each edge reads it from.
+        edge_holder: The holder that the op at the end of each edge reads from.
         edge_carried: The edges that one transfer delivers, in walking order, the one it is written at first: the same
             list at each of them; empty at edges that stay on a device.
         edge_read: What the transfer written at an edge copies.
-        holder_readers: How many ops and transfers need it; an op's outputs are needed by the op itself as well.
-        holder_bytes: How much it is.
+        holder_readers: How many ops and transfers read it; an op counts as a reader of its own outputs.
+        holder_bytes: How many bytes it holds.
     """
 
     problem: Problem
@@ -86,12 +86,12 @@ class Executable:
         sources: "Sources",
         memories: Sequence[torch.device],
     ) -> "Executable":
-        """Looks everything up and puts each op's part of the sources into its device's memory.
+        """Computes all attributes and copies each op's parts of the sources to its device's memory.
 
         Args:
             problem: With kernels in its graph.
             placement: Feasible.
-            rule: In which order.
+            rule: The order of ops and transfers.
             priority: float64 [n_ops].
             sources: Of the graph's kernels; what is in a memory already is not put there again.
             memories: The memory of each device; equal ones share their sources.
@@ -192,11 +192,11 @@ def _index(operand: Operand) -> Index | None:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Parts of sources in the memories that ops read them from, each put there once.
+    """The parts of sources that ops read, each copied once to every memory that it is read from.
 
     Attributes:
         values: The whole sources, by name.
-        placed: What has been put where.
+        placed: The parts that have been copied, by source, part and memory.
     """
 
     values: Mapping[str, Tensor]

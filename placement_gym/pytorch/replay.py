@@ -1,4 +1,4 @@
-"""Replay: the calls that one captured op runs, kept apart from the trace that they came from."""
+"""Replay: the calls that one captured op runs, without the trace that they were found in."""
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -31,14 +31,14 @@ class ValueRead:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What call `number` gave."""
+    """The value of call `number`."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; its arguments hold `ValueRead` and `Made` where tensors belong."""
+    """One call; `ValueRead` and `Made` stand for tensors among its arguments."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -78,7 +78,7 @@ class Replay:
 
     @property
     def options(self) -> tuple[tuple[str, Option], ...]:
-        """The arguments of the op that are no plain operands, by name, sorted; those read through views as text."""
+        """The op's arguments besides its operands, sorted by name; what is read through views is text here."""
         last = self.calls[-1]
         schema = getattr(last.function, "_schema", None)
         names = [argument.name for argument in schema.arguments] if schema else []
@@ -117,28 +117,39 @@ def _option(arg: Any, calls: Sequence[Call]) -> Option:  # noqa: ANN401
 
 
 def _text(arg: Any, calls: Sequence[Call]) -> str:  # noqa: ANN401
-    match arg:
-        case ValueRead():
-            return f"#{arg.number}"
-        case Made():
-            call = calls[arg.number]
-            parts = [_text(one, calls) for one in call.args if not isinstance(one, torch.device)]
-            named = [(name, one) for name, one in call.kwargs.items() if not isinstance(one, torch.device)]
-            parts += [f"{name}={_text(one, calls)}" for name, one in named if one is not None]
-            name = str(call.function) if hasattr(call.function, "_schema") else call.function.__name__
-            return f"{name}({','.join(parts)})"
-        case tuple() | list():
-            return f"[{','.join(_text(one, calls) for one in arg)}]"
-        case Tensor():
-            return "constant"
-        case GraphModule():
-            return "".join(arg.code.split())
-        case _:
-            return str(arg)
+    """The argument, with the calls that it reads through written out."""
+    written: list[str] = []
+    rest = [arg]  # next one last: a chain of views may be longer than Python's stack
+    while rest:
+        match rest.pop():
+            case ValueRead(number):
+                written.append(f"#{number}")
+            case Made(number):
+                call = calls[number]
+                parts = [[one] for one in call.args if not isinstance(one, torch.device)]
+                named = [(name, one) for name, one in call.kwargs.items() if not isinstance(one, torch.device)]
+                parts += [[f"{name}=", one] for name, one in named if one is not None]
+                name = str(call.function) if hasattr(call.function, "_schema") else call.function.__name__
+                rest += _backwards(f"{name}(", parts, ")")
+            case tuple() | list() as several:
+                rest += _backwards("[", [[one] for one in several], "]")
+            case Tensor():
+                written.append("constant")
+            case GraphModule() as module:
+                written.append("".join(module.code.split()))
+            case one:
+                written.append(str(one))
+    return "".join(written)
+
+
+def _backwards(opening: str, parts: Sequence[Sequence[Any]], closing: str) -> list[Any]:
+    """The parts with commas between them, in brackets, last one first."""
+    between = [one for part in parts for one in (",", *part)][1:]
+    return [closing, *reversed(between), opening]
 
 
 class Tracer:
-    """Follows the arguments of one op back to the tensors that it reads.
+    """Collects the calls that one op runs: its own, and the views and constants through which it reads.
 
     Args:
         origins: What is known of nodes of the trace: an `Operand`, a list of them for an op of several outputs, or a
@@ -152,19 +163,24 @@ class Tracer:
         self._known: dict[Node, Any] = {}
 
     def value(self, node: Node) -> Any:  # noqa: ANN401
-        """What stands for the node in a call's arguments."""
-        if node in self.origins:
-            return self._read(self.origins[node])
-        if node not in self._known:
-            self._known[node] = self._call(node)
+        """What stands for the node's value in the arguments of a call."""
+        rest = [node]  # a node comes after what it reads; no recursion, which a long chain of views would exhaust
+        while rest:
+            unknown = [one for one in self._inputs(rest[-1]) if one not in self._known]
+            if unknown:
+                rest += reversed(unknown)
+                continue
+            one = rest.pop()
+            if one not in self._known:
+                self._known[one] = self._value(one)
         return self._known[node]
 
     def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of the node's call."""
+        """The positional and the named arguments of the node's call."""
         return _plain(map_arg(node.args, self.value)), _plain(map_arg(node.kwargs, self.value))
 
     def add(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Made:
-        """One more call."""
+        """Adds a call; returns what stands for its value."""
         self.calls.append(Call(function, args, kwargs))
         return Made(len(self.calls) - 1)
 
@@ -173,17 +189,23 @@ class Tracer:
             return ValueRead(self.operands.setdefault(origin, len(self.operands)))
         return [self._read(one) for one in origin] if isinstance(origin, list) else origin
 
-    def _call(self, node: Node) -> Any:  # noqa: ANN401
-        if getattr(node.target, "_overloadpacket", None) in IDENTITY:
-            assert isinstance(node.args[0], Node)
-            return self.value(node.args[0])
-        if node.target is operator.getitem:
-            # Parts of an op of several outputs are operands of their own: do not read the others.
+    def _inputs(self, node: Node) -> Sequence[Node]:
+        """The nodes whose values must be known before the node's own."""
+        # Parts of an op of several outputs are operands of their own: do not read the others.
+        of_several = node.target is operator.getitem and isinstance(self.origins.get(node.all_input_nodes[0]), list)
+        return () if node in self.origins or of_several else node.all_input_nodes
+
+    def _value(self, node: Node) -> Any:  # noqa: ANN401
+        """As `value`, for a node whose inputs are known."""
+        if node in self.origins:
+            return self._read(self.origins[node])
+        if not self._inputs(node) and node.target is operator.getitem:
             of, index = node.args
             assert isinstance(of, Node)
-            if isinstance(self.origins.get(of), list):
-                return self._read(self.origins[of][index])
+            return self._read(self.origins[of][index])
         args, kwargs = self.arguments(node)
+        if getattr(node.target, "_overloadpacket", None) in IDENTITY:
+            return args[0]
         assert callable(node.target)
         return self.add(aten.reshape.default if node.target in AS_RESHAPE else node.target, args, kwargs)
 

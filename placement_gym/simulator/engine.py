@@ -1,4 +1,4 @@
-"""simulate: the one door between a placement and its schedule."""
+"""simulate and simulate_batch: the schedule of a placement, and the makespans of many. All scores come from here."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def simulate(
     engine: Engine = "kernel",
     memory: Memory = "enforce",
 ) -> Schedule:
-    """Unfolds a placement in time.
+    """The schedule of a placement: when each op and each transfer starts and ends.
 
     Args:
         problem: The problem.

@@ -41,7 +41,7 @@ def weights(family: DualFamily) -> torch.Tensor:
 
 
 def test_members_have_one_policy_and_memories_of_their_own() -> None:
-    """What plays, what is judged and what the optimiser moves is one object; guides and elite are not."""
+    """What plays, what is evaluated and what the optimiser moves is one object; guides and elite are not."""
     family = make()
     one, other = family.members
     assert one.policy is other.policy is one.player.policy is other.player.policy is family.policy

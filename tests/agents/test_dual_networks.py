@@ -11,7 +11,7 @@ from strategies import random_problem
 
 import placement_gym as pg
 from agents.dual_player import DualPlayer
-from agents.dual_rollout import DualRollout, judge
+from agents.dual_rollout import DualRollout, log_probabilities
 from agents.networks.dual import DualPolicy, GraphTensors
 from agents.networks.paths import jump_table, next_on_path, path_mean
 from placement_gym.envs.observation import OP_FEATURES
@@ -75,13 +75,13 @@ def test_training_sees_what_the_rollout_saw(kind: Any, message_passing: Any) -> 
     agent = make(GRAPH, config=replace(SMALL, policy=kind, message_passing=message_passing))
     rollout = free_batch(agent, n_greedy=8)
     for episode in (rollout, DualRollout.joined([rollout, rollout])):
-        judged = judge(agent.policy, agent.graph, episode, every_step=message_passing == "step", whole=True)
+        log_p = log_probabilities(agent.policy, agent.graph, episode, every_step=message_passing == "step", whole=True)
         best = torch.full((episode.ops.numel(),), -torch.inf)
-        best = best.scatter_reduce(0, episode.place_group, judged.place_log_p.detach().amax(1), "amax")
+        best = best.scatter_reduce(0, episode.place_group, log_p.place_log_p.detach().amax(1), "amax")
         if kind == "dual":
             op = torch.full_like(best, -torch.inf)
-            best = best + op.scatter_reduce(0, episode.select_group, judged.select_log_p.detach(), "amax")
-        assert torch.allclose(judged.taken(episode).detach().flatten(), best, atol=1e-4)
+            best = best + op.scatter_reduce(0, episode.select_group, log_p.select_log_p.detach(), "amax")
+        assert torch.allclose(log_p.taken(episode).detach().flatten(), best, atol=1e-4)
 
 
 # Ops with several inputs from one op, and more ready ops at a time than GRAPH has.
@@ -97,8 +97,8 @@ def test_sel_selects_ready_ops_only(problem: pg.Problem, most: int) -> None:
     agent = make(problem, config=replace(SMALL, max_candidates=most))
     level = agent.graph.op_features[:, OP_FEATURES.index("b_level")]
     rollout = free_batch(agent)
-    judged = judge(agent.policy, agent.graph, rollout, every_step=False)
-    total = torch.zeros(rollout.ops.numel()).index_add(0, rollout.select_group, judged.select_log_p.detach().exp())
+    log_p = log_probabilities(agent.policy, agent.graph, rollout, every_step=False)
+    total = torch.zeros(rollout.ops.numel()).index_add(0, rollout.select_group, log_p.select_log_p.detach().exp())
     assert torch.allclose(total, torch.ones_like(total), atol=1e-4)
     inputs: list[set[int]] = [set() for _ in range(problem.n_ops)]
     for a, b in zip(problem.graph.edge_src.tolist(), problem.graph.edge_dst.tolist(), strict=True):
@@ -117,11 +117,11 @@ def test_content_is_the_mean_of_what_is_on_a_device() -> None:
     """The same for an episode with many rows, whose contents are added up along it, as for each of its rows alone."""
     agent = make(GRAPH, config=replace(SMALL, width=4))
     rollout = free_batch(agent)
-    everywhere = judge(agent.policy, agent.graph, rollout, every_step=False)
+    everywhere = log_probabilities(agent.policy, agent.graph, rollout, every_step=False)
     rollout.sampled_device[::5] = False
     rollout.sampled_device[:, 1:] = False
     rollout.sampled_device[3, 2] = True  # one row of an episode, whose content is added up for it alone
-    some = judge(agent.policy, agent.graph, rollout, every_step=False)
+    some = log_probabilities(agent.policy, agent.graph, rollout, every_step=False)
     assert len(some.place_rows) == int(rollout.sampled_device.sum()) < len(everywhere.place_rows)
     place = dict(zip(everywhere.place_rows.tolist(), everywhere.place_log_p, strict=True))
     for row, log_p in zip(some.place_rows.tolist(), some.place_log_p, strict=True):

@@ -13,7 +13,7 @@ from dual import GRAPH, SMALL, free_batch, last, make, vec, weights
 import placement_gym as pg
 from agents.dual_config import DualPolicyConfig
 from agents.dual_policy import DualPolicyAgent
-from agents.dual_rollout import judge
+from agents.dual_rollout import log_probabilities
 from agents.imitation import labels
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
@@ -24,19 +24,19 @@ def test_teacher_labels() -> None:
     problem = pg.Problem.from_times(graph, [[2.0, 2.0], [2.0, 3.0], [1.0, 1.0]])
     agent = make(problem)
     rollout = free_batch(agent)
-    judged = judge(agent.policy, agent.graph, rollout, every_step=False, whole=True)
+    log_p = log_probabilities(agent.policy, agent.graph, rollout, every_step=False, whole=True)
     b_level = torch.tensor([1.0, 1.0, 0.5])
-    select, _ = labels(rollout, judged, b_level)
+    select, _ = labels(rollout, log_p, b_level)
     at_first = rollout.select_group == 0
     assert dict(zip(rollout.select_ops[at_first].tolist(), select[at_first].tolist(), strict=True)) == {
         0: True,
         1: True,
         2: False,
     }
-    _, place = labels(rollout, judged, torch.ones(3))
+    _, place = labels(rollout, log_p, torch.ones(3))
     first = {int(rollout.place_ops[i]): place[i].tolist() for i in range(8)}
     assert {0: [True, True], 1: [True, False], 2: [True, True]}.items() >= first.items()
-    _, place = labels(rollout, judged, torch.ones(3), np.array([1, 0, 1], np.int32))
+    _, place = labels(rollout, log_p, torch.ones(3), np.array([1, 0, 1], np.int32))
     assert (place.long().argmax(1) == torch.tensor([1, 0, 1])[rollout.place_ops]).all()
 
 
@@ -112,16 +112,16 @@ def test_solves_toys(toy: str) -> None:
 
 @pytest.mark.parametrize("priority", ["none", "selection"])
 def test_simulator_calls_are_counted_exactly(priority: str) -> None:
-    """Every placement that the judge is asked for counts, none is asked for twice, and the budget is kept."""
+    """Every placement that the evaluator is asked for counts, none is asked for twice, and the budget is kept."""
     agent = make(GRAPH, priority=priority)
     asked: list[np.ndarray] = []
-    simulate = agent.search.judge
+    simulate = agent.search.evaluator
 
     def counted(op_device: Any, ranks: Any) -> Any:
         asked.append(op_device.copy() if ranks is None else np.concatenate([op_device, ranks], axis=1))
         return simulate(op_device, ranks)
 
-    agent.search.judge = counted
+    agent.search.evaluator = counted
     end = last(agent, 101)
     rows = np.concatenate(asked)
     assert end.simulator_calls == len(rows) == len(np.unique(rows, axis=0)) == 101

@@ -1,4 +1,4 @@
-"""What the dual policy finds: teachers, judges, guides, and the episodes that follow them."""
+"""What the dual policy finds: teachers, evaluators, guides, and the episodes that follow them."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from agents.guides import MOVES, GuidedPlan
 from agents.networks.dual import GUIDE_FEATURES
 from agents.simulated import Simulated
 from placement_gym.errors import InvalidOption
-from placement_gym.pytorch.judge import MeasuredMakespan
+from placement_gym.pytorch.measured_makespan import MeasuredMakespan
 
 
 def test_a_teachers_placement_is_the_first_guide() -> None:
-    """It is best, elite and guide at first, its calls and the one that judges it count, and the end is no worse."""
+    """It is best, elite and guide at first, its calls and the one that evaluates it count, and the end is no worse."""
     annealed = pg.baselines.simulated_annealing(GRAPH, simulator_calls=60)
     agent = make(GRAPH)
     agent.teach(annealed.placement.op_device, simulator_calls=60)
@@ -39,18 +39,18 @@ def test_a_search_learns_nothing() -> None:
     assert pg.simulate(GRAPH, agent.found.best.op_device).makespan_s == agent.found.best.makespan_s
 
 
-def test_judge_may_be_exchanged() -> None:
-    """What another judge measures is what counts from then on, of the placements kept, too; these count as calls."""
+def test_evaluator_may_be_exchanged() -> None:
+    """What another evaluator says is what counts from then on, of the placements kept, too; these count as calls."""
     agent = make(GRAPH)
     last(agent, 24)
     kept = [agent.found.best.op_device.tobytes(), *(one.op_device.tobytes() for one in agent.found.pool.kept)]
     asked: list[np.ndarray] = []
 
-    def judge_of_zeros(op_device: Any, _: Any) -> Any:
+    def evaluator_of_zeros(op_device: Any, _: Any) -> Any:
         asked.extend(op_device)
         return 7.0 + (op_device == 0).mean(axis=1)
 
-    agent.judge_by(judge_of_zeros, candidates=3)
+    agent.evaluate_by(evaluator_of_zeros, candidates=3)
     assert [row.tobytes() for row in asked] == list(dict.fromkeys(kept))[:4]
     assert agent.simulator_calls == 24 + len(asked)
     assert agent.found.best.makespan_s == 7.0 + min((row == 0).mean() for row in asked)
@@ -61,12 +61,12 @@ def test_judge_may_be_exchanged() -> None:
         7.0 + (one.op_device == 0).mean() for one in agent.found.elite
     )
     with pytest.raises(InvalidOption, match="candidates is -1; expected >= 0"):
-        agent.judge_by(judge_of_zeros, candidates=-1)
+        agent.evaluate_by(evaluator_of_zeros, candidates=-1)
     after_two = agent.found.best.makespan_s
     assert 7.0 <= last(agent, 60).best_makespan_s <= after_two
 
 
-def test_a_teachers_placement_is_judged_again() -> None:
+def test_a_teachers_placement_is_evaluated_again() -> None:
     """However slow it is in the simulator: right after the best."""
     agent = make(GRAPH)
     slow = np.zeros(GRAPH.n_ops, np.int32)
@@ -74,11 +74,11 @@ def test_a_teachers_placement_is_judged_again() -> None:
     best = last(agent, 60).best_op_device
     asked: list[np.ndarray] = []
 
-    def judge_of_halves(op_device: Any, _: Any) -> Any:
+    def evaluator_of_halves(op_device: Any, _: Any) -> Any:
         asked.extend(op_device)
         return np.where((op_device == slow).all(axis=1), 0.5, 1.0)
 
-    agent.judge_by(judge_of_halves, candidates=1)
+    agent.evaluate_by(evaluator_of_halves, candidates=1)
     assert [row.tolist() for row in asked] == [best.tolist(), slow.tolist()]
     assert agent.found.best.op_device.tolist() == agent.found.guides.now[0].op_device.tolist() == slow.tolist()
 
@@ -87,7 +87,7 @@ def test_the_third_stage_keeps_the_best_of_the_second() -> None:
     """If nothing is faster where it is measured; weights and guides go on."""
     agent = make(GRAPH)
     best = last(agent, 60).best_op_device
-    agent.judge_by(lambda op_device, _: np.where((op_device == best).all(axis=1), 1.0, 2.0))
+    agent.evaluate_by(lambda op_device, _: np.where((op_device == best).all(axis=1), 1.0, 2.0))
     assert agent.found.best.op_device.tolist() == best.tolist()
     assert last(agent, 90).best_op_device.tolist() == best.tolist()
     assert agent.found.best.makespan_s == 1.0
@@ -103,21 +103,21 @@ def test_noise_does_not_fool_the_third_stage(seed: int) -> None:
         true_s = pg.simulate_batch(GRAPH, op_device)
         return true_s[turns] * np.exp(0.03 * rng.standard_normal(len(turns)))
 
-    judge = MeasuredMakespan(runs, best, repeats=1, confirmations=9)
-    agent.judge_by(judge)
+    evaluator = MeasuredMakespan(runs, best, repeats=1, confirmations=9)
+    agent.evaluate_by(evaluator)
     last(agent, 100)
-    assert agent.found.best.op_device.tolist() == judge.op_device.tolist()
+    assert agent.found.best.op_device.tolist() == evaluator.op_device.tolist()
     found_s, handed_over_s = pg.simulate_batch(GRAPH, np.stack([agent.found.best.op_device, best]))
     assert found_s <= handed_over_s
 
 
 @pytest.mark.parametrize("priority", ["none", "selection"])
-def test_judges_are_told_the_ranks_of_the_kept(priority: str) -> None:
-    """Judged again by the simulator, the pool's placements have the makespans that they had; the best are elite."""
+def test_evaluators_are_told_the_ranks_of_the_kept(priority: str) -> None:
+    """Evaluated again by the simulator, the pool's placements have the makespans that they had; the best are elite."""
     agent = make(GRAPH, priority=priority)
     last(agent, 40)
     before = [one.makespan_s for one in agent.found.pool.kept]
-    agent.judge_by(agent.search.judge)
+    agent.evaluate_by(agent.search.evaluator)
     found = agent.found
     assert [one.makespan_s for one in found.pool.kept] == before
     assert [one.makespan_s for one in found.elite] == before[: agent.config.n_elite]

@@ -64,7 +64,7 @@ def cpu_s(problem: pg.Problem, tries: int) -> tuple[float, Result]:
 
 
 def wall_s(problem: pg.Problem, **options: Any) -> tuple[float, Result]:
-    """(wall-clock seconds of `mip`, heuristics and judging included, its result)."""
+    """(wall-clock seconds of `mip`, heuristics and evaluation included, its result)."""
     began = time.perf_counter()
     result = mip(problem, **{"objective": "max_load", **options})
     return time.perf_counter() - began, result

@@ -79,3 +79,27 @@ def test_the_full_error_is_shown_when_asked_for(workbench: Path, monkeypatch: py
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(Exception, match="gone"):
         validate.main(["records=gone"])
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "train"])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        "env: {_target_: torch.load, f: theirs, weights_only: false}",
+        "env: ${workload}\nworkload: {_target_: numpy.load, file: theirs, allow_pickle: true}",
+        "agent: {_target_: agents.ppo.Ppo, config: {_target_: agents.ppo.torch.load, f: theirs, weights_only: false}}",
+        "baseline: {heft: {_target_: placement_gym.pytorch.capture.build_module, module: 'theirs:run'}}",
+    ],
+)
+def test_nothing_that_a_strangers_run_names_is_called(
+    workbench: Path, capfd: pytest.CaptureFixture[str], verb: str, sections: str
+) -> None:
+    """A saved configuration calls what the files of conf/ call, or it is refused in one line."""
+    theirs = workbench / "theirs"
+    theirs.mkdir()
+    (theirs / "config.yaml").write_text(f"rule: physical\n{sections}\n")
+    (theirs / "checkpoint.pt").touch()
+    assert evaluate.main([f"run={theirs}"]) == 1 if verb == "evaluate" else train.main([f"resume={theirs}"]) == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "calls '" in line
+    assert line.endswith("expected what the files of conf/ call")

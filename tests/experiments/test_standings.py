@@ -79,7 +79,7 @@ def test_tables_say_mean_spread_and_least(outcomes: list[tuple[Trial, Outcome]])
     assert seconds.splitlines()[4] == "| agent | 2.00 |"
 
 
-def test_the_first_learner_is_judged_against_all_others(outcomes: list[tuple[Trial, Outcome]]) -> None:
+def test_the_first_learner_is_compared_with_all_others(outcomes: list[tuple[Trial, Outcome]]) -> None:
     """By the means, with the spread, and with the calls of those that had another number of them."""
     (sentence,) = sentences(_standings(outcomes))
     assert sentence == (

@@ -198,7 +198,7 @@ def test_what_a_teacher_searched_counts(begun: Counter[str]) -> None:
     annealing = "{_target_: placement_gym.baselines.simulated_annealing, _partial_: true, simulator_calls: 30}"
     assert _study(*DUAL, f"+methods.dual.teacher={annealing}") == 0
     curve = [row[CALLS] for row in read_metrics(OUT / "small/dual/seed0/metrics.jsonl") if CALLS in row]
-    assert curve[0] == 31  # and the one that judges its placement again
+    assert curve[0] == 31  # and the one that evaluates its placement again
     assert curve[-1] <= 48
     assert {row.record.simulator_calls for row in read(OUT)} == {curve[-1]}
 
@@ -280,7 +280,7 @@ def _config(**changes: object) -> DictConfig:
         "workloads": {"small": {"workload": {}, "simulator_calls": 10}},
         "methods": {"heft": {"_target_": "heft"}, "learner": learner},
         "seeds": [0],
-        "judged": None,
+        "compared": None,
         "unit": "s",
     }
     return OmegaConf.create({**whole, **changes})
@@ -292,7 +292,7 @@ def _config(**changes: object) -> DictConfig:
         ({"methods": {}}, "no methods are configured"),
         ({"workloads": None}, "no workloads are configured"),
         ({"seeds": []}, "no seeds are configured"),
-        ({"judged": "hefty"}, "judged: unknown method 'hefty'; known: heft"),
+        ({"compared": "hefty"}, "compared: unknown method 'hefty'; known: heft"),
         ({"unit": "h"}, "unknown unit 'h'; known: ms, s"),
         ({"workloads": {"small": {"calls": 3}}}, "workloads.small: unknown option 'calls'"),
         ({"methods": {"learner": {"agent": {}, "sample": 3}}}, "methods.learner: unknown option 'sample'"),

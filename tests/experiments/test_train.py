@@ -175,7 +175,7 @@ def test_evaluate_keeps_the_order_of_selection(workbench: Path, capsys: pytest.C
     assert validate.main([]) == 0
     capsys.readouterr()
     assert evaluate.main([f"run={run}", "samples=4", "tracking.wandb=disabled"]) == 1
-    assert "judged without the order of selection" in capsys.readouterr().err
+    assert "evaluated without the order of selection" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_problem_is_refused(workbench: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ def _rows(name: str, critical_path_s: float, own_s: float) -> dict[tuple[str, st
     ("override", "message"),
     [
         ("seeds=[]", "seeds is empty"),
-        ("env.priority=selection", "judged without an order; expected none"),
+        ("env.priority=selection", "evaluated without an order; expected none"),
         ("held_out.first_seed=1", "the seeds below are trained on"),
         ("+family.weights.layred=1", "unknown kind of graph 'layred'"),
         ("~baseline.critical_path", "lacks critical_path"),

@@ -100,6 +100,17 @@ def test_devices_are_their_own_nodes_where_nothing_is_said() -> None:
             pg.Cluster(pair.devices, pair.latency_s, pair.bytes_per_s, wrong)
 
 
+def test_a_wrong_latency_or_bandwidth_is_named_with_its_devices() -> None:
+    """The message says from which device to which, what was got and what is expected."""
+    pair = pg.Cluster.replicated([GPU], [2], INNER)
+    latency_s, bytes_per_s = pair.latency_s.copy(), pair.bytes_per_s.copy()
+    latency_s[0, 1], bytes_per_s[1, 0] = np.inf, 0
+    with pytest.raises(InvalidCluster, match="latency_s from 'gpu-0' to 'gpu-1' is inf; expected finite seconds >= 0"):
+        pg.Cluster(pair.devices, latency_s, bytes_per_s)
+    with pytest.raises(InvalidCluster, match=r"bytes_per_s from 'gpu-1' to 'gpu-0' is 0\.0; expected bytes per second"):
+        pg.Cluster(pair.devices, pair.latency_s, bytes_per_s)
+
+
 def test_impossible_nodes_are_refused() -> None:
     """No device, no link where one is needed, counts that are none, a card of no speed."""
     with pytest.raises(InvalidCluster, match="a node of 2 devices has no inner link"):

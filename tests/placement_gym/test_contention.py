@@ -1,6 +1,7 @@
 """Contention rules: what they give, and that a rule from outside works in every part."""
 
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from strategies import random_placement, random_problem
 
 import placement_gym as pg
-from placement_gym.contention import CONTENTIONS, channels_of, register
+from placement_gym.contention import CONTENTIONS, channels_of, register, register_installed
 from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.errors import InvalidRule
 from placement_gym.simulator import compile_problem
@@ -134,3 +135,20 @@ def test_what_is_refused(bus: str) -> None:
             channels_of("test_wrong", TWO_NODES)
     finally:
         del CONTENTIONS["test_wrong"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("not_there:rule", r"contention rule 'given' of an installed package: cannot import 'not_there:rule' \(Module"),
+        ("numpy:no_rule", r"cannot import 'numpy:no_rule' \(AttributeError"),
+        ("numpy", "contention rule 'given' is a module; expected a function of device_node"),
+    ],
+)
+def test_an_installed_rule_that_is_none_is_named(value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the rule and what its package's entry point says."""
+    point = EntryPoint("given", value, "placement_gym.contention")
+    monkeypatch.setattr("placement_gym.contention.entry_points", lambda group: EntryPoints([point]).select(group=group))
+    with pytest.raises(InvalidRule, match=said):
+        register_installed()
+    assert "given" not in CONTENTIONS

@@ -164,6 +164,8 @@ def test_an_edge_joins_op_numbers(end: object) -> None:
         *(pg.RooflineCost, pg.TableCost, pg.CostModel.op_time_s),
         *(getattr(pg.workloads, name) for name in pg.workloads.__all__ if name.startswith("read_")),
         *(pg.workloads.layered, pg.workloads.random_dag, pg.workloads.fork_join, pg.workloads.series_parallel),
+        *(pg.envs.AssignEnv, pg.envs.AssignVectorEnv, pg.envs.SelectPlaceEnv, pg.envs.SelectPlaceVectorEnv),
+        *(getattr(pg.envs.SelectPlaceEpisodes, name) for name in ("select", "place", "step", "act")),
     ],
 )
 def test_signatures_are_short(function: Callable[..., object]) -> None:

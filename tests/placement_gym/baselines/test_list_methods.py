@@ -81,7 +81,7 @@ def test_the_order_is_kept_and_counts() -> None:
 
 @pytest.mark.parametrize("method", [*METHODS, "round_robin", "single_device", "enumerative"])
 def test_every_method_runs_under_a_priority_queue(method: str) -> None:
-    """Methods without an order are judged by b-level ranks; the schedule proves itself; none beats brute force."""
+    """Methods without an order are evaluated by b-level ranks; the schedule proves itself; none beats brute force."""
     for seed in range(4):
         problem = random_problem(np.random.default_rng(seed), n_ops=6, n_devices=2)
         result = pg.METHODS[method](problem, rule=pg.Rule(queue="priority"))
@@ -91,7 +91,7 @@ def test_every_method_runs_under_a_priority_queue(method: str) -> None:
             assert result.objective >= pg.exact.brute_force(problem, rule=pg.Rule(queue="priority")).objective
 
 
-def test_a_search_is_judged_as_it_searched() -> None:
+def test_a_search_is_evaluated_as_it_searched() -> None:
     """Under a priority queue the makespan that annealing went by is the one of the result."""
     problem = random_problem(np.random.default_rng(5), n_ops=20, n_devices=3)
     rule = pg.Rule(queue="priority")

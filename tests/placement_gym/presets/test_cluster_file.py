@@ -107,7 +107,7 @@ pairs = [["host-0", "host-1"]]
         ("{ gpu = 4 }", '["gpu", 4]', "nodes.server.devices: got ['gpu', 4]; expected a table"),
         ("inner =", "#", "nodes.server: a node of 4 devices has no inner link"),
         ("outer =", "#", "a cluster of 2 nodes has no outer link"),
-        ("5e-6", "-1", "nodes.server.inner: link (): latency_s is -1.0; expected a finite number >= 0"),
+        ("5e-6", "-1", "nodes.server.inner: link (): latency_s is -1.0; expected finite seconds >= 0"),
         ("card_bytes_per_s = 25e9", "links = 3", "nodes.server.links: got 3; expected a list of tables"),
         (
             "card_bytes_per_s = 25e9",

@@ -11,6 +11,8 @@ import pytest
 import torch
 from sequential import run_graph
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import Graph, GraphModule
 from torch.nn import functional as F  # noqa: N812  (the name everyone uses)
 from torch.utils import _pytree as pytree
 
@@ -18,6 +20,7 @@ from placement_gym.errors import CaptureError
 from placement_gym.graph import OpGraph
 from placement_gym.pytorch.capture import capture, module_values
 from placement_gym.pytorch.models import inception, llama, mixture_of_experts
+from placement_gym.pytorch.traced import Named, TracedGraph, op_graph
 
 
 def assert_runs_as(module: nn.Module, inputs: tuple[Any, ...]) -> OpGraph:
@@ -289,3 +292,25 @@ def test_capture_leaves_the_mode_of_the_module() -> None:
     module[0].eval()
     capture(module, (torch.zeros(1, 2),))
     assert (module.training, module[0].training, module[1].training) == (True, False, True)
+
+
+def test_chains_of_views_may_be_longer_than_pythons_stack() -> None:
+    """The op behind 2,000 slices in a row reads through them; its options tell them all."""
+    n = 2000
+    trace = Graph()
+    node = source = trace.placeholder("x")
+    with FakeTensorMode():
+        source.meta["val"] = torch.empty(n + 4)
+        for i in range(n):
+            node = trace.call_function(torch.ops.aten.slice.Tensor, (node, 0, 1))
+            node.meta["val"] = torch.empty(n + 3 - i)
+        node = trace.call_function(torch.ops.aten.neg.default, (node,))
+        node.meta["val"] = torch.empty(4)
+    traced = TracedGraph(GraphModule({}, trace), {source: Named("x", "input")}, {"y": node})
+    graph = op_graph(traced, "slices")
+    assert graph.op_kinds == ("neg",)
+    results = run_graph(graph, {"x": torch.arange(-n - 3.0, 1.0)})
+    assert torch.equal(results["y"], torch.tensor([3.0, 2.0, 1.0, 0.0]))
+    assert graph.kernels is not None
+    ((name, told),) = graph.kernels.op_kernels[0].options
+    assert (name, told) == ("self", "aten.slice.Tensor(" * n + "#0" + ",0,1)" * n)

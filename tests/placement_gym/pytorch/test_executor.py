@@ -23,10 +23,12 @@ from kernel_graphs import (
     run_in_order,
     sleeping,
 )
+from numpy.typing import NDArray
 from torch import Tensor
 
 import placement_gym as pg
 from placement_gym import render
+from placement_gym.contention import CONTENTIONS
 from placement_gym.errors import ExecutionError, InfeasiblePlacement, InvalidOption, InvalidRule
 from placement_gym.metrics import metrics
 from placement_gym.pytorch import MeasuredSchedule, RunOptions, execute
@@ -103,6 +105,30 @@ def test_transfers_keep_the_queue_order(queue: str, monkeypatch: pytest.MonkeyPa
     overtaken = (ready[:, None] < start) & (start[:, None] > start)  # row waits when column starts
     assert overtaken.sum() > 5
     assert not (overtaken & (rank[:, None] > rank)).any()
+
+
+def test_transfers_obey_a_rule_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies from device 0 take turns on the rule's one channel; those from device 1 take none and start at once."""
+
+    def one_way(device_node: NDArray[np.int32]) -> NDArray[np.int32]:
+        channels = np.full((len(device_node), len(device_node), 1), -1, np.int32)
+        channels[0, 1] = 0
+        return channels
+
+    def slowly(tensor: Tensor, *_: object) -> Tensor:
+        time.sleep(0.02)
+        return tensor.clone()
+
+    monkeypatch.setattr("placement_gym.pytorch.engine.copied", slowly)
+    monkeypatch.setitem(CONTENTIONS, "test_one_way", one_way)
+    steps = {f"from{i}": relu("x") for i in range(6)} | {f"to{i}": relu(i) for i in range(6)}
+    op_device = [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+    rule = pg.Rule(transfers="edge", contention="test_one_way")
+    schedule = execute(kernel_graph(steps, {"x": MATRIX}), op_device, torch_devices=TWO, repeats=1, rule=rule)
+    schedule.check()
+    start, finish = schedule.trace.transfer_start_s, schedule.trace.transfer_arrival_s
+    assert (np.sort(start[:3])[1:] >= np.sort(finish[:3])[:-1]).all()
+    assert start[3:].max() < finish[3:].min()
 
 
 def test_work_overlaps() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import ExecutionError, InvalidOption
-from placement_gym.pytorch.judge import MeasuredMakespan, wins_needed
+from placement_gym.pytorch.measured_makespan import MeasuredMakespan, wins_needed
 
 
 class Machine:
@@ -56,25 +56,25 @@ START = np.zeros(2, np.int32)
 def test_passes_go_over_the_whole_batch_champion_first() -> None:
     """Not one placement's repeats after another; the champion is not run again as a row of its own."""
     machine = Machine()
-    judge = MeasuredMakespan(machine, START, repeats=2, confirmations=8)
+    evaluator = MeasuredMakespan(machine, START, repeats=2, confirmations=8)
     assert machine.calls == [[[0, 0]] * 8]
-    assert judge(placements([0, 2], [0, 0], [3, 3]), None).tolist() == [1.1, 1.0, 1.6]
+    assert evaluator(placements([0, 2], [0, 0], [3, 3]), None).tolist() == [1.1, 1.0, 1.6]
     assert machine.calls[1:] == [[[0, 0], [0, 2], [3, 3]] * 2]
 
 
 def test_drift_and_an_outlier_do_not_count() -> None:
     """A machine that gets slower by half between passes, twice as slow later, and stumbles once, tells the truth."""
     speed = [1.0] * 8 + [1.0] * 3 + [1.5, 1.5, 9.0] + [1.5] * 3 + [2.0]
-    judge = MeasuredMakespan(Machine(speed), START, repeats=3, confirmations=8)
-    np.testing.assert_allclose(judge(placements([0, 2], [3, 0]), None), [1.1, 1.3])
-    np.testing.assert_allclose(judge(placements([2, 2]), None), [1.2])
-    assert judge.makespan_s == 1.0
+    evaluator = MeasuredMakespan(Machine(speed), START, repeats=3, confirmations=8)
+    np.testing.assert_allclose(evaluator(placements([0, 2], [3, 0]), None), [1.1, 1.3])
+    np.testing.assert_allclose(evaluator(placements([2, 2]), None), [1.2])
+    assert evaluator.makespan_s == 1.0
 
 
 def test_a_placement_that_fails_takes_forever() -> None:
     """Others are told as if it had not been there; if the champion fails, nothing can be told."""
-    judge = MeasuredMakespan(Machine(failing=[3]), START, confirmations=8)
-    assert judge(placements([0, 3], [0, 2]), None).tolist() == [np.inf, 1.1]
+    evaluator = MeasuredMakespan(Machine(failing=[3]), START, confirmations=8)
+    assert evaluator(placements([0, 3], [0, 2]), None).tolist() == [np.inf, 1.1]
     with pytest.raises(ExecutionError, match="all others are measured against failed"):
         MeasuredMakespan(Machine(failing=[0]), START)
 
@@ -82,20 +82,20 @@ def test_a_placement_that_fails_takes_forever() -> None:
 def test_the_fastest_that_is_confirmed_becomes_champion() -> None:
     """After a round between the two that seem faster; makespans go on in the same seconds, relative to the champion."""
     machine = Machine()
-    judge = MeasuredMakespan(machine, START, repeats=1, confirmations=8)
-    np.testing.assert_allclose(judge(placements([0, 1], [1, 1], [2, 0]), None), [0.98, 0.96, 1.1])
+    evaluator = MeasuredMakespan(machine, START, repeats=1, confirmations=8)
+    np.testing.assert_allclose(evaluator(placements([0, 1], [1, 1], [2, 0]), None), [0.98, 0.96, 1.1])
     assert machine.calls[2:] == [[[0, 0], [1, 1], [0, 1]], [[0, 0], [1, 1]] * 4, [[0, 0], [1, 1]] * 4]
-    assert judge.op_device.tolist() == [1, 1]
+    assert evaluator.op_device.tolist() == [1, 1]
     machine.speed = [3.0]
-    np.testing.assert_allclose(judge(placements([0, 1], [1, 1], [2, 0]), None), [0.98, 0.96, 1.1])
-    assert judge.makespan_s == pytest.approx(0.96)
+    np.testing.assert_allclose(evaluator(placements([0, 1], [1, 1], [2, 0]), None), [0.98, 0.96, 1.1])
+    assert evaluator.makespan_s == pytest.approx(0.96)
 
 
 def test_ranks_are_part_of_a_placement() -> None:
     """The same devices in another order are measured."""
     machine = Machine()
-    judge = MeasuredMakespan(machine, START, np.array([2.0, 1.0]), repeats=1, confirmations=8)
-    judge(placements([0, 0], [0, 0]), np.array([[2.0, 1.0], [1.0, 2.0]]))
+    evaluator = MeasuredMakespan(machine, START, np.array([2.0, 1.0]), repeats=1, confirmations=8)
+    evaluator(placements([0, 0], [0, 0]), np.array([[2.0, 1.0], [1.0, 2.0]]))
     assert len(machine.calls[1]) == 2
 
 
@@ -103,20 +103,20 @@ def test_rounds_halve_the_challengers() -> None:
     """A third of a large batch challenges; 4, 2 and 1 of them go on, over 1, 2 and at most 9 passes."""
     machine = Machine(noise=0.001)
     machine.cost_s[1] = -0.02
-    judge = MeasuredMakespan(machine, np.zeros(12, np.int32), repeats=1, confirmations=9)
+    evaluator = MeasuredMakespan(machine, np.zeros(12, np.int32), repeats=1, confirmations=9)
     rows = np.tril(np.ones((12, 12), np.int32))  # row k is 2 (k + 1) % faster
-    told_s = judge(rows, None)
+    told_s = evaluator(rows, None)
     assert [(len(call), len({tuple(row) for row in call})) for call in machine.calls[2:5]] == [(5, 5), (6, 3), (8, 2)]
-    assert judge.op_device.tolist() == [1] * 12
+    assert evaluator.op_device.tolist() == [1] * 12
     assert told_s.argmin() == 11
-    assert judge.makespan_s == told_s[11] == pytest.approx(0.76, rel=0.01)
+    assert evaluator.makespan_s == told_s[11] == pytest.approx(0.76, rel=0.01)
 
 
 @pytest.mark.parametrize(("ahead", "passes"), [(0.9, 20), (1.1, 8)])
 def test_a_final_ends_when_it_is_decided(ahead: float, passes: int) -> None:
     """19 of 24 passes are needed: won after 19, which 20 passes show, and lost after 6, which 8 show."""
     machine = Machine()
-    judge = MeasuredMakespan(machine, START, repeats=1, confirmations=24)
+    evaluator = MeasuredMakespan(machine, START, repeats=1, confirmations=24)
     machine.cost_s[1] = -0.05
     before, runs = len(machine.calls), machine.__call__
 
@@ -125,10 +125,10 @@ def test_a_final_ends_when_it_is_decided(ahead: float, passes: int) -> None:
             machine.cost_s[1] = (ahead - 1) / 2
         return runs(op_device, priority, turns)
 
-    judge.runs = turning
-    judge(placements([1, 1]), None)
+    evaluator.runs = turning
+    evaluator(placements([1, 1]), None)
     assert sum(len(call) for call in machine.calls[before + 1 :]) == 2 * passes
-    assert judge.op_device.tolist() == ([1, 1] if ahead < 1 else [0, 0])
+    assert evaluator.op_device.tolist() == ([1, 1] if ahead < 1 else [0, 0])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -136,43 +136,43 @@ def test_luck_does_not_make_a_champion(seed: int) -> None:
     """Of 400 placements that are 1 to 2 % slower, with 2 % of noise, many seem faster at first; none is crowned."""
     machine = Machine(noise=0.02, seed=seed)
     machine.cost_s[2] = 0.01
-    judge = MeasuredMakespan(machine, START, repeats=1, confirmations=9)
+    evaluator = MeasuredMakespan(machine, START, repeats=1, confirmations=9)
     seemed = 0
     for _ in range(25):
         rows = placements(*[[0, 2] if i % 2 else [2, 2] for i in range(16)])
         before = len(machine.calls)
-        assert (judge(rows, None) >= judge.makespan_s).all()
+        assert (evaluator(rows, None) >= evaluator.makespan_s).all()
         seemed += len(machine.calls) - before > 1
     assert seemed > 15
-    assert judge.op_device.tolist() == [0, 0]
-    assert judge.makespan_s == pytest.approx(1.0, rel=0.03)
+    assert evaluator.op_device.tolist() == [0, 0]
+    assert evaluator.makespan_s == pytest.approx(1.0, rel=0.03)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_better_is_found_despite_noise(seed: int) -> None:
     """4 % better with 2 % of noise is crowned at the first or second sight."""
     machine = Machine(noise=0.02, seed=seed)
-    judge = MeasuredMakespan(machine, START, repeats=3, confirmations=32)
+    evaluator = MeasuredMakespan(machine, START, repeats=3, confirmations=32)
     for _ in range(2):
-        judge(placements([1, 1], [0, 2], [2, 2]), None)
-    assert judge.op_device.tolist() == [1, 1]
+        evaluator(placements([1, 1], [0, 2], [2, 2]), None)
+    assert evaluator.op_device.tolist() == [1, 1]
 
 
 def test_the_last_champion_has_to_win_again() -> None:
     """One that was faster for a while is deposed in the end; without another champion nothing is run."""
     machine = Machine()
-    judge = MeasuredMakespan(machine, START, repeats=1, confirmations=8)
+    evaluator = MeasuredMakespan(machine, START, repeats=1, confirmations=8)
     before = len(machine.calls)
-    assert judge.settle()
+    assert evaluator.settle()
     assert len(machine.calls) == before
-    judge(placements([1, 1]), None)
-    assert judge.op_device.tolist() == [1, 1]
+    evaluator(placements([1, 1]), None)
+    assert evaluator.op_device.tolist() == [1, 1]
     machine.cost_s[1] = -0.04
-    assert judge.settle()
-    assert (judge.op_device.tolist(), judge.makespan_s) == ([1, 1], pytest.approx(0.92))
+    assert evaluator.settle()
+    assert (evaluator.op_device.tolist(), evaluator.makespan_s) == ([1, 1], pytest.approx(0.92))
     machine.cost_s[1] = 0.01
-    assert not judge.settle()
-    assert (judge.op_device.tolist(), judge.makespan_s) == ([0, 0], 1.0)
+    assert not evaluator.settle()
+    assert (evaluator.op_device.tolist(), evaluator.makespan_s) == ([0, 0], 1.0)
 
 
 def test_sign_test() -> None:

@@ -1,4 +1,4 @@
-"""MeasuredMakespan: a judge of placements that measures them, and is not taken in by the machine's moods."""
+"""MeasuredMakespan: an evaluator that runs placements on real devices and allows for slow spells of the machine."""
 
 from collections.abc import Callable, Sequence
 from math import comb
@@ -46,8 +46,8 @@ class MeasuredMakespan:
     slower half drops out after each, and each round has twice the passes of the one before. The last one runs against
     the champion in passes of their own, which end as soon as the sign test over all `confirmations` is decided; only
     these count, and if it wins, it is the champion from then on. No other placement is told to be faster than the
-    champion, at most as fast. A machine's moods may last longer than a final and suit one placement better than
-    another, so in the end (`settle`) the last champion has to win against the first one once more.
+    champion, at most as fast. The machine may change for longer than a final lasts, and in favour of one placement, so
+    in the end (`settle`) the last champion has to win against the first one once more.
 
     Args:
         runs: Runs placements.
