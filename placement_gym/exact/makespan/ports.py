@@ -29,6 +29,7 @@ def add_port_rules(model: TransferModel, waiting_edges: set[int]) -> None:
     for op in {one.op for _, one in waiting}:
         _add_conservation_at_end(model, op, [one for _, one in waiting if one.op == op])
     for c, other in enumerate(model.transfers):
+        model.ops.deadline.check()
         _add_conservation_at_release(model, c, other, waiting)
         if model.rule.queue == "fifo" and len(other.readers) == 1:
             _add_overtaking(model, c, other, single)
@@ -43,6 +44,7 @@ class _Instant:
     def __init__(self, model: TransferModel, at: Linear, holders: list[Transfer]) -> None:
         self.model, slack, cp = model, model.grid.slack, model.model
         self.busy: dict[int, Literal] = {}
+        model.ops.deadline.check()
         for one in holders:
             self.busy[id(one)] = literal = cp.new_bool_var("")
             cp.add(one.start <= at + slack).only_enforce_if(literal)

@@ -91,6 +91,7 @@ class TransferModel:
         inputs: list[list[Input]] = [[] for _ in range(self.problem.n_ops)]
         self.transfers: list[Transfer] = []
         for edges in tensors.values():
+            ops.deadline.check()
             readers = list(dict.fromkeys(self.problem.graph.edge_dst[edges].tolist()))
             for reader, cases in zip(readers, self._add_tensor(edges, readers), strict=True):
                 places = [walk.index(e) for e in edges if self.problem.graph.edge_dst[e] == reader]
@@ -193,6 +194,7 @@ class TransferModel:
         at_once = not self.contended and self.rule.transfers != "multicast"
         for a, ones in enumerate(inputs):
             for one, is_last in zip(ones, last[a], strict=True):
+                ops.deadline.check()
                 for b, other in ((b, other) for b, others in enumerate(inputs) for other in others):
                     if a == b or graph.edge_src[one.edge] != graph.edge_src[other.edge] or one.place > other.place:
                         continue
@@ -226,6 +228,7 @@ class TransferModel:
         self.channels = channels = dict[int, list[tuple[Transfer, Literal]]]()
         self.uses: dict[int, dict[int, Literal]] = {}
         for one in self.transfers:
+            self.ops.deadline.check()
             send = [self.all_of([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
             reach = [[self.ops.on(r, d) for r in one.readers] for d in range(n_devices)]
             receive = [
@@ -292,6 +295,7 @@ class TransferModel:
         idle: list[Literal] = [~one.present, model.new_bool_var("")]
         model.add(one.start <= ready + slack).only_enforce_if(idle[1])
         for b, other in enumerate(self.transfers):
+            self.ops.deadline.check()
             if b == a or self.must_follow(other, one):
                 continue
             before = self.first(b, a)

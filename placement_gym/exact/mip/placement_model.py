@@ -9,6 +9,7 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InvalidProblem
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.exact.mip.linear_program import LinearProgram
 from placement_gym.groups import Groups
@@ -38,9 +39,9 @@ class PlacementModel:
     on: list[dict[int, int]]
 
     @classmethod
-    def of(cls, problem: Problem, units: Groups, place_device: Sequence[int]) -> "PlacementModel":
-        """Every unit in one place, within the memory of the devices."""
-        program = LinearProgram()
+    def of(cls, problem: Problem, units: Groups, place_device: Sequence[int], deadline: Deadline) -> "PlacementModel":
+        """Every unit in one place, within the memory of the devices; rows are added until the deadline."""
+        program = LinearProgram(deadline=deadline)
         fits = units.allowed & (units.memory_bytes[:, None] <= problem.device_memory_bytes[None, :])
         on = [{p: program.yes_or_no() for p, d in enumerate(place_device) if row[d]} for row in fits]
         for variables in on:
@@ -163,6 +164,10 @@ class PlacementModel:
         for u, row in enumerate(self.on):
             for p, variable in row.items():
                 self.program.hint[variable] = float(unit_place[u] == p)
+
+    def op_device(self, values: FloatArray | None) -> IntArray | None:
+        """int32 [n_ops] of a solution, where places are devices; None without one."""
+        return None if values is None else self.units.op_device(self.unit_place(values))
 
     def unit_place(self, values: FloatArray) -> IntArray:
         """int32 [n_units] of a solution."""

@@ -1,7 +1,6 @@
 """mip for the latency: equal to trying every placement, its bounds never above that."""
 
 import itertools
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from published import Published
 import placement_gym as pg
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
 from placement_gym.exact import Solver, mip
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers
 
@@ -75,7 +75,8 @@ def made(seed: int, *, max_ops: int = 6, alike: bool = True) -> pg.Problem | Non
 
 def check_bounds(problem: pg.Problem, optimum: float, subgraphs: int) -> None:
     """The dynamic programmes alone: bound <= optimum <= placement."""
-    deadline, relaxed, whole = time.perf_counter() + 60, Stagewise.relaxed(problem, subgraphs), Stagewise.whole(problem)
+    deadline = Deadline(60.0)
+    relaxed, whole = Stagewise.relaxed(problem, subgraphs, deadline), Stagewise.whole(problem, deadline)
     assert relaxed is not None
     assert whole is not None
     assert relaxed.lower_bound_s(1e9, deadline) <= optimum * (1 + 1e-9)
