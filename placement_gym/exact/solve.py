@@ -7,6 +7,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
 from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.latency.mip import solve_latency
+from placement_gym.exact.latency.subgraphs import check_subgraphs, kind_of
 from placement_gym.exact.makespan.program import solve_makespan
 from placement_gym.exact.max_load.mip import solve_load
 from placement_gym.exact.mip.linear_program import Solver
@@ -39,7 +40,8 @@ def mip(
     The search begins from the best of a few heuristics, or from `start` where that is given. Solvers round, the result
     does not: its placement is evaluated like any other, and the bound is true. Status "optimal" where the solver has
     proved that no placement is better, to its tolerance of about 1e-6 and the gap asked for; else "limit_reached".
-    With `contiguous`, and for the latency, status and bound are about such placements alone (`Result.restricted_to`).
+    With `contiguous`, and for the latency, the status is about such placements alone (`Result.restricted_to`), and
+    what is proved of them is `Result.class_lower_bound`; `Result.lower_bound` is about all placements.
     The time limit counts from the call on, heuristics and the building of models included. With tens of thousands of
     ops the first heuristic alone may take longer. Ctrl-C ends the search as the limit does: the result is the best
     placement so far, status "limit_reached". Where there is none yet, KeyboardInterrupt is raised.
@@ -53,6 +55,9 @@ def mip(
         start: int [n_ops], a feasible placement, contiguous if that is asked for.
         solver: Solver and limits; CP-SAT for 300 s by default.
 
+    Returns:
+        The result; its gap is to the bound on all placements, `class_gap` to what is proved of the kind searched.
+
     Raises:
         InfeasiblePlacement: No placement is feasible, or none was found in time (the message says which).
         InvalidOption: An option that the objective does not have, or a value out of range.
@@ -64,8 +69,7 @@ def mip(
         raise InvalidOption(unknown_name("objective", objective, OBJECTIVES))
     if contiguous and objective not in ("max_load", "gpipe_load"):
         raise InvalidOption(f"contiguous is an option of max_load and gpipe_load, not of {objective}")
-    if subgraphs < 1 or (subgraphs > 1 and objective != "latency"):
-        raise InvalidOption(f"subgraphs is {subgraphs}; expected >= 1, and 1 unless the objective is latency")
+    check_subgraphs(objective, subgraphs)
     evaluator, deadline = Evaluator("mip", problem, rule, solver.seed, objective), Deadline(solver.time_limit_s)
     if start is not None:
         known: IntArray | None = Placement(np.asarray(start)).op_device
@@ -94,7 +98,7 @@ def _solve(
 def _kind(objective: Objective, contiguous: bool, subgraphs: int) -> str | None:
     """The kind of placements that are searched, None if all are."""
     if objective == "latency":
-        return "one subgraph per accelerator" if subgraphs == 1 else f"{subgraphs} subgraphs per accelerator"
+        return kind_of(subgraphs)
     return "contiguous" if contiguous else None
 
 

@@ -117,7 +117,7 @@ def test_equals_the_best_of_all_placements(seed: int) -> None:
     result = mip(problem, objective="latency", subgraphs=subgraphs, solver=QUICK)
     assert result.status == "optimal"
     assert result.objective == pytest.approx(optimum, rel=2e-6, abs=1e-9)
-    assert result.lower_bound <= optimum * (1 + 1e-9)
+    assert optimum * (1 - 2e-6) - 1e-9 <= result.class_lower_bound <= optimum * (1 + 1e-9)
     assert result.objective == latency_s(problem, result.placement.op_device, result.op_subgraph)
     if subgraphs == 1:
         on_accelerator = pays_for_transfers(problem)[result.placement.op_device]
@@ -125,7 +125,7 @@ def test_equals_the_best_of_all_placements(seed: int) -> None:
 
 
 def test_what_one_subgraph_proves_is_said_to_hold_for_that_alone() -> None:
-    """100 random problems: the bound holds for one subgraph per accelerator, and the result says so."""
+    """100 random problems: what is proved of one subgraph per accelerator, and the bound on any number of them."""
     checked = 0
     for seed in range(2000, 2400):
         problem = made(seed, max_ops=4)
@@ -135,7 +135,8 @@ def test_what_one_subgraph_proves_is_said_to_hold_for_that_alone() -> None:
         if one == np.inf:
             continue
         result = mip(problem, objective="latency", solver=QUICK)
-        assert result.lower_bound <= one * (1 + 1e-9)
+        assert result.lower_bound <= least_latency_s(problem, 2) * (1 + 1e-9)
+        assert result.lower_bound <= result.class_lower_bound <= one * (1 + 1e-9)
         assert result.restricted_to == "one subgraph per accelerator"
         checked += 1
     assert checked == 100

@@ -118,7 +118,8 @@ def check(problem: pg.Problem, kinds: list[tuple[Load, bool]], *, heuristics: bo
                 continue
             result = mip(problem, objective=objective, contiguous=contiguous, solver=solver)
             assert (result.status, result.objective_name) == ("optimal", objective)
-            found, bound, placed = result.objective, result.lower_bound, result.placement.op_device
+            found, bound, placed = result.objective, result.class_lower_bound, result.placement.op_device
+            assert result.lower_bound <= expected[objective, False] * (1 + 1e-9)
         assert infeasibility(problem, placed) is None
         assert found == pytest.approx(optimum, rel=1e-6, abs=0)
         assert found >= optimum * (1 - 1e-12)
