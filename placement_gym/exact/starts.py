@@ -25,6 +25,7 @@ from placement_gym.result import Evaluator
 SHARE = 0.2
 PIPELINE_S = 20.0
 RESTARTS = 20
+BATCH_S = 0.5
 ANNEALING_CALLS = 20_000
 # `critical_path` takes up to so many times as long as `single_device`, and annealing needs time after it.
 LONGER = 6
@@ -86,12 +87,13 @@ def _descents(problem: Problem, deadline: Deadline, seed: int) -> Iterator[IntAr
             descend(arrays, start.copy(), 1.0)
         # About every second unit is moved.
         seconds = (time.perf_counter() - began) * units.n_units / 2
-        for restart in range(RESTARTS):
-            if seconds > share.left_s:
-                return
+        done = 0
+        while done < RESTARTS and seconds <= share.left_s:
+            # Several at a time where they are short; Ctrl-C loses those under way.
+            batch = min(RESTARTS - done, max(1, int(min(BATCH_S, share.left_s) / seconds)))
             began = time.perf_counter()
-            yield load_local_search(problem, restarts=1, seed=seed + restart).placement.op_device
-            seconds = time.perf_counter() - began
+            yield load_local_search(problem, restarts=batch, seed=seed + done).placement.op_device
+            seconds, done = (time.perf_counter() - began) / batch, done + batch
 
 
 def _greedy(problem: Problem) -> Iterator[IntArray]:
