@@ -43,7 +43,7 @@ def brute_force(
 
     Raises:
         InvalidOption: There are more than `limit` placements, or an option that the objective does not have.
-        InfeasiblePlacement: No placement fits into memory (and, for the latency, into so many subgraphs).
+        InfeasiblePlacement: No placement fits into memory; for the latency, none has so few subgraphs.
     """
     if objective not in OBJECTIVES:
         raise InvalidOption(unknown_name("objective", objective, OBJECTIVES))
@@ -69,7 +69,7 @@ def brute_force(
         if best is None:
             raise
     if best is None:
-        raise InfeasiblePlacement(f"none of the {places.number} placements of {problem.name!r} fits into memory")
+        raise InfeasiblePlacement(f"none of the {places.number} placements of {problem.name!r} is feasible")
     return evaluator.result(
         best[1],
         "optimal" if complete else "limit_reached",

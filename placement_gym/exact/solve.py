@@ -37,11 +37,13 @@ def mip(
     - "latency": every accelerator runs up to `subgraphs` contiguous subgraphs (`latency.mip.solve_latency`).
     - "makespan": a scheduling model of the simulator's rule (`makespan.program.solve_makespan`).
 
-    The search begins from the best of a few heuristics, or from `start` where that is given. Solvers round, the result
-    does not: its placement is evaluated like any other, and the bound is true. Status "optimal" where the solver has
-    proved that no placement is better, to its tolerance of about 1e-6 and the gap asked for; else "limit_reached".
-    With `contiguous`, and for the latency, the status is about such placements alone (`Result.restricted_to`), and
-    what is proved of them is `Result.class_lower_bound`; `Result.lower_bound` is about all placements.
+    The search begins from `start`, or from the best of a few heuristics where no start is given. Solvers round their
+    numbers; the result does not depend on that, because its placement is evaluated like any other, and the bounds
+    allow for rounding. The status is "optimal" where the solver has proved that no placement is better, to its
+    tolerance of about 1e-6 and the gap asked for, and "limit_reached" otherwise. With `contiguous`, and for the
+    latency, the status is about such placements alone (`Result.restricted_to`). What is proved of them is
+    `Result.class_lower_bound`; `Result.lower_bound` holds for all placements.
+
     The time limit counts from the call on, heuristics and the building of models included. With tens of thousands of
     ops the first heuristic alone may take longer. Ctrl-C ends the search as the limit does: the result is the best
     placement so far, status "limit_reached". Where there is none yet, KeyboardInterrupt is raised.
@@ -103,10 +105,10 @@ def _kind(objective: Objective, contiguous: bool, subgraphs: int) -> str | None:
 
 
 def _result(evaluator: Evaluator, answer: Answer, restricted_to: str | None) -> Result:
-    """Judges the answer."""
+    """The result of an answer; InfeasiblePlacement where it has no placement."""
     if answer.op_device is None:
         raise InfeasiblePlacement(
-            f"no placement of {evaluator.problem.name!r} is feasible"
+            f"no placement of {evaluator.problem.name!r} is feasible{f' ({restricted_to})' if restricted_to else ''}"
             if answer.proven
             else f"no feasible placement of {evaluator.problem.name!r} was found within the solver's time limit"
         )

@@ -76,11 +76,12 @@ def _pipelines(problem: Problem, deadline: Deadline) -> Iterator[IntArray]:
 
 
 def _descents(problem: Problem, deadline: Deadline, seed: int) -> Iterator[IntArray]:
-    """Local optima of the largest load, as many as the time is likely to allow."""
+    """A random placement, and local optima of the largest load, as many as the time is likely to allow."""
     units, share = Groups.of(problem), deadline.share(SHARE)
     arrays = LoadArrays.of(problem, units)
     with suppress(InfeasiblePlacement):
         start = units.random(problem, np.random.default_rng(seed))
+        yield units.op_device(start)
         for _ in range(2):
             # No move gains that much, so this looks at every move once. The first time it may compile.
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Blocks that the dynamic programmes for the latency see: what is taken apart, and what is left out."""
+"""Blocks of the dynamic programmes for the latency: which groups are taken apart, and which blocks are left out."""
 
 import networkx as nx
 import numpy as np
@@ -55,7 +55,7 @@ def taken_apart(problem: Problem, subgraphs: int, deadline: Deadline) -> tuple[I
 
 
 def comparable_blocks(order: "nx.DiGraph[int]", n: int, deadline: Deadline) -> BoolArray:
-    """Bool [n, n], whether one of two blocks is before the other; a block and itself are."""
+    """Bool [n, n], whether one of two blocks is before the other; true for a block and itself."""
     before = np.eye(n, dtype=np.bool_)
     for v in nx.topological_sort(order):
         deadline.check()

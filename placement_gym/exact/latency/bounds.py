@@ -31,7 +31,9 @@ LOOKS = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stagewise:
-    """A problem as the kernels see it: blocks, their ideals, one kind of accelerator at its best and one of CPU.
+    """A problem as the kernels read it: blocks and their ideals, with one kind of accelerator and one kind of CPU.
+
+    Of several accelerators (CPUs) the one kind has the least time of each block and the largest memory.
 
     Attributes:
         problem: The problem.
@@ -42,7 +44,7 @@ class Stagewise:
         n_serial: int32 [n_ideals], serial blocks in each.
         n_subgraphs: Subgraphs of all accelerators together.
         capacity: Memory of the largest accelerator.
-        window: Groups of memory that a part on an accelerator may have.
+        window: Units of memory that a part on an accelerator may have.
     """
 
     problem: Problem
@@ -66,14 +68,18 @@ class Stagewise:
 
     @classmethod
     def relaxed(cls, problem: Problem, subgraphs: int, deadline: Deadline) -> "Stagewise | None":
-        """For lower bounds, with less to do and to heed than the problem has; `None` as in `_of`.
+        """For lower bounds, with less work and fewer constraints than the problem has; `None` as in `_of`.
 
-        On CPUs each op of a colocation group goes by itself, so groups are taken apart but for ops without work: a
-        source whose readers are all of its group goes with one of them, and one with a single input, of its group,
-        goes with that. An op that waits for nothing outside such a block, and whose readers come after the block
-        anyhow, goes with it as well, but takes no time on CPUs. (With several subgraphs only the first of these three
-        is safe: a group may be in several.) Blocks that are beside a large share of the work are left out, so that
-        others are serial.
+        On CPUs each op of a colocation group runs by itself, so groups are taken apart into single ops. Three kinds
+        of ops still join a block of their group:
+
+        1. An op without work or inputs, whose readers are all in its group, joins one of them.
+        2. An op without work, whose single input is from its group, joins that.
+        3. An op that waits for nothing outside a block, and whose readers come after the block anyhow, joins the
+           block, and takes no time on CPUs.
+
+        With several subgraphs only the first is safe, because a group may be in several of them. Blocks that are
+        beside a large share of the work (neither before nor after it) are left out, so that others become serial.
         """
         op_block, ignored, beside = taken_apart(problem, subgraphs, deadline)
         return cls._of(problem, op_block, ignored, subgraphs, deadline, beside=beside)
@@ -152,7 +158,7 @@ class Stagewise:
         )
 
     def stages(self, *, relaxed: bool, cutoff: float, deadline: Deadline) -> Stages:
-        """The dynamic programme below `cutoff` (`latency_chains.enter_stages`).
+        """The dynamic programme below `cutoff` (`chains.enter_stages`).
 
         Raises:
             OutOfTimeError: The deadline is over.
@@ -188,9 +194,9 @@ class Stagewise:
         return min(least, upper_s) * (1 - 1e-12)
 
     def placement(self, upper_s: float, deadline: Deadline) -> IntArray | None:
-        """int32 [n_ops], the best placement in which every stage waits for all before it; None if none is better.
+        """int32 [n_ops], the best placement whose stages wait for all before them; None if none is below `upper_s`.
 
-        Of many ideals only those of the cheapest borders are looked at.
+        Of many ideals only those whose tensors to the rest take the least seconds are looked at.
         """
         if len(self.ideals.units) > MAX_BORDERS:
             # As many of each size; nothing and everything have no border, so they are among them.
@@ -265,7 +271,7 @@ def _graph(
     seconds: dict[tuple[int, int], float],
     beside: BoolArray | None,
 ) -> Graph:
-    """Blocks at the best of what accelerators, and of what CPUs need for them; `inf` where there is none."""
+    """Blocks with the least seconds of all accelerators and of all CPUs; `inf` where none can run them."""
     pays, there = pays_for_transfers(problem), op_block >= 0
     time = np.zeros((n_blocks, problem.n_devices))
     op_time_s = problem.op_time_s.copy()

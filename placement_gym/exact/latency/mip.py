@@ -31,11 +31,12 @@ def solve_latency(
 ) -> Answer:
     """The placement of least latency with up to `subgraphs` contiguous subgraphs on each accelerator.
 
-    1. A dynamic programme over ideals finds a placement in which parts follow each other, and another one a lower
-    bound (`latency_bounds.Stagewise`); where the two meet, that is all. 2. The programme of the paper goes on from
-    there. An op's result is there when its subgraph is done or, on a CPU, its own time after its last input;
-    conditional rows take the place of big-M where the solver knows them, and what must precede and follow each op is
-    added. Subgraphs are contiguous, since none can start before what it waits for has ended.
+    1. One dynamic programme over ideals finds a placement in which parts follow each other, another one a lower
+       bound (`bounds.Stagewise`). Where the two meet, the search is over.
+    2. Else the programme of the paper goes on from there. An op's result is there when its subgraph is done or, on a
+       CPU, its own time after its last input. Where the solver has conditional rows, they take the place of big-M.
+       Added are rows for the least time before and after each op. Subgraphs are contiguous, because none can start
+       before what it waits for has ended.
 
     Args:
         problem: Any; without subgraphs of their own ops on CPUs take turns on nothing.

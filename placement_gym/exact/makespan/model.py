@@ -1,4 +1,4 @@
-"""OpModel: the ops' half of the constraint programme for the makespan (`makespan_program.py` says what it is for)."""
+"""OpModel: the ops' half of the constraint programme for the makespan (`program.py` says what it is for)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +22,7 @@ Case = tuple[list[Literal], Linear]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reach:
-    """What precedence alone says of the ops.
+    """What follows about the ops from their order alone, without communication.
 
     Attributes:
         ahead: bool [n_ops, n_ops], whether a path leads from one op to the other.
@@ -53,7 +53,7 @@ class Reach:
 
 
 class OpModel:
-    """Variables and constraints of placement, ops and devices; transfers are added by `makespan_transfers.py`.
+    """Variables and constraints of placement, ops and devices; transfers are added by `transfers.py`.
 
     Every constraint holds for the rounded simulated schedule of every feasible placement (see `Grid`):
 
@@ -240,7 +240,7 @@ class OpModel:
                     model.add(sum(busy) >= slots).only_enforce_if([self.on(a, d), ~idle[0]])
 
     def _add_busy(self, a: int, b: int) -> Literal:
-        """False unless op b has a slot of a's device until a starts; an op that waits finds all slots so."""
+        """A literal that can be true only if op b holds a slot of a's device until a starts."""
         busy = self.model.new_bool_var("")
         self.model.add_implication(busy, self.same(a, b))
         self.model.add_implication(busy, self.first(b, a))
@@ -248,7 +248,7 @@ class OpModel:
         return busy
 
     def _add_turn(self, a: int, b: int, single: bool) -> None:
-        """What follows where a is taken from the queue before b."""
+        """Constraints that hold where op a is taken from the queue before op b."""
         model, given = self.model, [self.same(a, b), self.first(a, b)]
         after = self.release[a] if single else self.start[a]
         model.add(self.start[b] >= after).only_enforce_if(given)

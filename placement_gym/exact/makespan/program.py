@@ -70,7 +70,7 @@ class Incumbent:
                 self.offer(found)
 
     def learn(self, edge_start_s: dict[int, float], tolerance_s: float) -> None:
-        """Notes the first transfer that starts later in the last proposal than simulated."""
+        """Notes the first transfer that starts later in the last proposal than in its simulation."""
         if self.latest is None or infeasibility(self.evaluator.problem, self.latest) is not None:
             return
         self.evaluator.simulator_calls += 1
@@ -83,11 +83,11 @@ def solve_makespan(evaluator: Evaluator, solver: Solver, deadline: Deadline, *, 
     """The placement of least simulated makespan, and a bound that no placement beats.
 
     A constraint programme (OR-Tools CP-SAT) whose solutions include the simulated schedule of every feasible
-    placement (`OpModel`, `TransferModel`): its optimum is a lower bound. It leaves free what ties and overtaking
-    decide, so a solution is a proposal: its placement is simulated, and if the simulation does not make true what was
-    promised, this placement is ruled out and the search goes on. Only placements better than the best simulated one
-    by more than the tolerance are looked for; when none is left, the best is proven. Devices that are alike are
-    exchanged freely by the simulator, so one order of them is looked at.
+    placement (`OpModel`, `TransferModel`): its optimum is a lower bound. It leaves ties and overtaking open, so the
+    makespan of a solution may be lower than that of the simulated placement. Each solution is therefore a proposal:
+    its placement is simulated and then ruled out, and the search goes on. Only placements better than the best
+    simulated one by more than the tolerance are looked for; when none is left, the best is proven. Exchanging devices
+    that are alike changes no simulated makespan, so only one order of them is looked at.
 
     Args:
         evaluator: Gives problem and rule, simulates and counts.
@@ -137,7 +137,7 @@ def _offer_random(best: Incumbent, seed: int, deadline: Deadline) -> None:
 
 
 def _serial_s(evaluator: Evaluator) -> float:
-    """Seconds within which every placement is through: all work and all transfers one after the other."""
+    """Seconds that no placement exceeds: all work and all transfers one after the other."""
     problem = evaluator.problem
     work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1) + evaluator.rule.device_hold_s
     transfer = problem.link_latency_s.max() + problem.graph.edge_bytes / problem.link_bytes_per_s.min()
@@ -147,8 +147,8 @@ def _serial_s(evaluator: Evaluator) -> float:
 def _round(best: Incumbent, gap: float, deadline: Deadline, solver: Solver, cp_model: Any) -> float:  # noqa: ANN401
     """One search for a placement better than the best by `gap`; returns a bound on the placements not seen before it.
 
-    What it returns is a bound on all placements together with the makespan of the best, since what was ruled out was
-    simulated.
+    Placements that were ruled out have been simulated: the smaller of what it returns and the best makespan is a bound
+    on all placements.
 
     Raises:
         OutOfTimeError: The deadline is over before the model is there.
@@ -173,7 +173,7 @@ def _round(best: Incumbent, gap: float, deadline: Deadline, solver: Solver, cp_m
     engine = cp_model.CpSolver()
 
     class Proposals(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
-        """Simulates every placement that the solver comes by."""
+        """Simulates every placement that the solver finds."""
 
         def on_solution_callback(self) -> None:
             places = [[self.boolean_value(literal) for literal in row] for row in ops.place]

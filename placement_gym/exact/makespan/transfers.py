@@ -19,12 +19,12 @@ class Transfer:
         op: Its producer.
         readers: Ops whose devices it reaches; one, except in a multicast.
         present: Literal.
-        start: Groups.
-        arrival: Groups, at most `slack` too early.
-        release: Groups, at most `slack` too early.
+        start: Units.
+        arrival: Units, at most `slack` too early.
+        release: Units, at most `slack` too early.
         size: From start to release.
         least_size: A number of units below the size.
-        tail: Groups that follow the arrival at least.
+        tail: Units that follow the arrival at least.
     """
 
     edge: int
@@ -62,11 +62,10 @@ class TransferModel:
       walking order.
     * A channel carries one transfer at a time, each until its release.
     * Nothing idles: a transfer starts when its producer is done or when one releases a channel that it uses too.
-    * Of two transfers of which the one uses no channel that the other does not use, a `fifo` queue cannot start the
-      other first if the one was made ready before: where the other is able to start, so is the one. Transfers of one
-      op are made ready in walking order.
+    * Let all channels of transfer a be channels of transfer b too. If a was made ready before b, a `fifo` queue cannot
+      start b first: whenever b can start, so can a. Transfers of one op are made ready in walking order.
 
-    What it leaves free of transfers with two channels is in `makespan_ports.py`.
+    More constraints on transfers with two channels are in `ports.py`.
     """
 
     def __init__(self, ops: OpModel) -> None:
@@ -290,7 +289,7 @@ class TransferModel:
         return ways
 
     def _add_turns(self, a: int, one: Transfer) -> None:
-        """No idling of transfer a, and turns with the transfers after it in the list."""
+        """Transfer a starts as soon as it can, and shares no channel with another at one time."""
         model, slack, ready = self.model, self.grid.slack, self.ops.end[one.op]
         idle: list[Literal] = [~one.present, model.new_bool_var("")]
         model.add(one.start <= ready + slack).only_enforce_if(idle[1])
@@ -320,7 +319,7 @@ class TransferModel:
         model.add_bool_or(idle)
 
     def must_follow(self, a: Transfer, b: Transfer) -> bool:
-        """Whether a cannot start before b has arrived everywhere, so that b never waits for a."""
+        """Whether transfer a cannot start before b has arrived everywhere, so that b never waits for a."""
         ahead = self.reach.ahead
         return all(bool(ahead[r, a.op]) or r == a.op for r in b.readers)
 

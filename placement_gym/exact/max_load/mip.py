@@ -36,11 +36,11 @@ def solve_load(
 ) -> Answer:
     """The placement of least max-load, or of least `gpipe_load`.
 
-    Variables and rows are those of the paper's programme for throughput: a unit (colocation group) on a device; a
-    tensor that crosses the border of a device costs it once. With `contiguous`, no path along forward edges comes back
-    to a device that it left (for each device by itself; unlike in a pipeline, devices may wait for each other). Added
-    to them: like devices are taken in the order of the units; a bound from the same programme without transfers, which
-    is solved first; the best placement known as the first solution and as an upper bound.
+    Variables and rows are those of the paper's programme for throughput: a unit (colocation group) is on a device, and
+    a device pays once for each tensor that leaves or enters it. With `contiguous`, no path along forward edges comes
+    back to a device that it left. This holds for each device by itself: unlike in a pipeline, devices may wait for
+    each other. Three things are added. Like devices are taken in the order of the units. The same programme without
+    transfers is solved first, for a bound. The best placement known is the first solution and an upper bound.
 
     Args:
         problem: Any; links may differ from pair to pair.
@@ -155,7 +155,7 @@ def is_contiguous(problem: Problem, op_device: IntArray) -> bool:
 
 
 def _add_contiguity(model: PlacementModel) -> None:
-    """Rows of the paper: `ahead` says that the device is not left yet, and falls along forward edges."""
+    """Rows of the paper: `ahead` is yes while the device is not left yet, and turns to no along forward edges."""
     problem, op_unit = model.problem, model.units.op_unit
     edges = _forward_edges(problem)
     ops = sorted({op for edge in edges for op in edge})

@@ -27,7 +27,7 @@ GRACE_S = 0.5
 # An optimum is mostly close to the bound, and the closer the cutoff the quicker: so it is first looked for in the
 # lowest parts of what is between the bound and the best pipeline known.
 SHARES = (1 / 16, 1 / 4, 1.0)
-# Groups of work in all, so that sums are exact.
+# The work of all blocks in whole units: sums of them are exact.
 UNITS = 2.0**40
 # A state takes 25 bytes for each ideal that it can hold, and there may be many states.
 PLACES_PER_IDEAL = 16
@@ -53,11 +53,12 @@ def dp(
     max_ideals: int = MAX_IDEALS,
     time_limit_s: float = 600.0,
 ) -> Result:
-    """The least max-load of any pipeline: devices hold consecutive differences of a chain of ideals.
+    """The least max-load of any pipeline: each device holds the difference of two nested ideals that follow each other.
 
-    Ideals are sets of ops closed under predecessors. Backward ops go where the forward op of their colocation group
-    is; devices of one class (`DeviceClasses`) may be exchanged, others not, so any mix of devices is solved. Status
-    "optimal", or "limit_reached" with the best pipeline along a few orders of the ops and what has been proved by then.
+    An ideal is a set of ops that holds all predecessors of its ops. Backward ops go where the forward op of their
+    colocation group is. Devices may differ; those of one class (`DeviceClasses`) are exchanged freely. The status is
+    "optimal", or "limit_reached" with the best pipeline found along a few orders of the ops and the bound proved so
+    far. Both are about pipelines (`Result.restricted_to`); `Result.lower_bound` holds for all placements.
 
     Args:
         problem: Links that touch an accelerator must be alike.
@@ -211,7 +212,7 @@ class _Programme:
         return Ideals(*(np.ascontiguousarray(array[by_work]) for array in found))
 
     def ceiling_s(self, best: Chain | None = None) -> float:
-        """Only pipelines below it are of interest: the best known one, or what no pipeline reaches."""
+        """Seconds below which pipelines are looked for: the best known one's, or more than any pipeline takes."""
         if best is not None:
             return best.max_load_s * (1 - 1e-12)
         slowest = np.where(np.isfinite(self.blocks.time_s), self.blocks.time_s, 0.0).max(axis=1)

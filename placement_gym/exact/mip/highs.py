@@ -16,7 +16,7 @@ BOUND_SLACK_OF_LARGEST = 1e-9
 
 
 def solve(program: LinearProgram, solver: Solver) -> Solved:
-    """HiGHS on the program as it is; its bound is taken down a little, since it holds rows to a tolerance."""
+    """HiGHS on the program; its bound is lowered a little, because it may break rows by a tolerance."""
     # Seconds are brought to a size at which the solver's absolute tolerances are small beside them.
     largest = max((u for u in program.upper if u is not None), default=1.0)
     per_s = 1e3 / max(largest, TINY_S)

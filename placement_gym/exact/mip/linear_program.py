@@ -149,7 +149,7 @@ class LinearProgram:
 
 
 def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
-    """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the program as it is."""
+    """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the unrounded program, too."""
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
@@ -211,9 +211,10 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
 
 
 def clipped(program: LinearProgram, row: Row) -> list[float]:
-    """The coefficients, those of yes-or-no variables not far beyond what the seconds in the row can make good for.
+    """The coefficients of a row; very low ones of yes-or-no variables are raised, which changes no solution.
 
-    A device on which an op takes longer than any solution lasts would else need numbers too large for the solvers.
+    A coefficient so low that its yes breaks the row, whatever the others are, may be any other that low. Without this,
+    a device on which an op takes longer than any solution lasts would need numbers too large for the solvers.
     """
     uppers = [program.upper[v] for v in row.variables]
     largest = max((u for u in uppers if u is not None), default=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import placement_gym as pg
-from placement_gym.errors import InvalidOption
+from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.exact import Solver, brute_force, dp, mip
 from placement_gym.result import Evaluator
 
@@ -101,10 +101,16 @@ def test_every_objective_means_what_it_means_for_mip(seed: int) -> None:
 
 
 def test_options_are_checked() -> None:
-    """An unknown objective, subgraphs of another objective, a latency that no placement has."""
+    """An unknown objective, subgraphs of another objective, too many of them, too few for any placement."""
     with pytest.raises(InvalidOption, match=r"unknown objective 'speed'.*max_load"):
         brute_force(independent(3), objective="speed")  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="subgraphs is 2; expected >= 1, and 1 unless the objective is latency"):
         brute_force(independent(3), subgraphs=2)
     with pytest.raises(InvalidOption, match=r"has 4.1e.03 placements"):
         brute_force(independent(3), objective="latency", subgraphs=8, limit=100)
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 1.0), (1, 2, 1.0)])
+    times = [[1.0, np.inf], [np.inf, 1.0], [1.0, np.inf]]
+    back_and_forth = pg.Problem.from_times(graph, times, link_bytes_per_s=1.0)
+    with pytest.raises(InfeasiblePlacement, match="none of the 1 placements of 'problem' is feasible"):
+        brute_force(back_and_forth, objective="latency")
+    assert brute_force(back_and_forth, objective="latency", subgraphs=2).op_subgraph is not None
