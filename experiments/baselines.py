@@ -102,6 +102,8 @@ def effort_of(result: Result) -> Effort:
         status=result.status,
         objective=result.objective_name,
         op_subgraph=result.op_subgraph,
+        restricted_to=result.restricted_to,
+        class_lower_bound_s=result.class_lower_bound,
     )
 
 

@@ -59,19 +59,25 @@ class TrialGrid:
         labels = self.labels()
         return [(labels[name], *(cell(self.rows[name, method]) for method in methods)) for name in self.instances]
 
-    def values(self, methods: Sequence[str], marked: Callable[[str, bool, bool], str]) -> list[tuple[str, ...]]:
-        """The values in ms or why there is none, written by `marked(text, is the line's best, is optimal)`."""
+    def values(self, methods: Sequence[str], marked: Callable[[str, bool, str], str]) -> list[tuple[str, ...]]:
+        """The values in ms or why there is none, written by `marked(text, is the line's best, mark)`.
+
+        The mark is "*" for an optimum of all placements, "+" for one of the kind that the method searched.
+        """
         lines = []
         for name, label in self.labels().items():
             # Two methods may add up the same loads in another order.
             best = self.best_s(name, methods) * (1 + 1e-9)
             rows = [self.rows[name, method] for method in methods]
-            cells = (
-                marked(value_ms(row), row.objective_s <= best and math.isfinite(best), row.status == "optimal")
-                for row in rows
-            )
+            cells = (marked(value_ms(row), row.objective_s <= best and math.isfinite(best), _mark(row)) for row in rows)
             lines.append((label, *cells))
         return lines
+
+
+def _mark(row: TableRow) -> str:
+    if row.status != "optimal":
+        return " "
+    return "*" if row.restricted_to is None else "+"
 
 
 def value_ms(row: TableRow) -> str:
@@ -82,13 +88,16 @@ def value_ms(row: TableRow) -> str:
 def on_terminal(grid: TrialGrid) -> list[Table]:
     """The values by each objective, for the terminal."""
 
-    def marked(text: str, is_best: bool, is_optimal: bool) -> str:
-        return f"{f'[bold]{text}[/bold]' if is_best else text}{'*' if is_optimal else ' '}"
+    def marked(text: str, is_best: bool, mark: str) -> str:
+        return f"{f'[bold]{text}[/bold]' if is_best else text}{mark}"
 
     tables = []
     for objective, methods in grid.objective_methods().items():
         lines = [(escape(label), *cells) for label, *cells in grid.values(methods, marked)]
-        tables.append(terminal(f"{_readable(objective)} (ms)", _headings(methods), lines))
+        title = (
+            f"{_readable(objective)} (ms; * optimal, + optimal among the kind of placements that the method searched)"
+        )
+        tables.append(terminal(title, _headings(methods), lines))
     return tables
 
 
@@ -98,7 +107,7 @@ def as_markdown(grid: TrialGrid) -> str:
     for objective, methods in grid.objective_methods().items():
         values = grid.values(methods, lambda value, is_best, _: f"**{value}**" if is_best else value)
         seconds = grid.lines(methods, lambda row: f"{row.seconds:,.2f}" if math.isfinite(row.objective_s) else "")
-        gaps = grid.lines(methods, lambda row: gap(row).removesuffix(" %"))
+        gaps = grid.lines(methods, _gap)
         for title, lines in (
             (f"{_readable(objective)} (ms)", values),
             (f"Seconds to find it ({_readable(objective)})", seconds),
@@ -106,6 +115,12 @@ def as_markdown(grid: TrialGrid) -> str:
         ):
             text.append(f"## {title}\n\n{markdown(_headings(methods), lines)}")
     return "\n".join(text)
+
+
+def _gap(row: TableRow) -> str:
+    """The gap in percent, and the kind of placements that it is about where that is not all."""
+    percent = gap(row).removesuffix(" %")
+    return f"{percent} ({row.restricted_to})" if percent and row.restricted_to else percent
 
 
 def _headings(methods: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from experiments.curves import save_png
 from experiments.folder import RunFolder
 from experiments.grid import TrialGrid, as_markdown, draw_ratios, on_terminal, value_ms
 from experiments.record import Record, RecordedAt
-from experiments.table import TableRow, row_of_record
+from experiments.table import TableRow, row_of_record, status_of
 from experiments.tracking import Tracker
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, InvalidProblem, MissingDependency
 from placement_gym.files import write_text
@@ -159,8 +159,7 @@ def said_of(instance: str, row: TableRow, reason: str) -> str:
     """One line about a finished (instance, method)."""
     if reason:
         return f"{instance}  {row.method}: {row.status} ({reason})"
-    status = f", {row.status.replace('_', ' ')}"
-    return f"{instance}  {row.method}: {value_ms(row)} ms in {row.seconds:,.2f} s{status}"
+    return f"{instance}  {row.method}: {value_ms(row)} ms in {row.seconds:,.2f} s, {status_of(row)}"
 
 
 class Campaign:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,7 +52,10 @@ class Record:
         objective: What the method minimised (`placement_gym.objectives`).
         objective_s: Its value, seconds.
         op_subgraph: Subgraph of each op where the latency is that of these subgraphs, else None.
-        lower_bound_s: No placement of the method's kind has a lower objective.
+        lower_bound_s: No placement has a lower objective.
+        restricted_to: The kind of placements that an exact method searched, of which alone its status speaks; None if
+            all. Older rows do not say it: their `lower_bound_s` may be that of such a kind.
+        class_lower_bound_s: No placement of that kind has a lower objective, None without one.
         status: "optimal", "feasible", ...
         seed: Of the method, None where it has none.
         simulator_calls: Placements simulated to find this one.
@@ -76,6 +79,8 @@ class Record:
     objective_s: float
     op_subgraph: list[int] | None
     lower_bound_s: float
+    restricted_to: str | None = None
+    class_lower_bound_s: float | None = None
     status: str
     seed: int | None
     simulator_calls: int
@@ -112,6 +117,8 @@ class Record:
             objective_s=objective_s(effort.objective, schedule, effort.op_subgraph),
             op_subgraph=None if effort.op_subgraph is None else effort.op_subgraph.tolist(),
             lower_bound_s=effort.lower_bound_s,
+            restricted_to=effort.restricted_to,
+            class_lower_bound_s=effort.class_lower_bound_s,
             status=effort.status,
             seed=effort.seed,
             simulator_calls=effort.simulator_calls,
@@ -146,6 +153,8 @@ class Effort:
     status: str = "feasible"
     objective: Objective = "makespan"
     op_subgraph: IntArray | None = None
+    restricted_to: str | None = None
+    class_lower_bound_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +230,9 @@ def _parse(line: str, where: str) -> Record:
         raise InvalidFile(f"{where}: not a JSON row, or truncated ({error})") from error
     if not isinstance(row, dict) or row.pop("format", None) != FORMAT:
         raise InvalidFile(f"{where}: not a row of format {FORMAT!r}")
-    expected = {f.name for f in fields(Record)}
-    for what, names in (("lacks", expected - row.keys()), ("has the unknown", row.keys() - expected)):
+    known = {f.name for f in fields(Record)}
+    needed = {f.name for f in fields(Record) if f.default is MISSING}
+    for what, names in (("lacks", needed - row.keys()), ("has the unknown", row.keys() - known)):
         if names:
             raise InvalidFile(f"{where}: the row {what} field {', '.join(sorted(names))}")
     seconds = {name: row[name] for name in ("makespan_s", "objective_s", "lower_bound_s")}

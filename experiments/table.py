@@ -26,6 +26,7 @@ class TableRow:
     Attributes:
         objective: What is compared.
         objective_s: Its value, `inf` where the method found no feasible placement.
+        lower_bound_s: What the method has proved; of placements of the kind `restricted_to` alone where that is given.
         is_baseline: Whether a solver found it (not an agent).
     """
 
@@ -37,6 +38,7 @@ class TableRow:
     seconds: float
     status: str
     is_baseline: bool
+    restricted_to: str | None = None
 
 
 def wide_console() -> Console:
@@ -52,15 +54,17 @@ def headings(objective: Objective) -> tuple[str, ...]:
 def row_of_record(record: Record, *, by_makespan: bool = False) -> TableRow:
     """A recorded result as a line of the table, by its own objective or `by_makespan` whatever that was."""
     own = not by_makespan or record.objective == "makespan"
+    proved_s = record.lower_bound_s if record.class_lower_bound_s is None else record.class_lower_bound_s
     return TableRow(
         method=record.method,
         objective=record.objective if own else "makespan",
         objective_s=record.objective_s if own else record.makespan_s,
-        lower_bound_s=record.lower_bound_s if own else 0.0,
+        lower_bound_s=proved_s if own else 0.0,
         simulator_calls=record.simulator_calls,
         seconds=record.seconds,
         status=record.status if own else "feasible",
         is_baseline=is_baseline(record),
+        restricted_to=record.restricted_to if own else None,
     )
 
 
@@ -92,14 +96,19 @@ def cells(rows: Sequence[TableRow], lower_bound_s: float | None) -> list[tuple[s
 
     lines: list[tuple[str, ...]] = []
     for row in sorted(rows, key=lambda row: row.objective_s):
-        status = "" if row.status in ("feasible", "budget_exhausted") else row.status.replace("_", " ")
+        status = "" if row.status in ("feasible", "budget_exhausted") else status_of(row)
         other = f"{row.simulator_calls:,}" if row.objective == "makespan" else gap(row)
         lines.append((row.method, *times(row.objective_s), other, f"{row.seconds:,.2f}", status))
     return lines if lower_bound_s is None else [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
 
 
+def status_of(row: TableRow) -> str:
+    """The status in words, with the kind of placements that it speaks of."""
+    return row.status.replace("_", " ") + (f" among {row.restricted_to}" if row.restricted_to else "")
+
+
 def gap(row: TableRow) -> str:
-    """How far the objective is from the method's own lower bound, in percent of the objective."""
+    """What the method itself has left open (of its kind of placements), in percent of its value."""
     if row.status not in ("optimal", "limit_reached"):
         return ""
     return f"{100 * (1 - row.lower_bound_s / row.objective_s):.2f} %" if row.objective_s > 0 else "0.00 %"

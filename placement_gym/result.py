@@ -30,8 +30,9 @@ class Result:
         placement: The placement.
         schedule: What the simulator makes of it.
         objective: Seconds of what was minimised, `objective_name`.
-        lower_bound: Seconds that no placement (of the kind `restricted_to`) beats, by `bounds.py` or a proof.
-        status: "optimal" (it meets the bound, or every placement of the method's kind was ruled out),
+        lower_bound: Seconds of the objective that no placement of the problem beats, by `bounds.py` or a proof.
+        class_lower_bound: Seconds that no placement of the kind `restricted_to` beats, `lower_bound` without a kind.
+        status: "optimal" (it meets the bound, or no other placement of the kind `restricted_to` is better),
             "budget_exhausted" (a search that spent its calls), "limit_reached" (an exact method that ran out of the
             time or the size that it was given), "no_feasible_found" (nothing that fits into memory was found; this has
             the least `excess_bytes` of what was seen), "feasible" (anything else).
@@ -43,7 +44,8 @@ class Result:
         priority: float64 [n_ops], the order that the method decided, largest first; None where it decides none. Under
             a `priority` queue the schedule goes by it, or by b-level ranks where it is None; other queues ignore it.
         restricted_to: The kind of placements that an exact method searched ("contiguous", "pipelines", "one subgraph
-            per accelerator"): `status` and `lower_bound` speak of that kind alone, others may be better. None: of all.
+            per accelerator"): `status` and `class_lower_bound` speak of that kind alone, others may be better. None:
+            of all.
     """
 
     baseline: str
@@ -51,6 +53,7 @@ class Result:
     schedule: Schedule
     objective: float
     lower_bound: float
+    class_lower_bound: float
     status: Status
     runtime_s: float
     simulator_calls: int
@@ -62,13 +65,15 @@ class Result:
 
     def __repr__(self) -> str:
         """At most five lines, whatever the size."""
-        schedule = self.schedule
+        schedule, kind = self.schedule, ""
+        if self.restricted_to is not None:
+            kind = f"; of {self.restricted_to} {self.class_lower_bound:.6g} s, gap {100 * self.class_gap:.3g} %"
         used = np.bincount(self.placement.op_device, minlength=schedule.problem.n_devices)
         return (
             f"Result of {self.baseline!r} on {schedule.problem.name!r}: {self.objective_name} {self.objective:.6g} s, "
             f"{self.status}{f' among {self.restricted_to}' if self.restricted_to else ''}"
             f"{f', {self.excess_bytes:.6g} bytes over memory' if self.excess_bytes else ''}\n"
-            f"  lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %\n"
+            f"  lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %{kind}\n"
             f"  ops per device {used[:16].tolist()}{' ...' if len(used) > 16 else ''}; "
             f"makespan {schedule.makespan_s:.6g} s\n"
             f"  {self.runtime_s:.3g} s of work, {self.simulator_calls} simulator calls, seed {self.seed}"
@@ -81,8 +86,13 @@ class Result:
 
     @property
     def gap(self) -> float:
-        """(objective - lower_bound) / objective; 0 where both are 0."""
+        """(objective - lower_bound) / objective; 0 where both are 0. It compares with all placements."""
         return (self.objective - self.lower_bound) / self.objective if self.objective > 0 else 0.0
+
+    @property
+    def class_gap(self) -> float:
+        """The same for the kind `restricted_to`, 0 where the placement is optimal among them; `gap` without a kind."""
+        return (self.objective - self.class_lower_bound) / self.objective if self.objective > 0 else 0.0
 
 
 class Score(NamedTuple):
@@ -103,7 +113,7 @@ class Answer:
 
     Attributes:
         op_device: int32 [n_ops], None if it found no placement.
-        lower_bound: Seconds of the objective that no placement of its kind beats.
+        lower_bound: Seconds of the objective that no placement of the kind that was searched beats.
         proven: Whether its search is over.
         op_subgraph: int32 [n_ops], subgraphs that a latency is meant for (`objectives.latency_s`).
     """
@@ -181,11 +191,11 @@ class Evaluator:
             op_device: int [n_ops].
             status: What is known; becomes "optimal" where the objective meets the lower bound.
             simulated: The makespan of this placement is among the calls counted already.
-            lower_bound: Seconds that the method has proved no placement of its kind can beat; 0 where it knows no more
-                than the status says.
+            lower_bound: Seconds that the method has proved no placement of the kind `restricted_to` can beat; 0 where
+                it knows no more than the status says.
             op_subgraph: Subgraphs that the latency is meant for.
             priority: float64 [n_ops], the order that the method decided.
-            restricted_to: The kind of placements that status and bound are about, None if about all.
+            restricted_to: The kind of placements that `status` and `lower_bound` are about, None if about all.
 
         Raises:
             InfeasiblePlacement: The placement breaks support or colocation.
@@ -195,17 +205,21 @@ class Evaluator:
         schedule = simulate(self.problem, placement, rule=self.rule, priority=ranks, memory="report")
         self.simulator_calls += 0 if simulated else 1
         value = objective_s(self.objective, schedule, op_subgraph)
-        bound = min(value, max(lower_bound, lower_bound_s(self.problem, self.objective)))
+        of_all = min(value, lower_bound_s(self.problem, self.objective))
+        proved = max(of_all, min(value, lower_bound))
         if schedule.excess_bytes > 0:
             status = "no_feasible_found"
-        elif (status == "optimal" and lower_bound == 0) or value <= bound * (1 + 1e-9):
-            status, bound = "optimal", value
+        elif (status == "optimal" and lower_bound == 0) or value <= proved * (1 + 1e-9):
+            status, proved = "optimal", value
+        if restricted_to is None or value <= of_all * (1 + 1e-9):
+            of_all = proved
         return Result(
             self.baseline,
             placement,
             schedule,
             value,
-            bound,
+            of_all,
+            proved,
             status,
             time.perf_counter() - self._began,
             self.simulator_calls,

@@ -1,4 +1,4 @@
-"""What a part between two nested ideals pays for transfers, in the size of the larger one's cut."""
+"""What the part between two nested ideals pays for transfers, in time proportional to the larger ideal's cut."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from placement_gym.exact.ideals import Tensors
 
 
 class Cut(NamedTuple):
-    """Tensors that an ideal cuts.
+    """Tensors that an ideal cuts: some of their blocks are inside the ideal and some outside.
 
     Attributes:
         size: int64 [2], entries in use of `single` and of `several`.
@@ -32,7 +32,7 @@ class Cut(NamedTuple):
 
 @njit(cache=True)
 def no_cut(n_blocks: int, tensors: Tensors) -> Cut:
-    """Room for the cut of any ideal."""
+    """An empty cut, with room for that of any ideal."""
     return Cut(
         np.zeros(2, np.int64),
         np.empty(n_blocks, np.int64),

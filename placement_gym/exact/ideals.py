@@ -4,10 +4,7 @@ Every ideal has a candidate list: blocks whose predecessors all belong to it. It
 never add an earlier one of the same list, so no ideal is met twice and none needs to be looked up.
 """
 
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,10 +52,6 @@ class Ideals(NamedTuple):
     cut_s: np.ndarray
 
 
-class OutOfTimeError(Exception):
-    """The time that a dynamic programme was given is over."""
-
-
 def rows_of(row: NDArray[np.integer], value: NDArray[np.integer], n_rows: int) -> tuple[IntArray, IntArray]:
     """(start int32 [n_rows + 1], the values of each row one after the other, int32)."""
     start = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))]).astype(np.int32)
@@ -70,26 +63,6 @@ def tensors_of(seconds: FloatArray, tensor_blocks: Sequence[Sequence[int]], n_bl
     owner = np.repeat(np.arange(len(seconds)), [len(known) for known in tensor_blocks])
     known = np.fromiter((v for group in tensor_blocks for v in group), dtype=np.int32, count=len(owner))
     return Tensors(seconds, *rows_of(owner, known, len(seconds)), *rows_of(known, owner, n_blocks))
-
-
-@contextmanager
-def flag_at(deadline: float) -> Iterator[NDArray[np.uint8]]:
-    """uint8 [1], 0 until `time.perf_counter` reaches the deadline: kernels without the GIL look at it."""
-    flag, left = np.zeros(1, dtype=np.uint8), deadline - time.perf_counter()
-
-    def raise_it() -> None:
-        flag[0] = 1
-
-    if left <= 0:
-        raise_it()
-    timer = threading.Timer(min(max(left, 0.0), threading.TIMEOUT_MAX), raise_it)
-    timer.daemon = True
-    if 0 < left < np.inf:
-        timer.start()
-    try:
-        yield flag
-    finally:
-        timer.cancel()
 
 
 @njit(cache=True, nogil=True)

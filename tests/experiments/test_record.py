@@ -6,12 +6,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.baselines import effort_of
 from experiments.record import Effort, Record, append, read
+from experiments.table import row_of_record
 from placement_gym.errors import InvalidFile, InvalidRule
+from placement_gym.exact import dp
 from placement_gym.ranks import b_level_s
 from placement_gym.rule import Rule
 from placement_gym.simulator import simulate
@@ -41,6 +45,24 @@ def test_a_record_reads_back_equal(tmp_path: Path) -> None:
     assert row.where == f"{tmp_path / 'records.jsonl'}:1"
     assert set(record.versions) >= {"python", "numpy", "torch", "placement-gym"}
     assert record.commit
+
+
+def test_a_record_says_of_what_kind_of_placements_its_status_speaks(tmp_path: Path) -> None:
+    """The bound of pipelines stands beside that of all placements; an older row, which has neither, is read."""
+    result, path = dp(PROBLEM), tmp_path / "records.jsonl"
+    about: dict[str, Any] = {"verb": "solve", "problem_file": "problem.npz", "config": {}}
+    made = Record.of(result.schedule, method="dp", effort=effort_of(result), **about)
+    append(path, made)
+    row = json.loads(path.read_text())
+    assert (row["restricted_to"], row["status"]) == ("pipelines", "optimal")
+    assert row["lower_bound_s"] < row["class_lower_bound_s"] == row["objective_s"]
+    assert (row_of_record(made).restricted_to, row_of_record(made).lower_bound_s) == ("pipelines", made.objective_s)
+    assert row_of_record(made, by_makespan=True).restricted_to is None
+    for name in ("restricted_to", "class_lower_bound_s"):
+        row.pop(name)
+    path.write_text(json.dumps(row) + "\n")
+    (older,) = read(path)
+    assert older.record == replace(made, restricted_to=None, class_lower_bound_s=None)
 
 
 def test_the_rule_of_a_record() -> None:

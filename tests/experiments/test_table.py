@@ -52,3 +52,14 @@ def test_numbers_have_four_digits_and_markdown_has_bars() -> None:
     assert number(5.8e6) == "5,800,000"
     assert number(0.00181234) == "0.001812"
     assert markdown(headings("makespan")[:2], [("a", "b")]).splitlines()[-1] == "| a | b |"
+
+
+def test_a_status_that_is_about_one_kind_of_placements_says_so() -> None:
+    """An optimum among pipelines is not an optimum; its gap is that to what was proved of pipelines."""
+    about = {"objective": "max_load", "simulator_calls": 1, "seconds": 1.0, "status": "optimal", "is_baseline": True}
+    kept = TableRow(method="dp", objective_s=0.004, lower_bound_s=0.004, restricted_to="pipelines", **about)  # type: ignore[arg-type]
+    free = TableRow(method="mip", objective_s=0.003, lower_bound_s=0.003, **about)  # type: ignore[arg-type]
+    assert [line[3:] for line in cells([kept, free], None)] == [
+        ("0.00 %", "1.00", "optimal"),
+        ("0.00 %", "1.00", "optimal among pipelines"),
+    ]

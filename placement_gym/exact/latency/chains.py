@@ -92,9 +92,10 @@ def _between_s(
 ) -> float:
     """Seconds that the blocks `members` take at least between two stages, on CPUs or accelerators as is best.
 
-    Along every path: a CPU takes its time; an accelerator too, and fetches what comes from elsewhere and sends what
-    goes elsewhere, at least along this path. Two blocks that do not fit into one accelerator are in two. Without
-    `on_accelerators` all are on CPUs, and the seconds are exact.
+    The seconds are those of the longest path. On a CPU a block takes its time there. On an accelerator it takes its
+    time there, and the accelerator fetches what comes from elsewhere and sends what goes elsewhere, at least along
+    this path. Two blocks that do not fit into one accelerator are on two. Without `on_accelerators` all blocks are on
+    CPUs, and the seconds are exact.
     """
     longest = 0.0
     for v in members:
@@ -136,14 +137,13 @@ def enter_stages(
 ) -> None:
     """Fills in the ideals from `begin` to below `end`, all before them being filled in.
 
-    A serial block is comparable with every other, so stages with serial blocks follow each other in time, and what
-    lies between two of them takes its own time: `relaxed`, only these stages count, and the blocks between two take
-    `_between_s` without using up any subgraph. So the value of the whole graph is a lower bound. Otherwise every
-    subgraph counts and what is between two stages is on CPUs: the value is that of a real placement in which
-    every stage waits for all before it.
+    A serial block is comparable with every other block, so stages with serial blocks follow each other in time. If
+    `relaxed`, only these stages count, and the blocks between two of them take `_between_s` and use no subgraph: the
+    value of the whole graph is a lower bound. Otherwise every subgraph counts and the blocks between two stages are
+    on CPUs: the value is that of a placement in which every stage waits for all stages before it.
 
     Args:
-        ideals: Groups are of memory; sorted by (units, size); times of class 0 are those of accelerators.
+        ideals: Units are of memory; sorted by (units, size); times of class 0 are those of accelerators.
         tensors: Tensors between blocks.
         graph: The blocks.
         n_serial: int32 [n_ideals], serial blocks in each ideal.

@@ -1,7 +1,5 @@
 """Single-sample latency as a programme (Tarnawski et al., NeurIPS 2020, appendix), between two dynamic programmes."""
 
-import time
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +7,7 @@ import numpy as np
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.exact.ideals import OutOfTimeError
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
@@ -28,18 +26,22 @@ TOLERANCE = 1e-6
 UNITS = 2.0**24
 
 
-def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, subgraphs: int) -> Answer:
+def solve_latency(
+    problem: Problem, solver: Solver, deadline: Deadline, *, start: IntArray | None, subgraphs: int
+) -> Answer:
     """The placement of least latency with up to `subgraphs` contiguous subgraphs on each accelerator.
 
-    1. A dynamic programme over ideals finds a placement in which parts follow each other, and another one a lower
-    bound (`latency_bounds.Stagewise`); where the two meet, that is all. 2. The programme of the paper goes on from
-    there. An op's result is there when its subgraph is done or, on a CPU, its own time after its last input;
-    conditional rows take the place of big-M where the solver knows them, and what must precede and follow each op is
-    added. Subgraphs are contiguous, since none can start before what it waits for has ended.
+    1. One dynamic programme over ideals finds a placement in which parts follow each other, another one a lower
+       bound (`bounds.Stagewise`). Where the two meet, the search is over.
+    2. Else the programme of the paper goes on from there. An op's result is there when its subgraph is done or, on a
+       CPU, its own time after its last input. Where the solver has conditional rows, they take the place of big-M.
+       Added are rows for the least time before and after each op. Subgraphs are contiguous, because none can start
+       before what it waits for has ended.
 
     Args:
         problem: Any; without subgraphs of their own ops on CPUs take turns on nothing.
         solver: Solver and limits.
+        deadline: Ends the search, and the building of programmes; so does Ctrl-C.
         start: int32 [n_ops], a feasible placement whose subgraphs do not wait for each other in a circle, or None.
         subgraphs: Most subgraphs of an accelerator.
 
@@ -50,26 +52,27 @@ def solve_latency(problem: Problem, solver: Solver, *, start: IntArray | None, s
         raise InvalidOption(
             f"the start has {_n_subgraphs(problem, start)} subgraphs on an accelerator, not {subgraphs}"
         )
-    began = time.perf_counter()
-    best, bound = _staged(problem, start, subgraphs, began + STAGES_SHARE * solver.time_limit_s)
-    if best is not None and bound >= latency_s(problem, best) * (1 - max(TOLERANCE, solver.gap)):
-        return Answer(best, bound, True)
-    model = _LatencyModel(problem, best, subgraphs, bound)
-    left = solver.time_limit_s - (time.perf_counter() - began)
-    solved = solve_program(model.placement.program, replace(solver, time_limit_s=max(left, 0.01 * solver.time_limit_s)))
-    if solved.values is None:
-        return Answer(best, max(bound, solved.bound) if best is not None else bound, solved.proven)
-    op_device, op_subgraph = model.found(solved.values)
-    answer = Answer(op_device, max(bound, solved.bound), solved.proven, op_subgraph)
-    try:
-        better = best is None or latency_s(problem, op_device, op_subgraph) <= latency_s(problem, best)
-    except InfeasiblePlacement:
-        # Subgraphs that take no time at all may wait for each other in a circle; the bound holds all the same.
-        better = False
-    if better:
-        value = latency_s(problem, op_device, op_subgraph)
-        return replace(answer, proven=solved.proven or answer.lower_bound >= value * (1 - max(TOLERANCE, solver.gap)))
-    return replace(answer, op_device=best, op_subgraph=None, proven=False)
+    best, op_subgraph, bound, proven = start, None, lower_bound_s(problem, "latency"), False
+    enough = 1 - max(TOLERANCE, solver.gap)
+    with deadline.ends():
+        best, bound = _staged(problem, start, subgraphs, deadline)
+        if best is not None and bound >= latency_s(problem, best) * enough:
+            return Answer(best, bound, True)
+        model = _LatencyModel(problem, best, subgraphs, bound, deadline)
+        solved = solve_program(model.placement.program, solver)
+        if solved.values is None:
+            # Without a placement the bound of a programme that is infeasible would be infinite.
+            return Answer(best, bound if best is None else max(bound, solved.bound), solved.proven)
+        bound = max(bound, solved.bound)
+        found = model.found(solved.values)
+        try:
+            value = latency_s(problem, *found)
+        except InfeasiblePlacement:
+            # Subgraphs that take no time at all may wait for each other in a circle; the bound holds all the same.
+            value = np.inf
+        if best is None or value <= latency_s(problem, best):
+            (best, op_subgraph), proven = found, solved.proven or bound >= value * enough
+    return Answer(best, bound, proven, op_subgraph)
 
 
 def _n_subgraphs(problem: Problem, op_device: IntArray) -> int:
@@ -78,33 +81,36 @@ def _n_subgraphs(problem: Problem, op_device: IntArray) -> int:
     return int(pieces.max(initial=-1)) + 1
 
 
-def _staged(problem: Problem, start: IntArray | None, subgraphs: int, deadline: float) -> tuple[IntArray | None, float]:
+def _staged(
+    problem: Problem, start: IntArray | None, subgraphs: int, deadline: Deadline
+) -> tuple[IntArray | None, float]:
     """(the best placement known, a lower bound), by dynamic programming where that applies."""
     best, bound = start, lower_bound_s(problem, "latency")
-    try:
+    with deadline.ends():
+        stages_deadline = deadline.share(STAGES_SHARE)
         upper = serial_s(problem) if best is None else latency_s(problem, best)
-        whole = Stagewise.whole(problem)
-        found = None if whole is None else whole.placement(upper, deadline)
+        whole = Stagewise.whole(problem, stages_deadline)
+        found = None if whole is None else whole.placement(upper, stages_deadline)
         if found is not None and infeasibility(problem, found) is None and latency_s(problem, found) < upper:
             best, upper = found, latency_s(problem, found)
-        relaxed = Stagewise.relaxed(problem, subgraphs)
+        relaxed = Stagewise.relaxed(problem, subgraphs, stages_deadline)
         if relaxed is not None:
-            bound = max(bound, relaxed.lower_bound_s(upper, deadline))
-    except OutOfTimeError:
-        pass
+            bound = max(bound, relaxed.lower_bound_s(upper, stages_deadline))
     return best, bound
 
 
 class _LatencyModel:
     """The programme under construction; places are the subgraphs of accelerators, then the CPUs."""
 
-    def __init__(self, problem: Problem, start: IntArray | None, subgraphs: int, bound: float) -> None:
+    def __init__(
+        self, problem: Problem, start: IntArray | None, subgraphs: int, bound: float, deadline: Deadline
+    ) -> None:
         pays = pays_for_transfers(problem)
         self.problem, self.subgraphs = problem, subgraphs
         self.piece_device = [d for d in np.flatnonzero(pays).tolist() for _ in range(subgraphs)]
         place_device = [*self.piece_device, *np.flatnonzero(~pays).tolist()]
         units = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
-        self.placement = PlacementModel.of(problem, units, place_device)
+        self.placement = PlacementModel.of(problem, units, place_device, deadline)
         program = self.placement.program
         # Where times wait for each other in a circle CP-SAT raises them unit by unit, for ever if units are small.
         program.units = UNITS

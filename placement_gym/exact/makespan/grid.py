@@ -1,4 +1,4 @@
-"""Grid: whole-number times for a constraint programme, such that what it relaxes stays a relaxation."""
+"""Grid: times as whole numbers for the constraint programme, rounded so that its bound stays a lower bound."""
 
 from dataclasses import dataclass
 
@@ -19,16 +19,16 @@ FOREVER = 2.0**40
 class Grid:
     """Durations in whole units of time, rounded down.
 
-    A simulated schedule is carried over by rounding every instant of it down to whole units. That keeps the order of
-    instants (a <= b stays so, and where the rounded a < b, the true a < b), so whatever the simulator promises of
-    the order of two events holds for the rounded ones. Where an event ends a duration after another, the rounded
-    difference is at least the rounded duration and at most `slack` units more: rounding down adds less than two
-    units, the floating-point sum of the simulator less than one. A unit is a power of two of the simulator's tick,
-    so scaling rounds nothing; where all durations are whole units, every instant is one, and `slack` is 0.
+    Every instant of a simulated schedule is rounded down to whole units. This keeps the order of instants: a <= b
+    stays true, and where the rounded a < b, the true a < b. So what the simulator guarantees about the order of two
+    events holds for the rounded events. Where one event comes a duration after another, their rounded difference is
+    at least the rounded duration and at most `slack` units more: rounding down adds less than two units, the
+    simulator's floating-point sum less than one. A unit is a power of two times the simulator's tick, so scaling
+    rounds nothing. Where all durations are whole units, all instants are whole units too, and `slack` is 0.
 
     Attributes:
         unit_s: Seconds of a unit.
-        slack: Groups by which an instant may lie later than the one before it and the durations between.
+        slack: Units by which an instant may lie later than the one before it and the durations between.
         op_time: int64 [n_ops, n_devices], 0 where the device cannot run the op.
         op_hold: int64 [n_ops, n_devices], units for which the slot stays taken afterwards.
         flight: int64 [n_edges, n_devices, n_devices], units until an edge's bytes arrive, 0 on one device.

@@ -1,4 +1,4 @@
-"""OpModel: the ops' half of the constraint programme for the makespan (`makespan_program.py` says what it is for)."""
+"""OpModel: the ops' half of the constraint programme for the makespan (`program.py` says what it is for)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from placement_gym.arrays import BoolArray
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.device_classes import DeviceClasses
 from placement_gym.exact.makespan.grid import Grid, Whole
 from placement_gym.groups import Groups
@@ -21,7 +22,7 @@ Case = tuple[list[Literal], Linear]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reach:
-    """What precedence alone says of the ops.
+    """What follows about the ops from their order alone, without communication.
 
     Attributes:
         ahead: bool [n_ops, n_ops], whether a path leads from one op to the other.
@@ -34,12 +35,13 @@ class Reach:
     tail: Whole
 
     @classmethod
-    def of(cls, problem: Problem, least: Whole) -> "Reach":
+    def of(cls, problem: Problem, least: Whole, deadline: Deadline) -> "Reach":
         """From int64 [n_ops], the least duration of each op; communication counts nothing."""
         graph, n = problem.graph, problem.n_ops
         ahead = np.zeros((n, n), dtype=np.bool_)
         head, tail = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         for j in graph.order.tolist():
+            deadline.check()
             for i in graph.edge_src[graph.in_edges[graph.in_start[j] : graph.in_start[j + 1]]].tolist():
                 ahead[:, j] |= ahead[:, i]
                 ahead[i, j] = True
@@ -51,7 +53,7 @@ class Reach:
 
 
 class OpModel:
-    """Variables and constraints of placement, ops and devices; transfers are added by `makespan_transfers.py`.
+    """Variables and constraints of placement, ops and devices; transfers are added by `transfers.py`.
 
     Every constraint holds for the rounded simulated schedule of every feasible placement (see `Grid`):
 
@@ -71,16 +73,27 @@ class OpModel:
         ready: Readiness of each op, units.
         end: Lower bound of each op's finish as an expression; the finish is at most `slack` later.
         makespan: The objective, units.
+
+    Raises:
+        OutOfTimeError: The deadline is over before the constraints are all there.
     """
 
-    def __init__(self, problem: Problem, rule: Rule, grid: Grid, latest: int, cp_model: Any) -> None:  # noqa: ANN401
-        self.problem, self.rule, self.grid, self.latest = problem, rule, grid, latest
+    def __init__(
+        self,
+        problem: Problem,
+        rule: Rule,
+        grid: Grid,
+        latest: int,
+        deadline: Deadline,
+        cp_model: Any,  # noqa: ANN401
+    ) -> None:
+        self.problem, self.rule, self.grid, self.latest, self.deadline = problem, rule, grid, latest, deadline
         self.units = Groups.of(problem)
         self.model = model = cp_model.CpModel()
         self.true = model.new_constant(1)
         able = np.isfinite(problem.op_time_s)
         self.least: Whole = np.where(able, grid.op_time, np.iinfo(np.int64).max).min(axis=1)
-        self.reach = Reach.of(problem, self.least)
+        self.reach = Reach.of(problem, self.least, deadline)
         self.is_source = (np.diff(problem.graph.in_start) == 0).tolist()
         self._same: dict[tuple[int, int], Literal] = {}
         self._first: dict[tuple[int, int], Literal] = {}
@@ -116,6 +129,7 @@ class OpModel:
             # its first unit after the one before it got one.
             for before, d in pairwise(group):
                 for u in range(units.n_units):
+                    self.deadline.check()
                     model.add_bool_or([~self.place[u][d]] + [self.place[v][before] for v in range(u)])
 
     def _add_times(self) -> None:
@@ -123,6 +137,7 @@ class OpModel:
         self.start, self.ready, self.end, self.release = [], [], [], []
         self.makespan = model.new_int_var(0, latest, "")
         for i in range(self.problem.n_ops):
+            self.deadline.check()
             last = latest - int(reach.tail[i] + self.least[i])
             self.start.append(model.new_int_var(int(reach.head[i]), last, ""))
             self.ready.append(0 if self.is_source[i] else model.new_int_var(int(reach.head[i]), last, ""))
@@ -160,6 +175,7 @@ class OpModel:
         slots, seen = problem.device_slots.tolist(), set()
         for h in np.unique(reach.head).tolist():
             for t in np.unique(reach.tail).tolist():
+                self.deadline.check()
                 ops = np.flatnonzero((reach.head >= h) & (reach.tail >= t)).tolist()
                 room = (self.latest - h - t) * sum(slots)
                 if len(ops) < 3 or tuple(ops) in seen or 2 * sum(self.least[ops].tolist()) < room:
@@ -204,6 +220,7 @@ class OpModel:
             model.add(self.start[a] <= self.ready[a]).only_enforce_if(idle[0])
             busy: list[Literal] = []
             for b in range(n):
+                self.deadline.check()
                 if a == b or (self.units.allowed[self.units.op_unit[[a, b]]].all(axis=0) == 0).all():
                     continue
                 if not self.reach.ahead[a, b] and (not self.reach.ahead[b, a] or self.grid.op_hold[b].any()):
@@ -223,7 +240,7 @@ class OpModel:
                     model.add(sum(busy) >= slots).only_enforce_if([self.on(a, d), ~idle[0]])
 
     def _add_busy(self, a: int, b: int) -> Literal:
-        """False unless op b has a slot of a's device until a starts; an op that waits finds all slots so."""
+        """A literal that can be true only if op b holds a slot of a's device until a starts."""
         busy = self.model.new_bool_var("")
         self.model.add_implication(busy, self.same(a, b))
         self.model.add_implication(busy, self.first(b, a))
@@ -231,7 +248,7 @@ class OpModel:
         return busy
 
     def _add_turn(self, a: int, b: int, single: bool) -> None:
-        """What follows where a is taken from the queue before b."""
+        """Constraints that hold where op a is taken from the queue before op b."""
         model, given = self.model, [self.same(a, b), self.first(a, b)]
         after = self.release[a] if single else self.start[a]
         model.add(self.start[b] >= after).only_enforce_if(given)

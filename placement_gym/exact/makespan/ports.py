@@ -1,7 +1,7 @@
 """add_port_rules: what two channels per transfer imply, for the constraint programme for the makespan.
 
-With `port` or `half_duplex`, a transfer needs a channel at either end, and while it waits for the one, the other may
-be used. What `TransferModel` says leaves ways of waiting that the simulator does not know.
+With `port` or `half_duplex`, a transfer needs a channel at either end, and while it waits for the one, others may use
+the other. The constraints of `TransferModel` allow waits that never happen in the simulator; these rule them out.
 """
 
 from placement_gym.exact.makespan.model import Linear, Literal
@@ -11,16 +11,17 @@ from placement_gym.exact.makespan.transfers import Transfer, TransferModel
 def add_port_rules(model: TransferModel, waiting_edges: set[int]) -> None:
     """Adds constraints that hold for rounded simulated schedules; there are none where a transfer has one channel.
 
-    * Conservation: where a transfer does not start, a channel of it is taken: when its producer is done, and again
-      whenever one that shares a channel with it is released. At these events the simulator starts what it can.
-    * Overtaking: where a transfer starts before one that was made ready before it and shares one channel with it, a
-      `fifo` queue would have started the one, so the other channel of the one is taken, by a third transfer.
+    * Conservation: a transfer that does not start when its producer is done has a channel that is taken then. The same
+      holds whenever a transfer that shares a channel with it is released: at these events the simulator starts what
+      it can.
+    * Overtaking: let transfer b start before transfer a, which was made ready first and shares one channel with b. A
+      `fifo` queue would have started a, so the other channel of a is taken, by a third transfer.
 
-    Ties are left free. What is said of waiting is not said of multicasts to several readers.
+    Ties are left free. Neither is required of multicasts to several readers.
 
     Args:
         model: Where to add them.
-        waiting_edges: Edges of the transfers of which conservation is said, which takes the most constraints.
+        waiting_edges: Edges of the transfers that conservation is required of; it takes the most constraints.
     """
     if model.shape not in ("port", "half_duplex"):
         return
@@ -29,13 +30,14 @@ def add_port_rules(model: TransferModel, waiting_edges: set[int]) -> None:
     for op in {one.op for _, one in waiting}:
         _add_conservation_at_end(model, op, [one for _, one in waiting if one.op == op])
     for c, other in enumerate(model.transfers):
+        model.ops.deadline.check()
         _add_conservation_at_release(model, c, other, waiting)
         if model.rule.queue == "fifo" and len(other.readers) == 1:
             _add_overtaking(model, c, other, single)
 
 
 class _Instant:
-    """An instant and who has which channel at it.
+    """An instant, and which transfer has which channel at that instant.
 
     A channel is taken by a transfer that started no later and is released no earlier, both up to `slack`.
     """
@@ -43,6 +45,7 @@ class _Instant:
     def __init__(self, model: TransferModel, at: Linear, holders: list[Transfer]) -> None:
         self.model, slack, cp = model, model.grid.slack, model.model
         self.busy: dict[int, Literal] = {}
+        model.ops.deadline.check()
         for one in holders:
             self.busy[id(one)] = literal = cp.new_bool_var("")
             cp.add(one.start <= at + slack).only_enforce_if(literal)

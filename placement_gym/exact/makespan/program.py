@@ -1,16 +1,16 @@
 """solve_makespan: the placement of least simulated makespan, by constraint programming, with a proven bound."""
 
 import math
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from placement_gym.arrays import IntArray
-from placement_gym.baselines.neighbourhood import Neighbourhood
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.exact.deadline import Deadline
+from placement_gym.exact.makespan.annealing import anneal
 from placement_gym.exact.makespan.grid import Grid
 from placement_gym.exact.makespan.model import OpModel
 from placement_gym.exact.makespan.ports import add_port_rules
@@ -23,6 +23,7 @@ from placement_gym.result import Answer, Evaluator
 # Placements closer than this to the best one are not looked for: rounding to whole units takes less.
 TOLERANCE = 1e-6
 POLISHING_CALLS = 5000
+POLISHING_SHARE = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -61,25 +62,15 @@ class Incumbent:
             self.seen.add(unit_device)
             self.offer(self.latest)
 
-    def polish(self, seed: int) -> None:
+    def polish(self, seed: int, deadline: Deadline) -> None:
         """Anneals from the best placement: the better it is, the less is left to search."""
-        if self.op_device is None:
-            return
-        near, rng = Neighbourhood.of(self.evaluator.problem), np.random.default_rng(seed)
-        self.evaluator.simulator_calls += POLISHING_CALLS
-        found, _ = near.search(
-            self.evaluator.compiled,
-            self.op_device,
-            calls=POLISHING_CALLS,
-            rng=rng,
-            hot=0.02,
-            cold=0.0002,
-            critical_share=0.5,
-        )
-        self.offer(found)
+        if self.op_device is not None:
+            calls, known = POLISHING_CALLS, self.op_device
+            for found in anneal(self.evaluator, known, deadline, calls=calls, hot=0.02, cold=0.0002, seed=seed):
+                self.offer(found)
 
     def learn(self, edge_start_s: dict[int, float], tolerance_s: float) -> None:
-        """Notes the first transfer that starts later in the last proposal than simulated."""
+        """Notes the first transfer that starts later in the last proposal than in its simulation."""
         if self.latest is None or infeasibility(self.evaluator.problem, self.latest) is not None:
             return
         self.evaluator.simulator_calls += 1
@@ -88,19 +79,20 @@ class Incumbent:
         self.waiting_edges.update(e for _, e in sorted(late)[:1])
 
 
-def solve_makespan(evaluator: Evaluator, solver: Solver, *, start: IntArray | None) -> Answer:
+def solve_makespan(evaluator: Evaluator, solver: Solver, deadline: Deadline, *, start: IntArray | None) -> Answer:
     """The placement of least simulated makespan, and a bound that no placement beats.
 
     A constraint programme (OR-Tools CP-SAT) whose solutions include the simulated schedule of every feasible
-    placement (`OpModel`, `TransferModel`): its optimum is a lower bound. It leaves free what ties and overtaking
-    decide, so a solution is a proposal: its placement is simulated, and if the simulation does not make true what was
-    promised, this placement is ruled out and the search goes on. Only placements better than the best simulated one
-    by more than the tolerance are looked for; when none is left, the best is proven. Devices that are alike are
-    exchanged freely by the simulator, so one order of them is looked at.
+    placement (`OpModel`, `TransferModel`): its optimum is a lower bound. It leaves ties and overtaking open, so the
+    makespan of a solution may be lower than that of the simulated placement. Each solution is therefore a proposal:
+    its placement is simulated and then ruled out, and the search goes on. Only placements better than the best
+    simulated one by more than the tolerance are looked for; when none is left, the best is proven. Exchanging devices
+    that are alike changes no simulated makespan, so only one order of them is looked at.
 
     Args:
         evaluator: Gives problem and rule, simulates and counts.
         solver: CP-SAT and its limits; a gap below 1e-6 counts as 1e-6.
+        deadline: Ends the search, and the building of models; so does Ctrl-C.
         start: int [n_ops], a feasible placement to begin from; the result is not worse.
 
     Returns:
@@ -116,46 +108,50 @@ def solve_makespan(evaluator: Evaluator, solver: Solver, *, start: IntArray | No
     solver.check_installed()
     from ortools.sat.python import cp_model
 
-    deadline = time.perf_counter() + solver.time_limit_s
     best = Incumbent(evaluator, Groups.of(evaluator.problem))
-    if start is not None:
-        best.offer(np.ascontiguousarray(start, dtype=np.int32))
-    else:
-        _offer_random(best, solver.seed)
-    bound = lower_bound_s(evaluator.problem)
-    done = max(solver.gap, TOLERANCE)
-    while bound < best.makespan_s * (1 - done) and time.perf_counter() < deadline:
-        bound = max(bound, _round(best, done, deadline, solver, cp_model))
+    bound, done = lower_bound_s(evaluator.problem), max(solver.gap, TOLERANCE)
+    with deadline.ends():
+        if start is not None:
+            best.offer(np.ascontiguousarray(start, dtype=np.int32))
+            best.polish(solver.seed, deadline.share(POLISHING_SHARE))
+        else:
+            _offer_random(best, solver.seed, deadline)
+        while bound < best.makespan_s * (1 - done) and not deadline.is_over:
+            bound = max(bound, _round(best, done, deadline, solver, cp_model))
     bound = min(bound, best.makespan_s)
     if math.isinf(bound):
         return Answer(None, 0.0, True)
     return Answer(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE))
 
 
-def _offer_random(best: Incumbent, seed: int) -> None:
+def _offer_random(best: Incumbent, seed: int, deadline: Deadline) -> None:
     """Begins from random placements, polished, where there is nothing to begin from."""
     problem, rng = best.evaluator.problem, np.random.default_rng(seed)
     for _ in range(20):
+        deadline.check()
         try:
             best.offer(best.units.op_device(best.units.random(problem, rng)))
         except InfeasiblePlacement:
             return
-    best.polish(seed)
+    best.polish(seed, deadline)
 
 
 def _serial_s(evaluator: Evaluator) -> float:
-    """Seconds within which every placement is through: all work and all transfers one after the other."""
+    """Seconds that no placement exceeds: all work and all transfers one after the other."""
     problem = evaluator.problem
     work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1) + evaluator.rule.device_hold_s
     transfer = problem.link_latency_s.max() + problem.graph.edge_bytes / problem.link_bytes_per_s.min()
     return float(work.sum() + transfer.sum()) or 1.0
 
 
-def _round(best: Incumbent, gap: float, deadline: float, solver: Solver, cp_model: Any) -> float:  # noqa: ANN401
+def _round(best: Incumbent, gap: float, deadline: Deadline, solver: Solver, cp_model: Any) -> float:  # noqa: ANN401
     """One search for a placement better than the best by `gap`; returns a bound on the placements not seen before it.
 
-    What it returns is a bound on all placements together with the makespan of the best, since what was ruled out was
-    simulated.
+    Placements that were ruled out have been simulated: the smaller of what it returns and the best makespan is a bound
+    on all placements.
+
+    Raises:
+        OutOfTimeError: The deadline is over before the model is there.
     """
     evaluator, known = best.evaluator, best.op_device is not None
     longest_s = best.makespan_s if known else _serial_s(evaluator)
@@ -163,28 +159,28 @@ def _round(best: Incumbent, gap: float, deadline: float, solver: Solver, cp_mode
     # Rounded down, the makespan of a placement that is better than wanted is at most this.
     latest = math.floor(longest_s * (1 - gap if known else 1.001) / grid.unit_s)
     beyond_s = (latest + 1) * grid.unit_s * (1 - 1e-15) if known else math.inf
-    ops = OpModel(evaluator.problem, evaluator.rule, grid, latest, cp_model)
+    ops = OpModel(evaluator.problem, evaluator.rule, grid, latest, deadline, cp_model)
     if not ops.feasible:
         return beyond_s
     transfers = TransferModel(ops)
     if best.seen:
         # These constraints are many and rarely needed: not before a proposal has failed.
         add_port_rules(transfers, best.waiting_edges)
+    deadline.check()
     for unit_device in best.seen:
         ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
     ops.model.minimize(ops.makespan)
     engine = cp_model.CpSolver()
-    limits = replace(solver, time_limit_s=max(deadline - time.perf_counter(), 0.01))
 
     class Proposals(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]
-        """Simulates every placement that the solver comes by."""
+        """Simulates every placement that the solver finds."""
 
         def on_solution_callback(self) -> None:
             places = [[self.boolean_value(literal) for literal in row] for row in ops.place]
             best.propose(tuple(row.index(True) for row in places))
 
     retry = bool(best.seen)
-    status = run_cp_sat(engine, ops.model, limits, Proposals())
+    status = run_cp_sat(engine, ops.model, solver, deadline, Proposals())
     if status == cp_model.MODEL_INVALID:
         raise AssertionError(ops.model.validate())
     if status == cp_model.INFEASIBLE:
@@ -193,5 +189,5 @@ def _round(best: Incumbent, gap: float, deadline: float, solver: Solver, cp_mode
         happens = [one for one in transfers.transfers if engine.boolean_value(one.present)]
         starts_s = {one.edge: engine.value(one.start) * grid.unit_s for one in happens}
         best.learn(starts_s, 1e-6 * longest_s)
-    best.polish(solver.seed)
+    best.polish(solver.seed, deadline)
     return min(float(engine.best_objective_bound) * grid.unit_s * (1 - 1e-15), beyond_s)

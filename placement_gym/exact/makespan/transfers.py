@@ -19,12 +19,12 @@ class Transfer:
         op: Its producer.
         readers: Ops whose devices it reaches; one, except in a multicast.
         present: Literal.
-        start: Groups.
-        arrival: Groups, at most `slack` too early.
-        release: Groups, at most `slack` too early.
+        start: Units.
+        arrival: Units, at most `slack` too early.
+        release: Units, at most `slack` too early.
         size: From start to release.
         least_size: A number of units below the size.
-        tail: Groups that follow the arrival at least.
+        tail: Units that follow the arrival at least.
     """
 
     edge: int
@@ -62,11 +62,10 @@ class TransferModel:
       walking order.
     * A channel carries one transfer at a time, each until its release.
     * Nothing idles: a transfer starts when its producer is done or when one releases a channel that it uses too.
-    * Of two transfers of which the one uses no channel that the other does not use, a `fifo` queue cannot start the
-      other first if the one was made ready before: where the other is able to start, so is the one. Transfers of one
-      op are made ready in walking order.
+    * Let all channels of transfer a be channels of transfer b too. If a was made ready before b, a `fifo` queue cannot
+      start b first: whenever b can start, so can a. Transfers of one op are made ready in walking order.
 
-    What it leaves free of transfers with two channels is in `makespan_ports.py`.
+    More constraints on transfers with two channels are in `ports.py`.
     """
 
     def __init__(self, ops: OpModel) -> None:
@@ -91,6 +90,7 @@ class TransferModel:
         inputs: list[list[Input]] = [[] for _ in range(self.problem.n_ops)]
         self.transfers: list[Transfer] = []
         for edges in tensors.values():
+            ops.deadline.check()
             readers = list(dict.fromkeys(self.problem.graph.edge_dst[edges].tolist()))
             for reader, cases in zip(readers, self._add_tensor(edges, readers), strict=True):
                 places = [walk.index(e) for e in edges if self.problem.graph.edge_dst[e] == reader]
@@ -193,6 +193,7 @@ class TransferModel:
         at_once = not self.contended and self.rule.transfers != "multicast"
         for a, ones in enumerate(inputs):
             for one, is_last in zip(ones, last[a], strict=True):
+                ops.deadline.check()
                 for b, other in ((b, other) for b, others in enumerate(inputs) for other in others):
                     if a == b or graph.edge_src[one.edge] != graph.edge_src[other.edge] or one.place > other.place:
                         continue
@@ -226,6 +227,7 @@ class TransferModel:
         self.channels = channels = dict[int, list[tuple[Transfer, Literal]]]()
         self.uses: dict[int, dict[int, Literal]] = {}
         for one in self.transfers:
+            self.ops.deadline.check()
             send = [self.all_of([one.present, self.ops.on(one.op, k)]) for k in range(n_devices)]
             reach = [[self.ops.on(r, d) for r in one.readers] for d in range(n_devices)]
             receive = [
@@ -287,11 +289,12 @@ class TransferModel:
         return ways
 
     def _add_turns(self, a: int, one: Transfer) -> None:
-        """No idling of transfer a, and turns with the transfers after it in the list."""
+        """Transfer a starts as soon as it can, and shares no channel with another at one time."""
         model, slack, ready = self.model, self.grid.slack, self.ops.end[one.op]
         idle: list[Literal] = [~one.present, model.new_bool_var("")]
         model.add(one.start <= ready + slack).only_enforce_if(idle[1])
         for b, other in enumerate(self.transfers):
+            self.ops.deadline.check()
             if b == a or self.must_follow(other, one):
                 continue
             before = self.first(b, a)
@@ -316,7 +319,7 @@ class TransferModel:
         model.add_bool_or(idle)
 
     def must_follow(self, a: Transfer, b: Transfer) -> bool:
-        """Whether a cannot start before b has arrived everywhere, so that b never waits for a."""
+        """Whether transfer a cannot start before b has arrived everywhere, so that b never waits for a."""
         ahead = self.reach.ahead
         return all(bool(ahead[r, a.op]) or r == a.op for r in b.readers)
 

@@ -46,10 +46,12 @@ class Blocks:
     def of(cls, problem: Problem, classes: DeviceClasses) -> "Blocks":
         """The blocks of a problem.
 
-        1. A colocation group is one block. 2. A group without forward ops is ordered by its backward edges, turned
-        round. 3. Blocks on a cycle are one. 4. A block without work (and without memory, unless one device could
-        hold everything) joins its only predecessor or successor where that cannot cost transfers; the paper's
-        programs do so for blocks with a single neighbour.
+        1. A colocation group is one block.
+        2. A group without forward ops is ordered by its backward edges, reversed.
+        3. Blocks on a cycle become one.
+        4. A block without work joins its only predecessor or successor where that cannot cost transfers; the paper's
+           programs do so for blocks with a single neighbour. It must claim no memory, unless each device could hold
+           everything.
 
         Raises:
             InfeasiblePlacement: A block fits no device.
@@ -78,7 +80,7 @@ def _distinct(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _order(problem: Problem, op_block: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Forward edges between blocks, and backward ones turned round where a block has no forward op."""
+    """Forward edges between blocks, and backward ones, reversed, where a block has no forward op."""
     graph = problem.graph
     src, dst, backward = graph.edge_src, graph.edge_dst, graph.op_is_backward
     has_forward = np.zeros(int(op_block.max()) + 1, dtype=bool)
@@ -103,7 +105,7 @@ def _join_cycles(op_block: NDArray[np.int64], order: NDArray[np.int64]) -> tuple
 
 
 def _idle_blocks(problem: Problem, classes: DeviceClasses, op_block: NDArray[np.int64], n: int) -> BoolArray:
-    """Bool [n], blocks that work nowhere, nor claim memory unless one device could hold everything."""
+    """Bool [n], blocks without work, and without memory unless each device could hold everything."""
     memory_binds = problem.op_memory_bytes.sum() > classes.memory_bytes.min()
     idle = np.zeros(n, dtype=np.bool_)
     idle[op_block] = True
@@ -114,11 +116,12 @@ def _idle_blocks(problem: Problem, classes: DeviceClasses, op_block: NDArray[np.
 def _join_idle(
     problem: Problem, classes: DeviceClasses, op_block: NDArray[np.int64], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Step 4, to a fixed point.
+    """Step 4 of `Blocks.of`, repeated until nothing changes.
 
-    The order always lets block v go where its only predecessor or its only successor u is, where its work costs
-    nothing. Its tensors that u knows too cost no device more than before. On the device that v leaves, and on that of
-    u, the others cost at most their seconds more, and tensors of u and v alone cost nothing any longer.
+    Block v may always be moved to the device of u, its only predecessor or its only successor: the order allows it,
+    and v has no work. Tensors that both u and v make or read cost no device more than before. The other tensors of v
+    cost the device that v leaves, and that of u, at most their seconds more. Tensors of u and v alone cost nothing
+    any more.
     """
     n = int(op_block.max()) + 1
     idle = _idle_blocks(problem, classes, op_block, n)
@@ -174,7 +177,7 @@ def _join_idle(
 
 
 def _topological_numbers(order: NDArray[np.int64], op_block: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of each block that is left, in a topological order, those of close ops close together."""
+    """A topological number of each block that is left; neighbours get numbers that are close."""
     used = np.unique(op_block)
     successors: dict[int, list[int]] = {v: [] for v in used.tolist()}
     waiting = dict.fromkeys(used.tolist(), 0)
@@ -209,7 +212,7 @@ def _check_fits(
 def tensors_between(
     problem: Problem, op_block: NDArray[np.integer], ignored: BoolArray | None = None
 ) -> tuple[FloatArray, tuple[tuple[int, ...], ...]]:
-    """Tensors that more than one block knows; those that the same blocks know are one.
+    """Tensors that more than one block makes or reads; those of the same blocks are added up.
 
     Args:
         problem: The problem.

@@ -83,7 +83,7 @@ class Entries(NamedTuple):
 
 
 def rounding_units(ideals: Ideals) -> int:
-    """Groups of blocks are rounded down, each by less than one."""
+    """More units than are lost by rounding: those of each block are rounded down, by less than one."""
     return int(ideals.bits.shape[1]) * 64 + 1
 
 

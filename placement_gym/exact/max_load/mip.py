@@ -1,6 +1,5 @@
 """Max-load as a linear programme (Tarnawski et al., NeurIPS 2020, appendix): contiguous or not, GPipe's load too."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.errors import InvalidOption
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.exact.mip.placement_model import PlacementModel, serial_s
 from placement_gym.exact.mip.solve import solve_program
@@ -26,19 +26,26 @@ COARSE = 0.5
 
 
 def solve_load(
-    problem: Problem, solver: Solver, *, start: IntArray | None, contiguous: bool = False, gpipe: bool = False
+    problem: Problem,
+    solver: Solver,
+    deadline: Deadline,
+    *,
+    start: IntArray | None,
+    contiguous: bool = False,
+    gpipe: bool = False,
 ) -> Answer:
     """The placement of least max-load, or of least `gpipe_load`.
 
-    Variables and rows are those of the paper's programme for throughput: a unit (colocation group) on a device; a
-    tensor that crosses the border of a device costs it once. With `contiguous`, no path along forward edges comes back
-    to a device that it left (for each device by itself; unlike in a pipeline, devices may wait for each other). Added
-    to them: like devices are taken in the order of the units; a bound from the same programme without transfers, which
-    is solved first; the best placement known as the first solution and as an upper bound.
+    Variables and rows are those of the paper's programme for throughput: a unit (colocation group) is on a device, and
+    a device pays once for each tensor that leaves or enters it. With `contiguous`, no path along forward edges comes
+    back to a device that it left. This holds for each device by itself: unlike in a pipeline, devices may wait for
+    each other. Three things are added. Like devices are taken in the order of the units. The same programme without
+    transfers is solved first, for a bound. The best placement known is the first solution and an upper bound.
 
     Args:
         problem: Any; links may differ from pair to pair.
         solver: Solver and limits.
+        deadline: Ends the search, and the building of programmes; so does Ctrl-C.
         start: int32 [n_ops], a feasible placement of this kind, or None.
         contiguous: See above.
         gpipe: Whether forward and backward loads have maxima of their own.
@@ -48,44 +55,52 @@ def solve_load(
     """
     if contiguous and start is not None and not is_contiguous(problem, start):
         raise InvalidOption("the start is not contiguous: a path of forward edges comes back to a device that it left")
-    deadline, bound = time.perf_counter() + solver.time_limit_s, 0.0
-    if not contiguous:
-        # What bounds the max-load bounds the sum of the two largest loads as well.
-        packing, _ = _model(problem, start, contiguous=False, gpipe=False, transfers=False)
-        bound = solve_program(packing.program, replace(solver, time_limit_s=PACKING_SHARE * solver.time_limit_s)).bound
-    value, forbidden = gpipe_load_s if gpipe else max_load_s, list[list[int]]()
-    while True:
-        model, highest = _model(problem, start, contiguous=contiguous, gpipe=gpipe, transfers=True)
-        if np.isfinite(bound) and bound > 0:
-            model.program.at_least([(1, v) for v in highest], bound)
-        for unit_place in forbidden:
-            model.forbid(unit_place)
-        left = max(deadline - time.perf_counter(), 0.01 * solver.time_limit_s)
-        solved = solve_program(model.program, replace(solver, time_limit_s=left))
-        bound = max(bound, solved.bound)
-        if solved.values is None:
-            return Answer(start, bound, solved.proven)
-        unit_place = model.unit_place(solved.values).tolist()
-        found = model.units.op_device(np.array(unit_place, dtype=np.int32))
-        again = solved.proven and time.perf_counter() < deadline
-        if infeasibility(problem, found) is not None:
-            # Solvers hold memory to their tolerance, a placement holds it exactly.
-            forbidden.append(unit_place)
-            if not again:
-                return Answer(start, bound, False)
-            continue
-        found_s, start_s = value(problem, found), np.inf if start is None else value(problem, start)
-        if not again or found_s >= COARSE * start_s or found_s * (1 - max(solver.gap, TOLERANCE)) <= bound:
-            return Answer(found if found_s <= start_s else start, bound, solved.proven)
-        # Numbers that had to hold far longer times were too coarse.
-        start = found
+    best, bound, proven, forbidden = start, 0.0, False, list[IntArray]()
+
+    def seconds(op_device: IntArray | None) -> float:
+        if op_device is None or infeasibility(problem, op_device) is not None:
+            return np.inf
+        return gpipe_load_s(problem, op_device) if gpipe else max_load_s(problem, op_device)
+
+    with deadline.ends():
+        if not contiguous:
+            # What bounds the max-load bounds the sum of the two largest loads as well.
+            packing, _ = _model(problem, best, deadline, contiguous=False, gpipe=False, transfers=False)
+            solved = solve_program(packing.program, replace(solver, time_limit_s=PACKING_SHARE * solver.time_limit_s))
+            bound, found = solved.bound, packing.op_device(solved.values)
+            best = found if seconds(found) < seconds(best) else best
+        while True:
+            model, highest = _model(problem, best, deadline, contiguous=contiguous, gpipe=gpipe, transfers=True)
+            if np.isfinite(bound) and bound > 0:
+                model.program.at_least([(1, v) for v in highest], bound)
+            for op_device in forbidden:
+                model.forbid(model.units.unit_device(op_device).tolist())
+            solved = solve_program(model.program, solver)
+            bound, found = max(bound, solved.bound), model.op_device(solved.values)
+            if found is None:
+                proven = solved.proven
+                break
+            again = solved.proven and not deadline.is_over
+            found_s, best_s = seconds(found), seconds(best)
+            if found_s == np.inf:
+                # Solvers hold memory to their tolerance, a placement holds it exactly.
+                forbidden.append(found)
+                if not again:
+                    break
+                continue
+            best = found if found_s <= best_s else best
+            if not again or found_s >= COARSE * best_s or found_s * (1 - max(solver.gap, TOLERANCE)) <= bound:
+                proven = solved.proven
+                break
+            # Numbers that had to hold far longer times were too coarse: the next ones are made for what was found.
+    return Answer(best, bound, proven)
 
 
 def _model(
-    problem: Problem, start: IntArray | None, *, contiguous: bool, gpipe: bool, transfers: bool
+    problem: Problem, start: IntArray | None, deadline: Deadline, *, contiguous: bool, gpipe: bool, transfers: bool
 ) -> tuple[PlacementModel, list[int]]:
     """The programme, and the variables whose sum is its objective."""
-    model = PlacementModel.of(problem, Groups.of(problem), range(problem.n_devices))
+    model = PlacementModel.of(problem, Groups.of(problem), range(problem.n_devices), deadline)
     value = gpipe_load_s if gpipe else max_load_s
     upper = serial_s(problem) if start is None else value(problem, start) * (1 + 1e-12)
     # One largest load, or that of forward and that of backward work.
@@ -140,7 +155,7 @@ def is_contiguous(problem: Problem, op_device: IntArray) -> bool:
 
 
 def _add_contiguity(model: PlacementModel) -> None:
-    """Rows of the paper: `ahead` says that the device is not left yet, and falls along forward edges."""
+    """Rows of the paper: `ahead` is yes while the device is not left yet, and turns to no along forward edges."""
     problem, op_unit = model.problem, model.units.op_unit
     edges = _forward_edges(problem)
     ops = sorted({op for edge in edges for op in edge})

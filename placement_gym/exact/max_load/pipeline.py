@@ -3,7 +3,6 @@
 Over all ideals it is exact; over the prefixes of one order of the ops it is quick.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,22 +12,23 @@ from numpy.typing import NDArray
 from placement_gym.arrays import IntArray
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.exact.deadline import Deadline, OutOfTimeError
 from placement_gym.exact.device_classes import DeviceClasses
-from placement_gym.exact.ideals import Ideals, OutOfTimeError, Tensors, flag_at, list_ideals, rows_of, tensors_of
+from placement_gym.exact.fitting import solve_within_memory
+from placement_gym.exact.ideals import Ideals, Tensors, list_ideals, rows_of, tensors_of
 from placement_gym.exact.max_load.blocks import Blocks
 from placement_gym.exact.max_load.chains import Devices, chain_of, enter_ideals, entries_of, states_of
 from placement_gym.problem import Problem
-from placement_gym.result import Evaluator, Result
+from placement_gym.result import Answer, Evaluator, Result, Status
 from placement_gym.rule import Rule
 
-# The clock is looked at so many times.
-LOOKS = 64
+MAX_IDEALS = 2_000_000
 # Seconds that the first order of the ops has at least.
 GRACE_S = 0.5
 # An optimum is mostly close to the bound, and the closer the cutoff the quicker: so it is first looked for in the
 # lowest parts of what is between the bound and the best pipeline known.
 SHARES = (1 / 16, 1 / 4, 1.0)
-# Groups of work in all, so that sums are exact.
+# The work of all blocks in whole units: sums of them are exact.
 UNITS = 2.0**40
 # A state takes 25 bytes for each ideal that it can hold, and there may be many states.
 PLACES_PER_IDEAL = 16
@@ -51,14 +51,15 @@ def dp(
     problem: Problem,
     *,
     rule: str | Rule = "physical",
-    max_ideals: int = 2_000_000,
+    max_ideals: int = MAX_IDEALS,
     time_limit_s: float = 600.0,
 ) -> Result:
-    """The least max-load of any pipeline: devices hold consecutive differences of a chain of ideals.
+    """The least max-load of any pipeline: each device holds the difference of two nested ideals that follow each other.
 
-    Ideals are sets of ops closed under predecessors. Backward ops go where the forward op of their colocation group
-    is; devices of one class (`DeviceClasses`) may be exchanged, others not, so any mix of devices is solved. Status
-    "optimal", or "limit_reached" with the best pipeline along a few orders of the ops and what has been proved by then.
+    An ideal is a set of ops that holds all predecessors of its ops. Backward ops go where the forward op of their
+    colocation group is. Devices may differ; those of one class (`DeviceClasses`) are exchanged freely. The status is
+    "optimal", or "limit_reached" with the best pipeline found along a few orders of the ops and the bound proved so
+    far. Both are about pipelines (`Result.restricted_to`); `Result.lower_bound` holds for all placements.
 
     Args:
         problem: Links that touch an accelerator must be alike.
@@ -68,23 +69,52 @@ def dp(
             the limit once there is a pipeline.
 
     Raises:
-        InfeasiblePlacement: No pipeline fits into the devices, as far as the limits let us see.
+        InfeasiblePlacement: No pipeline fits into the devices, or none was found within the limits (the message says
+            which).
         InvalidOption: A limit that is not positive.
         InvalidProblem: The time of a tensor depends on the pair of devices.
     """
     if max_ideals < 1 or not time_limit_s > 0:
         raise InvalidOption(f"max_ideals is {max_ideals} and time_limit_s {time_limit_s}; expected > 0")
-    evaluator, deadline = Evaluator("dp", problem, rule, objective="max_load"), time.perf_counter() + time_limit_s
-    programme, bound = _Programme.of(problem), lower_bound_s(problem, "max_load")
-    orders, best, complete = programme.orders(), None, False
-    try:
-        # The first order has a little time in any case, since without it there is no placement.
-        first_deadline = max(deadline, time.perf_counter() + GRACE_S)
-        best = programme.cheapest(programme.prefixes(orders[0]), programme.ceiling_s(), first_deadline)
+    evaluator, deadline = Evaluator("dp", problem, rule, objective="max_load"), Deadline(time_limit_s)
+    found = solve_within_memory(
+        evaluator, deadline, lambda one, until: best_pipeline(one, until, max_ideals=max_ideals)
+    )
+    if found.op_device is None:
+        if deadline.interrupted:
+            raise KeyboardInterrupt
+        none = f"no pipeline of {problem.name!r}"
+        if found.proven:
+            raise InfeasiblePlacement(f"{none} fits into its devices")
+        raise InfeasiblePlacement(
+            f"{none} was found within the limits of {time_limit_s} s and {max_ideals} ideals; there may be one"
+        )
+    status: Status = "optimal" if found.proven else "limit_reached"
+    return evaluator.result(found.op_device, status, lower_bound=found.lower_bound, restricted_to="pipelines")
+
+
+def best_pipeline(problem: Problem, deadline: Deadline, *, max_ideals: int = MAX_IDEALS) -> Answer:
+    """What `dp` finds and proves.
+
+    Args:
+        problem: Links that touch an accelerator must be alike.
+        deadline: Ends the search, as Ctrl-C does; the first order has `GRACE_S` in any case.
+        max_ideals: Most ideals to list.
+
+    Raises:
+        InfeasiblePlacement: A block fits no device.
+        InvalidProblem: The time of a tensor depends on the pair of devices.
+    """
+    best, bound, complete = None, lower_bound_s(problem, "max_load"), False
+    with deadline.ends():
+        programme = _Programme.of(problem)
+        orders = programme.orders()
+        # Without the first order there is no placement.
+        first_deadline = deadline.share(1.0, least_s=GRACE_S)
+        best = programme.cheapest(programme.prefixes(orders[0], first_deadline), programme.ceiling_s(), first_deadline)
         for order in orders[1:]:
-            if time.perf_counter() > deadline:
-                raise OutOfTimeError
-            best = programme.cheapest(programme.prefixes(order), programme.ceiling_s(best), deadline) or best
+            prefixes = programme.prefixes(order, deadline)
+            best = programme.cheapest(prefixes, programme.ceiling_s(best), deadline) or best
         ideals = programme.ideals(max_ideals, deadline)
         for share in SHARES if ideals is not None else ():
             assert ideals is not None
@@ -96,19 +126,9 @@ def dp(
             bound, best, complete = max(bound, cutoff), found or best, found is not None or share == 1
             if complete:
                 break
-    except OutOfTimeError:
-        pass
-    except KeyboardInterrupt:
-        if best is None:
-            raise
-    if best is None:
-        raise InfeasiblePlacement(
-            f"no pipeline of {problem.name!r} fits into its devices"
-            + ("" if complete else f" along {len(orders)} orders of its ops, and the limits end the search")
-        )
-    if complete:
-        return evaluator.result(best.op_device, "optimal", restricted_to="pipelines")
-    return evaluator.result(best.op_device, "limit_reached", lower_bound=bound * (1 - 1e-9), restricted_to="pipelines")
+    op_device = None if best is None else best.op_device
+    # A bound of 0 says no more than that the search is over.
+    return Answer(op_device, 0.0 if complete else bound * (1 - 1e-9), complete)
 
 
 def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result:
@@ -118,9 +138,15 @@ def pipeline_split(problem: Problem, *, rule: str | Rule = "physical") -> Result
         InfeasiblePlacement: No split fits into the devices.
         InvalidProblem: The time of a tensor depends on the pair of devices.
     """
-    evaluator, programme = Evaluator("pipeline_split", problem, rule, objective="max_load"), _Programme.of(problem)
-    found = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
-    if found is None:
+    evaluator = Evaluator("pipeline_split", problem, rule, objective="max_load")
+
+    def split(one: Problem, _: Deadline) -> Answer:
+        programme = _Programme.of(one)
+        found = programme.cheapest(programme.prefixes(programme.orders()[0]), programme.ceiling_s())
+        return Answer(None if found is None else found.op_device, 0.0, False)
+
+    found = solve_within_memory(evaluator, Deadline(), split)
+    if found.op_device is None:
         raise InfeasiblePlacement(f"no contiguous split of {problem.name!r} in one order fits into its devices")
     return evaluator.result(found.op_device)
 
@@ -162,34 +188,40 @@ class _Programme:
             np.fromiter(_kahn(n, order[:, ::-1], first_in_first_out=False), dtype=np.int32, count=n)[::-1],
         )
 
-    def prefixes(self, order: IntArray) -> Ideals:
-        """The ideals that are prefixes of an order."""
+    def prefixes(self, order: IntArray, deadline: Deadline | None = None) -> Ideals:
+        """The ideals that are prefixes of an order.
+
+        Raises:
+            OutOfTimeError: The deadline is over.
+        """
         pairs = np.stack([order[:-1], order[1:]], axis=1)
-        found = self._list(pairs, self.blocks.n_blocks + 1)
-        assert found is not None
+        found = self._list(pairs, self.blocks.n_blocks + 1, deadline or Deadline())
+        if found is None:
+            raise OutOfTimeError
         return found
 
-    def ideals(self, max_ideals: int, deadline: float = np.inf) -> Ideals | None:
+    def ideals(self, max_ideals: int, deadline: Deadline | None = None) -> Ideals | None:
         """All ideals; None if there are more than `max_ideals`, or than can be listed in half the time left."""
         # Sorting them takes time as well, and the programme mostly far more.
-        return self._list(self.blocks.order, max_ideals, (time.perf_counter() + deadline) / 2)
+        return self._list(self.blocks.order, max_ideals, (deadline or Deadline()).share(0.5))
 
-    def _list(self, pairs: IntArray, max_ideals: int, deadline: float = np.inf) -> Ideals | None:
+    def _list(self, pairs: IntArray, max_ideals: int, deadline: Deadline) -> Ideals | None:
         n = self.blocks.n_blocks
         successor_start, successors = rows_of(pairs[:, 0], pairs[:, 1], n)
         n_before = np.bincount(pairs[:, 1], minlength=n).astype(np.int32)
         time_s, memory = self.blocks.time_s, self.blocks.memory_bytes
-        with flag_at(deadline) as stop:
-            count, found = list_ideals(
+        count, found = deadline.run_kernel(
+            lambda stop: list_ideals(
                 successor_start, successors, n_before, self.units, time_s, memory, self.tensors, max_ideals, stop
             )
+        )
         if count > max_ideals:
             return None
         by_work = np.lexsort((np.bitwise_count(found.bits).sum(axis=1), found.units))
         return Ideals(*(np.ascontiguousarray(array[by_work]) for array in found))
 
     def ceiling_s(self, best: Chain | None = None) -> float:
-        """Only pipelines below it are of interest: the best known one, or what no pipeline reaches."""
+        """Seconds below which pipelines are looked for: the best known one's, or more than any pipeline takes."""
         if best is not None:
             return best.max_load_s * (1 - 1e-12)
         slowest = np.where(np.isfinite(self.blocks.time_s), self.blocks.time_s, 0.0).max(axis=1)
@@ -199,22 +231,18 @@ class _Programme:
         """Pairs of a state and an ideal that it can hold."""
         return int(states_of(ideals, self.devices, cutoff).offset[-1])
 
-    def cheapest(self, ideals: Ideals, cutoff: float, deadline: float = np.inf) -> Chain | None:
+    def cheapest(self, ideals: Ideals, cutoff: float, deadline: Deadline | None = None) -> Chain | None:
         """The cheapest chain of these ideals, if there is one below `cutoff`.
 
         Raises:
-            OutOfTimeError: `time.perf_counter` went past the deadline.
+            OutOfTimeError: The deadline is over.
         """
-        states = states_of(ideals, self.devices, cutoff)
+        deadline, states = deadline or Deadline(), states_of(ideals, self.devices, cutoff)
         entries, n_ideals = entries_of(states, cutoff), len(ideals.units)
-        step = n_ideals // LOOKS + 1
-        with flag_at(deadline) as stop:
-            # In steps, so that Ctrl-C is heard.
-            for begin in range(1, n_ideals, step):
-                end = min(begin + step, n_ideals)
-                enter_ideals(ideals, self.tensors, self.devices, states, entries, cutoff, begin, end, stop)
-                if time.perf_counter() > deadline:
-                    raise OutOfTimeError
+        deadline.run_kernel(
+            lambda stop: enter_ideals(ideals, self.tensors, self.devices, states, entries, cutoff, 1, n_ideals, stop)
+        )
+        deadline.check()
         found = chain_of(ideals, states, entries)
         return None if found is None else Chain(found[0], self._op_device(ideals, *found[1:]))
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
-from placement_gym.exact.mip.linear_program import TINY_S, LinearProgram, Row, Solved, Solver, clipped, interruptible
+from placement_gym.exact.mip.linear_program import TINY_S, LinearProgram, Row, Solved, Solver, clipped
 
 # A row may be short of its least by 1e-9 where the largest time is 1,000, and a bound adds up many rows: the excess
 # seen over brute force on 2,000 random programmes was 6.5e-9 of the bound, where the bound is near the largest time.
@@ -16,7 +16,7 @@ BOUND_SLACK_OF_LARGEST = 1e-9
 
 
 def solve(program: LinearProgram, solver: Solver) -> Solved:
-    """HiGHS on the program as it is; its bound is taken down a little, since it holds rows to a tolerance."""
+    """HiGHS on the program; its bound is lowered a little, because it may break rows by a tolerance."""
     # Seconds are brought to a size at which the solver's absolute tolerances are small beside them.
     largest = max((u for u in program.upper if u is not None), default=1.0)
     per_s = 1e3 / max(largest, TINY_S)
@@ -27,7 +27,7 @@ def solve(program: LinearProgram, solver: Solver) -> Solved:
     engine.setOptionValue("output_flag", False)
     # With presolve, version 1.14 called a placement optimal where a better one exists on 2 of 2,000 random programmes.
     engine.setOptionValue("presolve", "off")
-    engine.setOptionValue("time_limit", solver.time_limit_s)
+    engine.setOptionValue("time_limit", min(solver.time_limit_s, program.deadline.left_s))
     engine.setOptionValue("mip_rel_gap", max(solver.gap, 1e-9))
     engine.setOptionValue("threads", solver.workers)
     engine.setOptionValue("random_seed", solver.seed)
@@ -39,9 +39,9 @@ def solve(program: LinearProgram, solver: Solver) -> Solved:
         index = np.array(list(program.hint), dtype=np.int32)
         value = np.array([h * (1.0 if program.upper[v] is None else per_s) for v, h in program.hint.items()])
         engine.setSolution(len(index), index, value)
-    # It hears of Ctrl-C at its callbacks only.
+    # It can be stopped at its callbacks only.
     engine.HandleUserInterrupt = True
-    interruptible(engine.run, engine.cancelSolve)
+    program.deadline.run(engine.run, engine.cancelSolve)
     status, info = engine.getModelStatus(), engine.getInfo()
     if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
         return Solved(None, math.inf, True)
@@ -80,6 +80,7 @@ def _model(program: LinearProgram, per_s: float, upper: FloatArray, cost: FloatA
     value: list[float] = []
     least: list[float] = []
     for coefficients, members, low in (_unconditional(program, row) for row in program.rows):
+        program.deadline.check()
         with_seconds = [program.upper[v] is not None for v in members]
         scale = per_s if any(with_seconds) else 1.0 / max([1.0, *map(abs, coefficients)])
         index += members

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import InvalidOption, MissingDependency, unknown_name
+from placement_gym.exact.deadline import Deadline
 
 SolverName = Literal["cp_sat", "highs"]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
@@ -29,7 +29,7 @@ class Solver:
 
     Attributes:
         name: "cp_sat" (OR-Tools) or "highs".
-        time_limit_s: Wall-clock seconds for all its runs of one call.
+        time_limit_s: Wall-clock seconds of one call: heuristics, the building of models and all runs of the solver.
         gap: It may stop once (value - bound) / value is that small.
         workers: Threads, as many as there are cores by default. CP-SAT runs a different strategy on each, so more than
             that may find better placements, but take longer to prove them.
@@ -105,6 +105,7 @@ class LinearProgram:
         objective: Variables whose sum is minimised; seconds.
         hint: Values of a solution that is known already.
         units: For CP-SAT, units of the largest number of seconds.
+        deadline: Rows are added until then, and the solver runs until then.
     """
 
     upper: list[float | None] = field(default_factory=list)
@@ -112,6 +113,7 @@ class LinearProgram:
     objective: list[int] = field(default_factory=list)
     hint: dict[int, float] = field(default_factory=dict)
     units: float = UNITS
+    deadline: Deadline = field(default_factory=Deadline)
 
     def yes_or_no(self) -> int:
         """A new variable, 0 or 1."""
@@ -124,7 +126,12 @@ class LinearProgram:
         return len(self.upper) - 1
 
     def at_least(self, terms: Sequence[tuple[float, int]], least: float, *, when: int | None = None) -> None:
-        """sum(coefficient * variable) >= least, if `when` is yes. Coefficients of seconds are whole numbers."""
+        """sum(coefficient * variable) >= least, if `when` is yes. Coefficients of seconds are whole numbers.
+
+        Raises:
+            OutOfTimeError: The deadline is over.
+        """
+        self.deadline.check()
         self.rows.append(Row([float(c) for c, _ in terms], [v for _, v in terms], least, when))
 
     def at_most(self, terms: Sequence[tuple[float, int]], most: float) -> None:
@@ -142,7 +149,7 @@ class LinearProgram:
 
 
 def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
-    """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the program as it is."""
+    """CP-SAT on whole numbers, rounded so that no solution is lost: its bound holds for the unrounded program, too."""
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
@@ -152,6 +159,7 @@ def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
         model.new_bool_var("") if u is None else model.new_int_var(0, math.floor(u * per_s), "") for u in program.upper
     ]
     for row in program.rows:
+        program.deadline.check()
         whole, least = _whole_row(program, row, per_s)
         total = cp_model.LinearExpr.weighted_sum([variables[v] for v in row.variables], whole)
         added = model.add_linear_constraint(total, least, cp_model.INT_MAX)
@@ -162,7 +170,7 @@ def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
         model.add_hint(variables[v], round(value) if program.upper[v] is None else math.floor(value * per_s))
     engine = cp_model.CpSolver()
     engine.parameters.relative_gap_limit = max(solver.gap, ROUNDING_GAP)
-    status = run_cp_sat(engine, model, solver)
+    status = run_cp_sat(engine, model, solver, program.deadline)
     if status == cp_model.INFEASIBLE:
         return Solved(None, math.inf, True)
     bound = max(0.0, engine.best_objective_bound) / per_s
@@ -173,27 +181,14 @@ def solve_by_cp_sat(program: LinearProgram, solver: Solver) -> Solved:
     return Solved(values, bound, status == cp_model.OPTIMAL)
 
 
-def run_cp_sat(engine: Any, model: Any, solver: Solver, callback: Any = None) -> Any:  # noqa: ANN401  (CP-SAT has no types)
-    """Solves within the limits, and returns CP-SAT's status; Ctrl-C ends the search and is raised again."""
-    engine.parameters.max_time_in_seconds = solver.time_limit_s
+def run_cp_sat(engine: Any, model: Any, solver: Solver, deadline: Deadline, callback: Any = None) -> Any:  # noqa: ANN401  (CP-SAT has no types)
+    """Solves within the limits, and returns CP-SAT's status."""
+    engine.parameters.max_time_in_seconds = min(solver.time_limit_s, deadline.left_s)
     engine.parameters.num_workers = solver.workers
     engine.parameters.random_seed = solver.seed
     # By default it takes Ctrl-C for a time limit that is over, and what called it never knows.
     engine.parameters.catch_sigint_signal = False
-    return interruptible(lambda: engine.solve(model, callback), engine.stop_search)
-
-
-def interruptible(run: Callable[[], Any], stop: Callable[[], Any]) -> Any:  # noqa: ANN401
-    """What `run` returns; Python hears of Ctrl-C only while the solver is in another thread."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(run)
-        try:
-            while not future.done():
-                wait([future], timeout=0.2)
-        except KeyboardInterrupt:
-            stop()
-            raise
-        return future.result()
+    return deadline.run(lambda: engine.solve(model, callback), engine.stop_search)
 
 
 def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int], int]:
@@ -216,9 +211,10 @@ def _whole_row(program: LinearProgram, row: Row, per_s: float) -> tuple[list[int
 
 
 def clipped(program: LinearProgram, row: Row) -> list[float]:
-    """The coefficients, those of yes-or-no variables not far beyond what the seconds in the row can make good for.
+    """The coefficients of a row; very low ones of yes-or-no variables are raised, which changes no solution.
 
-    A device on which an op takes longer than any solution lasts would else need numbers too large for the solvers.
+    A coefficient so low that its yes breaks the row, whatever the others are, may be any other that low. Without this,
+    a device on which an op takes longer than any solution lasts would need numbers too large for the solvers.
     """
     uppers = [program.upper[v] for v in row.variables]
     largest = max((u for u in uppers if u is not None), default=None)

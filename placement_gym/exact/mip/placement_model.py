@@ -9,13 +9,14 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InvalidProblem
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.exact.mip.linear_program import LinearProgram
 from placement_gym.groups import Groups
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 
-# Groups on which the order of like devices is fixed; more of them break no further symmetry worth the rows.
+# The order of like devices is fixed by so many units; more of them are not worth their rows.
 ORDERED_UNITS = 64
 
 
@@ -38,9 +39,9 @@ class PlacementModel:
     on: list[dict[int, int]]
 
     @classmethod
-    def of(cls, problem: Problem, units: Groups, place_device: Sequence[int]) -> "PlacementModel":
-        """Every unit in one place, within the memory of the devices."""
-        program = LinearProgram()
+    def of(cls, problem: Problem, units: Groups, place_device: Sequence[int], deadline: Deadline) -> "PlacementModel":
+        """Every unit in one place, within the memory of the devices; rows are added until the deadline."""
+        program = LinearProgram(deadline=deadline)
         fits = units.allowed & (units.memory_bytes[:, None] <= problem.device_memory_bytes[None, :])
         on = [{p: program.yes_or_no() for p, d in enumerate(place_device) if row[d]} for row in fits]
         for variables in on:
@@ -56,7 +57,7 @@ class PlacementModel:
         return cls(problem, units, place_device, program, on)
 
     def work(self, ops: IntArray) -> list[list[tuple[float, int]]]:
-        """Per place its terms of work: (seconds of a unit's `ops` there, variable)."""
+        """The work of each place, as terms (seconds that a unit's `ops` take there, variable of the unit there)."""
         time = np.zeros((self.units.n_units, self.problem.n_devices))
         np.add.at(time, self.units.op_unit[ops], self.problem.op_time_s[ops])
         terms: list[list[tuple[float, int]]] = [[] for _ in self.place_device]
@@ -95,7 +96,7 @@ class PlacementModel:
                     yield p, seconds, self._cut(inside)
 
     def _cut(self, inside: list[int | None]) -> int:
-        """Yes if some of the variables are yes and some are no; None is always no."""
+        """A new variable that is yes if some of `inside` are yes and some are no; None counts as no."""
         cut = self.program.yes_or_no()
         # Around a ring, a yes is somewhere followed by a no, unless all are alike.
         for a, b in zip(inside, [*inside[1:], inside[0]], strict=True):
@@ -130,7 +131,7 @@ class PlacementModel:
         Only for one place per device, numbered as the device.
 
         Args:
-            order: Groups.
+            order: Numbers of the units.
             start: int32 [n_units], device of each unit in the placement known, or None.
 
         Returns:
@@ -155,14 +156,18 @@ class PlacementModel:
         return number
 
     def forbid(self, unit_place: Sequence[int]) -> None:
-        """Rules one placement out."""
+        """Adds a row that rules one placement out."""
         self.program.any_of([], unless=[row[p] for row, p in zip(self.on, unit_place, strict=True)])
 
     def hint(self, unit_place: Sequence[int]) -> None:
-        """Hands a placement over."""
+        """Gives the solver a placement to begin from."""
         for u, row in enumerate(self.on):
             for p, variable in row.items():
                 self.program.hint[variable] = float(unit_place[u] == p)
+
+    def op_device(self, values: FloatArray | None) -> IntArray | None:
+        """int32 [n_ops] of a solution, where places are devices; None without one."""
+        return None if values is None else self.units.op_device(self.unit_place(values))
 
     def unit_place(self, values: FloatArray) -> IntArray:
         """int32 [n_units] of a solution."""
@@ -182,7 +187,7 @@ def transfer_s(problem: Problem, edge: int, a: int, b: int) -> float:
 
 
 def serial_s(problem: Problem) -> float:
-    """Seconds that no objective of any placement reaches: all work and all transfers one after the other, both ends."""
+    """Seconds that no objective reaches: all work and all transfers, at both ends, one after the other."""
     work = np.where(np.isfinite(problem.op_time_s), problem.op_time_s, 0.0).max(axis=1).sum()
     apart = ~np.eye(problem.n_devices, dtype=bool)
     if not apart.any():

@@ -4,10 +4,11 @@ from placement_gym.exact.mip.linear_program import LinearProgram, Solved, Solver
 
 
 def solve_program(program: LinearProgram, solver: Solver) -> Solved:
-    """Minimises; see `Solver`.
+    """Minimises until the time limit of the solver or the deadline of the programme, whichever is earlier.
 
     Raises:
         MissingDependency: The solver's package is not installed.
+        OutOfTimeError: The deadline is over before the solver has begun.
     """
     solver.check_installed()
     if solver.name == "cp_sat":

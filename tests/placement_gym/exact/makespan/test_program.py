@@ -6,6 +6,7 @@ from strategies import ALL_RULES, random_placement, random_problem
 
 import placement_gym as pg
 from placement_gym.errors import InvalidOption
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.device_classes import DeviceClasses
 from placement_gym.exact.makespan.grid import Grid
 from placement_gym.exact.makespan.model import OpModel
@@ -44,7 +45,7 @@ def check(problem: pg.Problem, rule: pg.Rule, time_limit_s: float = 5.0) -> Answ
     """Solves, and compares with brute force."""
     optimum = pg.exact.brute_force(problem, rule=rule).objective
     evaluator = Evaluator("makespan", problem, rule)
-    solved = solve_makespan(evaluator, Solver(time_limit_s=time_limit_s, workers=1), start=None)
+    solved = solve_makespan(evaluator, Solver(workers=1), Deadline(time_limit_s), start=None)
     assert solved.lower_bound <= optimum * (1 + 1e-9)
     if solved.op_device is not None:
         pg.Placement(solved.op_device).check(problem)
@@ -95,7 +96,7 @@ def test_every_placement_is_allowed_its_simulated_schedule(i: int) -> None:
         if makespan_s == 0:
             continue
         grid = Grid.of(problem, rule, makespan_s)
-        ops = OpModel(problem, rule, grid, int(makespan_s / grid.unit_s), cp_model)
+        ops = OpModel(problem, rule, grid, int(makespan_s / grid.unit_s), Deadline(), cp_model)
         assert ops.feasible
         add_port_rules(TransferModel(ops), set(range(problem.graph.n_edges)))
         for u, d in enumerate(ops.units.unit_device(placement).tolist()):
@@ -134,9 +135,7 @@ def test_no_feasible_placement_is_proven() -> None:
     """Three ops of two bytes do not fit on two devices of three bytes: no placement, and proven so."""
     graph = pg.OpGraph.build(["a", "b", "c"], [])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=3.0, op_memory_bytes=[2.0, 2.0, 2.0])
-    solved = solve_makespan(
-        Evaluator("m", problem, "physical"), Solver(time_limit_s=5.0, gap=0.0, workers=1), start=None
-    )
+    solved = solve_makespan(Evaluator("m", problem, "physical"), Solver(workers=1), Deadline(5.0), start=None)
     assert (solved.op_device, solved.lower_bound, solved.proven) == (None, 0.0, True)
 
 
@@ -145,7 +144,7 @@ def test_toys_are_solved(name: str) -> None:
     """The optimum written beside each toy is found and proven."""
     toy = pg.workloads.TOYS[name]()
     evaluator = Evaluator("m", toy.problem, toy.rule)
-    solved = solve_makespan(evaluator, Solver(time_limit_s=10.0, gap=0.0, workers=2), start=None)
+    solved = solve_makespan(evaluator, Solver(workers=2), Deadline(10.0), start=None)
     assert solved.proven
     assert solved.op_device is not None
     assert evaluator.weigh(solved.op_device[None, :])[0][0] == pytest.approx(toy.optimum_s, rel=1e-6)
@@ -157,11 +156,11 @@ def test_start_is_kept_or_bettered_and_the_gap_ends_the_search() -> None:
     start = pg.baselines.heft(problem).placement.op_device
     evaluator = Evaluator("m", problem, "physical")
     begun = evaluator.weigh(start[None, :])[0][0]
-    hurried = solve_makespan(evaluator, Solver(time_limit_s=1e-9, gap=0.0, workers=1), start=start)
+    hurried = solve_makespan(evaluator, Solver(workers=1), Deadline(1e-9), start=start)
     assert hurried.op_device is not None
     assert (hurried.op_device == start).all()
     assert not hurried.proven
-    rough = solve_makespan(evaluator, Solver(time_limit_s=20.0, gap=0.5, workers=2), start=start)
+    rough = solve_makespan(evaluator, Solver(gap=0.5, workers=2), Deadline(20.0), start=start)
     assert rough.op_device is not None
     assert rough.lower_bound >= 0.5 * evaluator.weigh(rough.op_device[None, :])[0][0]
     assert evaluator.weigh(rough.op_device[None, :])[0][0] <= begun
@@ -173,9 +172,7 @@ def test_twenty_ops_on_four_devices_are_proven(rule: str) -> None:
     problem = pg.workloads.layered(n_ops=20, seed=2, width=4)
     annealed = pg.baselines.simulated_annealing(problem, rule=rule, simulator_calls=5000)
     evaluator = Evaluator("m", problem, rule)
-    solved = solve_makespan(
-        evaluator, Solver(time_limit_s=60.0, gap=0.0, workers=2), start=annealed.placement.op_device
-    )
+    solved = solve_makespan(evaluator, Solver(workers=2), Deadline(60.0), start=annealed.placement.op_device)
     assert solved.proven
     assert solved.lower_bound <= annealed.objective
 
@@ -194,4 +191,4 @@ def test_exchanging_alike_devices_changes_no_makespan() -> None:
 def test_other_solvers_are_refused() -> None:
     """HiGHS has no intervals."""
     with pytest.raises(InvalidOption, match="'highs' lacks; expected cp_sat"):
-        solve_makespan(Evaluator("m", small_problem(0), "physical"), Solver(name="highs"), start=None)
+        solve_makespan(Evaluator("m", small_problem(0), "physical"), Solver(name="highs"), Deadline(), start=None)

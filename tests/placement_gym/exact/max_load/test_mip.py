@@ -1,7 +1,6 @@
 """The programme for loads: equal to brute force over all placements, contiguous or not, forward and backward apart."""
 
 import itertools
-from dataclasses import replace
 from typing import Literal
 
 import networkx as nx
@@ -14,6 +13,7 @@ import placement_gym as pg
 from placement_gym.arrays import IntArray
 from placement_gym.errors import InfeasiblePlacement, InvalidProblem
 from placement_gym.exact import dp, mip
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.max_load.mip import _model, is_contiguous, solve_load
 from placement_gym.exact.mip.linear_program import Solver
 from placement_gym.objectives import gpipe_load_s, max_load_s
@@ -100,7 +100,8 @@ def check(problem: pg.Problem, kinds: list[tuple[Load, bool]], *, heuristics: bo
         optimum = expected[objective, contiguous]
         if not heuristics:
             gpipe = objective == "gpipe_load"
-            answer = solve_load(problem, solver, start=None, contiguous=contiguous, gpipe=gpipe)
+            deadline = Deadline(solver.time_limit_s)
+            answer = solve_load(problem, solver, deadline, start=None, contiguous=contiguous, gpipe=gpipe)
             assert answer.proven
             assert (answer.op_device is None) == (optimum == np.inf)
             if answer.op_device is None:
@@ -117,7 +118,8 @@ def check(problem: pg.Problem, kinds: list[tuple[Load, bool]], *, heuristics: bo
                 continue
             result = mip(problem, objective=objective, contiguous=contiguous, solver=solver)
             assert (result.status, result.objective_name) == ("optimal", objective)
-            found, bound, placed = result.objective, result.lower_bound, result.placement.op_device
+            found, bound, placed = result.objective, result.class_lower_bound, result.placement.op_device
+            assert result.lower_bound <= expected[objective, False] * (1 + 1e-9)
         assert infeasibility(problem, placed) is None
         assert found == pytest.approx(optimum, rel=1e-6, abs=0)
         assert found >= optimum * (1 - 1e-12)
@@ -235,7 +237,7 @@ def test_memory_is_a_row(solver: Solver) -> None:
         op_memory_bytes=np.full(13, 2.0),
         device_memory_bytes=9.0,
     )
-    answer = solve_load(problem, replace(solver, time_limit_s=5.0), start=None)
+    answer = solve_load(problem, solver, Deadline(5.0), start=None)
     assert (answer.op_device, answer.proven) == (None, True)
 
 
@@ -244,7 +246,7 @@ def test_like_devices_are_all_used(n: int) -> None:
     """As many alike ops as alike devices: each gets one, in the only order of devices that is looked at."""
     problem = pg.Problem.from_times(pg.OpGraph.build([f"op{i}" for i in range(n)], []), np.ones((n, n)))
     for contiguous in (False, True):
-        answer = solve_load(problem, ONE, start=None, contiguous=contiguous)
+        answer = solve_load(problem, ONE, Deadline(), start=None, contiguous=contiguous)
         assert answer.op_device is not None
         assert answer.op_device.tolist() == list(range(n))
 
@@ -253,7 +255,8 @@ def test_a_start_is_handed_over_in_the_order_of_like_devices() -> None:
     """The hint satisfies all rows on where units are, whatever the numbers of the start's devices."""
     problem = pg.Problem.from_times(pg.OpGraph.build([f"op{i}" for i in range(6)], []), np.ones((6, 4)))
     for start in ([3, 3, 1, 2, 0, 0], [2, 2, 2, 2, 2, 2], [1, 3, 1, 3, 0, 2]):
-        model, _ = _model(problem, np.array(start, dtype=np.int32), contiguous=False, gpipe=False, transfers=True)
+        known = np.array(start, dtype=np.int32)
+        model, _ = _model(problem, known, Deadline(), contiguous=False, gpipe=False, transfers=True)
         hint, checked = model.program.hint, 0
         for row in model.program.rows:
             if all(v in hint for v in row.variables):

@@ -16,6 +16,7 @@ from pipelines import random_pipeline_problem
 import placement_gym as pg
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
 from placement_gym.exact import dp, pipeline_split
+from placement_gym.exact.max_load import pipeline
 from placement_gym.exact.max_load.pipeline import _Programme
 from placement_gym.objectives import max_load_s
 
@@ -143,6 +144,27 @@ def test_the_time_limit_holds_while_ideals_are_listed(time_limit_s: float) -> No
     result = dp(problem, time_limit_s=time_limit_s)
     assert time.process_time() - began < time_limit_s + 1.0
     assert result.status == "limit_reached"
+
+
+def test_limits_without_a_pipeline_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time for the first order of the ops; no order that fits, and too many ideals for all; a proof."""
+
+    def holding(capacity: float) -> pg.Problem:
+        graph = pg.OpGraph.build([f"op{i}" for i in range(6)], [], parameter_bytes=[3.0, 2.0, 2.0, 3.0, 2.0, 2.0])
+        return pg.Problem.from_times(
+            graph, np.ones((6, 2)), device_kinds=["accelerator"] * 2, device_memory_bytes=capacity
+        )
+
+    assert dp(holding(7.0)).status == "optimal"
+    with pytest.raises(InfeasiblePlacement, match=r"no pipeline of 'problem' fits into its devices$"):
+        dp(holding(6.0))
+    with pytest.raises(InfeasiblePlacement, match=r"no pipeline .* limits of 600.0 s and 5 ideals; there may be one"):
+        dp(holding(6.0), max_ideals=5)
+    monkeypatch.setattr(pipeline, "GRACE_S", 0.0)
+    with pytest.raises(
+        InfeasiblePlacement, match=r"no pipeline .* limits of 1e-06 s and 2000000 ideals; there may be one"
+    ):
+        dp(holding(7.0), time_limit_s=1e-6)
 
 
 def test_an_interruption_leaves_the_best_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:

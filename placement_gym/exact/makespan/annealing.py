@@ -1,0 +1,67 @@
+"""anneal: simulated annealing from a placement, which keeps to a deadline."""
+
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from placement_gym.arrays import IntArray
+from placement_gym.baselines.neighbourhood import Neighbourhood
+from placement_gym.exact.deadline import Deadline
+from placement_gym.result import Evaluator
+
+# A run of the search loop takes about so many seconds: it cannot be interrupted.
+RUN_S = 0.5
+# A search of fewer simulations finds nothing.
+FEWEST_CALLS = 100
+
+
+def anneal(
+    evaluator: Evaluator, op_device: IntArray, deadline: Deadline, *, calls: int, hot: float, cold: float, seed: int
+) -> Iterator[IntArray]:
+    """Better and better placements (int32 [n_ops]): those after each run of a search that is cut into short runs.
+
+    Each run begins from the best placement of those before it, at the temperature at which that before it ended.
+
+    Args:
+        evaluator: Gives problem and rule, and counts the simulations.
+        op_device: int32 [n_ops], the start.
+        deadline: No run begins after it, and the search is planned to end before it.
+        calls: Most simulations.
+        hot: First temperature over the start's makespan.
+        cold: Last temperature over the start's makespan.
+        seed: Of the moves.
+    """
+    one_s = simulation_s(evaluator, op_device)
+    calls = min(calls, int(deadline.left_s / one_s)) if deadline.left_s < math.inf else calls
+    if calls < FEWEST_CALLS:
+        return
+    n_runs = max(1, round(calls * one_s / RUN_S))
+    near, rng = Neighbourhood.of(evaluator.problem), np.random.default_rng(seed)
+    temperature, best = np.geomspace(hot, cold, n_runs + 1), op_device
+    for run in range(n_runs):
+        if deadline.is_over:
+            return
+        evaluator.simulator_calls += calls // n_runs
+        best, _ = near.search(
+            evaluator.compiled,
+            best,
+            evaluator.ranks,
+            calls=calls // n_runs,
+            rng=rng,
+            hot=float(temperature[run]),
+            cold=float(temperature[run + 1]),
+            critical_share=0.5,
+        )
+        yield best
+
+
+def simulation_s(evaluator: Evaluator, op_device: IntArray) -> float:
+    """Seconds that a simulation takes."""
+    one = np.ascontiguousarray(op_device[None, :])
+    # The first one may compile.
+    evaluator.weigh(one)
+    began = time.perf_counter()
+    evaluator.weigh(one)
+    return max(time.perf_counter() - began, 1e-9)

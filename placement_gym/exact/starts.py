@@ -1,0 +1,121 @@
+"""Placements that `mip` begins from, by heuristics that keep to its deadline."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+
+from placement_gym.arrays import IntArray
+from placement_gym.baselines.heuristics import single_device
+from placement_gym.baselines.list_methods import critical_path
+from placement_gym.baselines.load_moves import LoadArrays, descend
+from placement_gym.baselines.partitioning import greedy_latency, load_local_search
+from placement_gym.errors import InfeasiblePlacement, InvalidProblem
+from placement_gym.exact.deadline import Deadline
+from placement_gym.exact.makespan.annealing import anneal
+from placement_gym.exact.max_load.pipeline import best_pipeline
+from placement_gym.groups import Groups
+from placement_gym.objectives import gpipe_load_s, latency_s, max_load_s
+from placement_gym.problem import Problem
+from placement_gym.result import Evaluator
+
+# The share of the time left for the best pipeline, for descents and for annealing, and the most seconds for pipelines.
+SHARE = 0.2
+PIPELINE_S = 20.0
+RESTARTS = 20
+BATCH_S = 0.5
+ANNEALING_CALLS = 20_000
+# `critical_path` takes up to so many times as long as `single_device`, and annealing needs time after it.
+LONGER = 6
+
+
+def best_start(
+    evaluator: Evaluator, deadline: Deadline, *, contiguous: bool, seed: int
+) -> tuple[IntArray | None, float]:
+    """(int32 [n_ops], bytes over capacity): the best placement that heuristics find, None if they find none.
+
+    One is looked for even after the deadline. Ctrl-C ends the search for a better one.
+    """
+    problem, objective = evaluator.problem, evaluator.objective
+    finders = {
+        "makespan": [_schedules(evaluator, deadline, seed)],
+        "max_load": [_pipelines(problem, deadline), *([] if contiguous else [_descents(problem, deadline, seed)])],
+        "gpipe_load": [_pipelines(problem, deadline)],
+        "latency": [_greedy(problem)],
+    }[objective]
+    best: IntArray | None = None
+    least = (np.inf, np.inf)
+    with deadline.ends():
+        for op_device in (one for find in finders for one in find):
+            score = evaluator.excess_bytes(op_device), _value_s(evaluator, op_device)
+            if score < least:
+                best, least = op_device, score
+            deadline.check()
+    if best is None and not deadline.interrupted:
+        with deadline.ends(), suppress(InfeasiblePlacement):
+            best = single_device(problem).placement.op_device
+            least = evaluator.excess_bytes(best), 0.0
+    return best, least[0]
+
+
+def _value_s(evaluator: Evaluator, op_device: IntArray) -> float:
+    if evaluator.objective == "makespan":
+        return float(evaluator.weigh(op_device[None, :])[0][0])
+    value = {"max_load": max_load_s, "gpipe_load": gpipe_load_s, "latency": latency_s}[evaluator.objective]
+    return value(evaluator.problem, op_device)
+
+
+def _pipelines(problem: Problem, deadline: Deadline) -> Iterator[IntArray]:
+    """The best pipeline; none where links differ."""
+    share = deadline.share(min(SHARE, PIPELINE_S / max(deadline.left_s, PIPELINE_S)))
+    with suppress(InfeasiblePlacement, InvalidProblem):
+        found = best_pipeline(problem, share).op_device
+        if found is not None:
+            yield found
+    if share.interrupted:
+        raise KeyboardInterrupt
+
+
+def _descents(problem: Problem, deadline: Deadline, seed: int) -> Iterator[IntArray]:
+    """A random placement, and local optima of the largest load, as many as the time is likely to allow."""
+    units, share = Groups.of(problem), deadline.share(SHARE)
+    arrays = LoadArrays.of(problem, units)
+    with suppress(InfeasiblePlacement):
+        start = units.random(problem, np.random.default_rng(seed))
+        yield units.op_device(start)
+        for _ in range(2):
+            # No move gains that much, so this looks at every move once. The first time it may compile.
+            began = time.perf_counter()
+            descend(arrays, start.copy(), 1.0)
+        # About every second unit is moved.
+        seconds = (time.perf_counter() - began) * units.n_units / 2
+        done = 0
+        while done < RESTARTS and seconds <= share.left_s:
+            # Several at a time where they are short; Ctrl-C loses those under way.
+            batch = min(RESTARTS - done, max(1, int(min(BATCH_S, share.left_s) / seconds)))
+            began = time.perf_counter()
+            yield load_local_search(problem, restarts=batch, seed=seed + done).placement.op_device
+            seconds, done = (time.perf_counter() - began) / batch, done + batch
+
+
+def _greedy(problem: Problem) -> Iterator[IntArray]:
+    with suppress(InfeasiblePlacement):
+        yield greedy_latency(problem).placement.op_device
+
+
+def _schedules(evaluator: Evaluator, deadline: Deadline, seed: int) -> Iterator[IntArray]:
+    """One device, a list schedule, annealing, as far as the time is likely to allow."""
+    problem, rule = evaluator.problem, evaluator.rule
+    found: IntArray | None = None
+    for find in (partial(single_device, problem, rule=rule), partial(critical_path, problem, rule=rule, seed=seed)):
+        began = time.perf_counter()
+        with suppress(InfeasiblePlacement):
+            found = find().placement.op_device
+            yield found
+        if found is not None and LONGER * (time.perf_counter() - began) > deadline.left_s:
+            return
+    if found is not None:
+        share, calls = deadline.share(SHARE), ANNEALING_CALLS
+        yield from anneal(evaluator, found, share, calls=calls, hot=0.01, cold=0.0002, seed=seed)
