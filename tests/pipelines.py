@@ -34,9 +34,12 @@ def random_pipeline_problem(rng: np.random.Generator) -> pg.Problem:
         ),
         time,
         link_bytes_per_s=speed,
-        op_memory_bytes=rng.integers(0, 3, n_ops),
+        op_memory_bytes=(claims := rng.integers(0, 3, n_ops)),
         device_kinds=["cpu" if one else "accelerator" for one in is_cpu],
-        device_memory_bytes=np.array([14.0 if np.max(colocation) >= 0 else 4.0, 14.0, np.inf])[kind]
+        # All devices together hold all claims, or there is no such problem.
+        device_memory_bytes=np.maximum(
+            np.array([14.0 if np.max(colocation) >= 0 else 4.0, 14.0, np.inf])[kind], claims.sum() / n_devices
+        )
         if rng.random() < 0.5
         else np.inf,
     )

@@ -127,7 +127,7 @@ def test_nothing_fits() -> None:
     graph = pg.OpGraph.build(["a", "b", "c"], [])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), device_memory_bytes=3.0, op_memory_bytes=np.full(3, 2.0))
     for name in sorted(set(METHODS) - {"expert"}):  # which needs a file
-        if name in ("brute_force", "dp", "mip", "greedy_latency"):
+        if name in ("brute_force", "dp", "mip", "pipeline_split", "greedy_latency"):
             with pytest.raises(InfeasiblePlacement, match="problem"):
                 run(name, problem, "physical")
         else:

@@ -31,17 +31,17 @@ def test_too_many_placements_are_refused_whatever_their_number(n_ops: int, n_dev
 
 def test_an_interruption_leaves_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """After one of two chunks there is a placement, before the first there is none."""
-    real, calls = Evaluator.makespans_s, [0]
+    real, calls = Evaluator.weigh, [0]
 
     def interrupted(after: int) -> None:
-        def makespans_s(self: Evaluator, op_devices: np.ndarray) -> np.ndarray:
+        def weigh(self: Evaluator, op_devices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             calls[0] += 1
             if calls[0] > after:
                 raise KeyboardInterrupt
             return real(self, op_devices)
 
         calls[0] = 0
-        monkeypatch.setattr(Evaluator, "makespans_s", makespans_s)
+        monkeypatch.setattr(Evaluator, "weigh", weigh)
 
     interrupted(1)
     result = brute_force(independent(13))

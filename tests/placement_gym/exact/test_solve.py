@@ -139,7 +139,7 @@ def test_a_start_is_kept_where_there_is_no_time_and_bettered_where_there_is() ->
     start = np.random.default_rng(0).integers(0, 4, 40)
     for options in ({"objective": "max_load"}, {"objective": "makespan"}):
         begun = mip(problem, start=start, solver=Solver(time_limit_s=1e-3, workers=1), **options)  # type: ignore[arg-type]
-        later = mip(problem, start=start, solver=Solver(time_limit_s=0.7, workers=1), **options)  # type: ignore[arg-type]
+        later = mip(problem, start=start, solver=Solver(time_limit_s=1.5, workers=1), **options)  # type: ignore[arg-type]
         assert (begun.placement.op_device == start).all()
         assert begun.status == "limit_reached"
         assert later.objective < begun.objective
@@ -173,7 +173,10 @@ def test_a_short_limit_leaves_a_placement_and_a_bound(contiguous: bool) -> None:
 
 
 def test_a_short_limit_without_a_start_is_said() -> None:
-    """Links that differ leave the contiguous programme without a pipeline, memory without a device for all ops."""
+    """Links that differ leave the contiguous programme without a pipeline, memory without a device for all ops.
+
+    What is left is one device, with the bytes that it lacks.
+    """
     base = pg.workloads.layered(n_ops=200, seed=1, n_devices=4)
     speed = np.array(base.link_bytes_per_s)
     speed[0, 1] /= 2
@@ -185,10 +188,8 @@ def test_a_short_limit_without_a_start_is_said() -> None:
         op_memory_bytes=np.ones(200),
         device_memory_bytes=60.0,
     )
-    with pytest.raises(
-        InfeasiblePlacement, match=r"no feasible placement of 'unlike' was found within the .*time limit"
-    ):
-        mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
+    result = mip(problem, objective="max_load", contiguous=True, solver=Solver(time_limit_s=1e-3, workers=1))
+    assert (result.status, result.excess_bytes) == ("no_feasible_found", 140.0)
 
 
 def test_loads_are_ordered_on_a_larger_problem() -> None:

@@ -16,6 +16,7 @@ from placement_gym.exact import Solver, mip
 from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.latency.bounds import Stagewise
 from placement_gym.objectives import contiguous_pieces, latency_s, pays_for_transfers
+from placement_gym.placement import infeasibility
 
 pytest.importorskip("ortools")
 QUICK = Solver(time_limit_s=20.0, workers=1)
@@ -57,6 +58,8 @@ def least_latency_s(problem: pg.Problem, subgraphs: int) -> float:
     best = np.inf
     for chosen in itertools.product(places, repeat=problem.n_ops):
         devices = np.array([d for d, _ in chosen], dtype=np.int32)
+        if infeasibility(problem, devices) is not None:
+            continue
         pieces = np.array([s for _, s in chosen], dtype=np.int32)
         try:
             best = min(best, latency_s(problem, devices, pieces))

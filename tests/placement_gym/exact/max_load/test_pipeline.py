@@ -19,6 +19,7 @@ from placement_gym.exact import dp, pipeline_split
 from placement_gym.exact.max_load import pipeline
 from placement_gym.exact.max_load.pipeline import _Programme
 from placement_gym.objectives import max_load_s
+from placement_gym.placement import infeasibility
 
 
 def order_of_ops(problem: pg.Problem) -> nx.DiGraph:
@@ -49,11 +50,9 @@ def best_pipeline_s(problem: pg.Problem) -> float:
     """Every placement whose devices can be put in a row; inf if none is feasible."""
     edges, best = list(order_of_ops(problem).edges), np.inf
     for placement in itertools.product(range(problem.n_devices), repeat=problem.n_ops):
-        if in_a_row(frozenset((placement[a], placement[b]) for a, b in edges if placement[a] != placement[b])):
-            try:
-                best = min(best, max_load_s(problem, np.array(placement)))
-            except InfeasiblePlacement:
-                continue
+        between = frozenset((placement[a], placement[b]) for a, b in edges if placement[a] != placement[b])
+        if in_a_row(between) and infeasibility(problem, placement) is None:
+            best = min(best, max_load_s(problem, np.array(placement)))
     return best
 
 
@@ -150,21 +149,21 @@ def test_limits_without_a_pipeline_are_told_apart(monkeypatch: pytest.MonkeyPatc
     """No time for the first order of the ops; no order that fits, and too many ideals for all; a proof."""
 
     def holding(capacity: float) -> pg.Problem:
-        graph = pg.OpGraph.build([f"op{i}" for i in range(6)], [], parameter_bytes=[3.0, 2.0, 2.0, 3.0, 2.0, 2.0])
+        graph = pg.OpGraph.build([f"op{i}" for i in range(5)], [], parameter_bytes=4.0)
         return pg.Problem.from_times(
-            graph, np.ones((6, 2)), device_kinds=["accelerator"] * 2, device_memory_bytes=capacity
+            graph, np.ones((5, 2)), device_kinds=["accelerator"] * 2, device_memory_bytes=capacity
         )
 
-    assert dp(holding(7.0)).status == "optimal"
+    assert dp(holding(12.0)).status == "optimal"
     with pytest.raises(InfeasiblePlacement, match=r"no pipeline of 'problem' fits into its devices$"):
-        dp(holding(6.0))
+        dp(holding(11.0))
     with pytest.raises(InfeasiblePlacement, match=r"no pipeline .* limits of 600.0 s and 5 ideals; there may be one"):
-        dp(holding(6.0), max_ideals=5)
+        dp(holding(11.0), max_ideals=5)
     monkeypatch.setattr(pipeline, "GRACE_S", 0.0)
     with pytest.raises(
         InfeasiblePlacement, match=r"no pipeline .* limits of 1e-06 s and 2000000 ideals; there may be one"
     ):
-        dp(holding(7.0), time_limit_s=1e-6)
+        dp(holding(12.0), time_limit_s=1e-6)
 
 
 def test_an_interruption_leaves_the_best_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +183,10 @@ def test_an_interruption_leaves_the_best_pipeline(monkeypatch: pytest.MonkeyPatc
 
 def test_what_cannot_be_placed_is_said() -> None:
     """Memory of all; ops that a pipeline must keep together and that no device can hold or run."""
-    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 1.0)], parameter_bytes=[3.0, 5.0])
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 0.0)], parameter_bytes=[4.0, 4.0, 4.0])
     kinds = ["accelerator"] * 2
     with pytest.raises(InfeasiblePlacement, match="no pipeline of 'problem' fits"):
-        dp(pg.Problem.from_times(graph, np.ones((2, 1)), device_kinds=["accelerator"], device_memory_bytes=7.0))
+        dp(pg.Problem.from_times(graph, np.ones((3, 2)), device_kinds=kinds, device_memory_bytes=7.0))
     knot = pg.OpGraph.build(
         ["a", "b", "c", "d"], [(0, 1, 0.0), (2, 3, 0.0)], parameter_bytes=2.0, colocation=[0, 1, 1, 0]
     )
