@@ -219,6 +219,20 @@ def _schedule(
                 n_ready += 1
 
 
+class Listed(NamedTuple):
+    """A placement made by list scheduling, with what was planned by its clock.
+
+    Attributes:
+        op_device: int32 [n_ops].
+        priority: float64 [n_ops], the order of the planned starts, earliest largest; of equals the topological one.
+        makespan_s: Planned, seconds.
+    """
+
+    op_device: IntArray
+    priority: FloatArray
+    makespan_s: float
+
+
 def _turns(rank: FloatArray, jitter: FloatArray) -> IntArray:
     """int32 [n_ops]: largest rank first, then largest jitter, then smallest number."""
     turn = np.empty(len(rank), np.int32)
@@ -235,7 +249,7 @@ def place_by_list(
     earliest_first: bool = False,
     insertion: bool = False,
     allowed: BoolArray | None = None,
-) -> tuple[IntArray, FloatArray]:
+) -> Listed:
     """Places ops one by one: the ready op of the highest rank, where its finish plus bias is least.
 
     Of equal ops and of equal devices the one of the smallest number is taken.
@@ -249,9 +263,6 @@ def place_by_list(
             op of the highest rank, then to the device where it finishes first. Without insertion.
         insertion: Uses gaps between ops already placed (HEFT).
         allowed: bool [n_groups, n_devices], where groups may go; wherever they can run by default.
-
-    Returns:
-        (int32 [n_ops], the devices; float64 [n_ops], the order of the planned starts as priority, earliest largest).
 
     Raises:
         InfeasiblePlacement: An op fits on no device any more; the message names it.
@@ -282,9 +293,7 @@ def place_by_list(
             f"list scheduling of {problem.name!r} has no device left with room for op "
             f"{graph.op_names[int(unplaced[0])]!r} ({unplaced.size} ops unplaced)"
         )
-    priority = np.empty(n)
-    # Ops that start at one instant come in topological order.
-    place = np.empty(n)
+    priority, place = np.empty(n), np.empty(n)
     place[graph.order] = np.arange(n)
     priority[np.lexsort((place, starts_at))] = -np.arange(n, dtype=np.float64)
-    return op_device, priority
+    return Listed(op_device, priority, float(placement.reached[0]))

@@ -8,8 +8,10 @@ from strategies import random_problem
 
 import placement_gym as pg
 from placement_gym.baselines.list_methods import optimistic_cost_s, upward_rank_s
+from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.errors import InvalidOption
 from placement_gym.result import Evaluator
+from placement_gym.simulator import compile_problem
 
 # Topcuoglu, Hariri and Wu (IEEE TPDS 2002), figure 2 and table 1.
 COSTS = [
@@ -77,6 +79,68 @@ def test_the_order_is_kept_and_counts() -> None:
         ignored = pg.baselines.heft(problem, rule=pg.Rule(transfers="edge", contention="none"))
         assert ignored.priority is not None
         assert not ignored.schedule.priority.any()
+
+
+def _dag(seed: int) -> pg.Problem:
+    """15 to 59 ops on 2 to 5 devices, unlike in speed alone or altogether; transfers take 0.2 to 3 times as long."""
+    rng = np.random.default_rng(seed)
+    n, d, ratio = int(rng.integers(15, 60)), int(rng.integers(2, 6)), float(rng.choice([0.2, 1.0, 3.0]))
+    share = rng.uniform(2.0, 6.0) / n
+    edges = [(a, b, rng.uniform(0.1, 2) * ratio) for a in range(n) for b in range(a + 1, n) if rng.random() < share]
+    unlike = rng.uniform(0.5, 2, (n, d)) if seed % 2 else rng.uniform(0.5, 2, (n, 1)) / rng.uniform(0.5, 2, d)
+    bandwidth = rng.uniform(0.5, 2, (d, d))
+    graph = pg.OpGraph.build([f"op{i}" for i in range(n)], edges)
+    return pg.Problem.from_times(graph, unlike, link_bytes_per_s=(bandwidth + bandwidth.T) / 2)
+
+
+def test_heft_is_simulated_as_it_was_planned() -> None:
+    """On 100 random DAGs heft takes no longer in the mean than planned, never 5 % longer, in at most 128 calls."""
+    over, plain, calls = [], [], []
+    for seed in range(100):
+        problem = _dag(seed)
+        listed = place_by_list(compile_problem(problem, PLANNED), rank=upward_rank_s(problem), insertion=True)
+        result, alone = (pg.baselines.heft(problem, rule=PLANNED, simulator_calls=limit) for limit in (128, 1))
+        result.schedule.check()
+        np.testing.assert_array_equal(alone.placement.op_device, listed.op_device)
+        assert alone.simulator_calls == 1
+        over.append(result.objective / listed.makespan_s)
+        plain.append(alone.objective / listed.makespan_s)
+        calls.append(result.simulator_calls)
+    assert np.mean(over) <= 1.0
+    assert max(over) <= 1.05
+    assert min(calls) == 6
+    assert max(calls) <= 128
+    # Without repair some take much longer, since the simulator never idles beside a ready op.
+    assert max(plain) > 1.1
+
+
+def test_repair_keeps_groups_and_memory() -> None:
+    """Colocated ops move together, no device holds more than its memory, and the calls are those allowed."""
+    moved = 0
+    for seed in range(40):
+        plain = _dag(seed)
+        graph = plain.graph
+        edges = zip(graph.edge_src.tolist(), graph.edge_dst.tolist(), graph.edge_bytes.tolist(), strict=True)
+        colocation = np.random.default_rng(seed).integers(-6, 2, graph.n_ops)
+        problem = pg.Problem.from_times(
+            pg.OpGraph.build(graph.op_names, list(edges), colocation=colocation),
+            plain.op_time_s,
+            link_bytes_per_s=plain.link_bytes_per_s,
+            op_memory_bytes=np.ones(plain.n_ops),
+            device_memory_bytes=plain.n_ops * 0.6,
+        )
+        result, alone = (pg.baselines.heft(problem, rule=PLANNED, simulator_calls=limit) for limit in (40, 1))
+        result.placement.check(problem)
+        assert result.simulator_calls <= 40
+        assert result.objective <= alone.objective
+        moved += result.simulator_calls > 6
+    assert moved >= 3
+
+
+def test_heft_needs_a_call() -> None:
+    """No calls are refused in words."""
+    with pytest.raises(InvalidOption, match="simulator_calls is 0; expected >= 1"):
+        pg.baselines.heft(_example(), simulator_calls=0)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "round_robin", "single_device", "enumerative"])
