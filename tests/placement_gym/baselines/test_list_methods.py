@@ -30,22 +30,51 @@ EDGES = [
     *((1, 2, 18), (1, 3, 12), (1, 4, 9), (1, 5, 11), (1, 6, 14), (2, 8, 19), (2, 9, 16), (3, 7, 23)),
     *((4, 8, 27), (4, 9, 23), (5, 9, 13), (6, 8, 15), (7, 10, 17), (8, 10, 11), (9, 10, 13)),
 ]
+# Arabnejad and Barbosa (IEEE TPDS 2014), figure 1.
+PEFT_COSTS = [
+    [22, 21, 36],
+    [22, 18, 18],
+    [32, 27, 43],
+    [7, 10, 4],
+    [29, 27, 35],
+    [26, 17, 24],
+    [14, 25, 30],
+    [29, 23, 36],
+    [15, 21, 8],
+    [13, 16, 33],
+]
+PEFT_EDGES = [
+    *((1, 2, 17), (1, 3, 31), (1, 4, 29), (1, 5, 13), (1, 6, 7), (2, 8, 3), (2, 9, 30), (3, 7, 16)),
+    *((4, 8, 11), (4, 9, 7), (5, 9, 57), (6, 8, 5), (7, 10, 9), (8, 10, 42), (9, 10, 7)),
+]
 PLANNED = pg.Rule(queue="priority", transfers="edge", contention="none")
 METHODS = ["heft", "cpop", "peft", "etf", "dls", "m_etf", "critical_path"]
 
 
-def _example() -> pg.Problem:
-    graph = pg.OpGraph.build([f"T{i}" for i in range(1, 11)], [(a - 1, b - 1, float(c)) for a, b, c in EDGES])
-    return pg.Problem.from_times(graph, COSTS, link_bytes_per_s=1.0)
+def _example(costs: list[list[int]] = COSTS, edges: list[tuple[int, int, int]] = EDGES) -> pg.Problem:
+    graph = pg.OpGraph.build([f"T{i}" for i in range(1, 11)], [(a - 1, b - 1, float(c)) for a, b, c in edges])
+    return pg.Problem.from_times(graph, costs, link_bytes_per_s=1.0)
 
 
 def test_heft_and_cpop_of_the_paper() -> None:
-    """Upward ranks as in table 2 of the paper, schedule lengths 80 and 86."""
+    """Upward ranks as in table 2 of the paper, schedule lengths 80 and 86; 91 for DLS, which the paper names too."""
     problem = _example()
     expected = [108, 77, 80, 80, 69, 63.333, 42.667, 35.667, 44.333, 14.667]
     np.testing.assert_allclose(upward_rank_s(problem), expected, atol=5e-4)
     assert pg.baselines.heft(problem, rule=PLANNED).objective == 80
     assert pg.baselines.cpop(problem, rule=PLANNED).objective == 86
+    assert pg.baselines.dls(problem, rule=PLANNED).objective == 91
+
+
+def test_peft_of_the_paper() -> None:
+    """The optimistic cost table and the ranks of the paper's example; schedule lengths 122, and 133 for HEFT."""
+    problem = _example(PEFT_COSTS, PEFT_EDGES)
+    table = optimistic_cost_s(problem)
+    assert table[[0, 2, 4, 8]].tolist() == [[64, 68, 86], [27, 41, 43], [28, 37, 28], [13, 16, 20]]
+    rank = [72.7, 41.0, 37.0, 43.7, 31.0, 41.7, 17.0, 20.7, 16.3, 0.0]
+    np.testing.assert_allclose(table.mean(axis=1), rank, atol=0.05)
+    assert pg.baselines.peft(problem, rule=PLANNED).objective == 122
+    assert pg.baselines.heft(problem, rule=PLANNED).objective == 133
 
 
 def test_the_optimistic_cost_table_by_hand() -> None:
