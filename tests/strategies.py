@@ -70,6 +70,11 @@ def random_problem(
     )
 
 
+def order_for(rule: pg.Rule, priority: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The priority where the rule's queue reads one; other queues refuse it."""
+    return priority if rule.queue == "priority" else None
+
+
 def random_placement(rng: np.random.Generator, problem: pg.Problem) -> NDArray[np.int32]:
     """Devices drawn evenly among those that can run each op."""
     return np.array([rng.choice(np.flatnonzero(np.isfinite(times))) for times in problem.op_time_s], dtype=np.int32)

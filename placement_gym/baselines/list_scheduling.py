@@ -220,6 +220,20 @@ def _schedule(
                 n_ready += 1
 
 
+class Listed(NamedTuple):
+    """A placement made by list scheduling, with what was planned by its clock.
+
+    Attributes:
+        op_device: int32 [n_ops].
+        priority: float64 [n_ops], the order of the planned starts, earliest largest; of equals the topological one.
+        makespan_s: Planned, seconds.
+    """
+
+    op_device: IntArray
+    priority: FloatArray
+    makespan_s: float
+
+
 def _turns(rank: FloatArray, jitter: FloatArray) -> IntArray:
     """int32 [n_ops]: largest rank first, then largest jitter, then smallest number."""
     turn = np.empty(len(rank), np.int32)
@@ -236,7 +250,7 @@ def place_by_list(
     earliest_first: bool = False,
     insertion: bool = False,
     groups: Groups | None = None,
-) -> tuple[IntArray, FloatArray]:
+) -> Listed:
     """Places ops one by one: the ready op of the highest rank, where its finish plus bias is least.
 
     Of equal ops and of equal devices the one of the smallest number is taken. What has room nowhere goes where least is
@@ -252,8 +266,6 @@ def place_by_list(
         insertion: Uses gaps between ops already placed (HEFT).
         groups: Those of the problem, with other bytes or fewer devices that they may go to.
 
-    Returns:
-        (int32 [n_ops], the devices; float64 [n_ops], the order of the planned starts as priority, earliest largest).
     """
     graph, n, d = compiled.problem.graph, compiled.problem.n_ops, compiled.problem.n_devices
     assert not (earliest_first and insertion)
@@ -273,9 +285,8 @@ def place_by_list(
         starts_at,
     )
     op_device: IntArray = placement.clock.op_device[0]
-    priority = np.empty(n)
+    priority, place = np.empty(n), np.empty(n)
     # Ops that start at one instant come in topological order.
-    place = np.empty(n)
     place[graph.order] = np.arange(n)
     priority[np.lexsort((place, starts_at))] = -np.arange(n, dtype=np.float64)
-    return op_device, priority
+    return Listed(op_device, priority, float(placement.reached[0]))

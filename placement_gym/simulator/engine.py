@@ -32,12 +32,18 @@ def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | No
     return rng.lognormal(shape, noise, problem.n_ops), rng.lognormal(shape, noise, problem.graph.n_edges)
 
 
+def _cannot_count(option: str, rule: Rule) -> str:
+    return f"{option} is given, but queue {rule.queue!r} ignores it; leave it out, or use a rule with queue='priority'"
+
+
 def ranks_of(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatArray:
     """float64 [n_ops]: the ranks given for a `priority` queue, checked; zeros for a rule that needs none.
 
     Raises:
-        InvalidOption: They are missing, or of another shape.
+        InvalidOption: They are missing, of another shape, or given where they cannot count.
     """
+    if priority is not None and rule.queue != "priority":
+        raise InvalidOption(_cannot_count("priority", rule))
     if priority is None:
         if rule.queue == "priority":
             raise InvalidOption("queue 'priority' needs priority, a number per op (see placement_gym.ranks)")
@@ -65,7 +71,7 @@ def simulate(
         problem: The problem.
         op_device: int [n_ops], device of each op, or a `Placement`.
         rule: A preset's name or a `Rule`.
-        priority: float [n_ops], ranks for the `priority` queue, largest first.
+        priority: float [n_ops], ranks for the `priority` queue, largest first; other queues take none.
         noise: Standard deviation of the logarithm of the factor (mean 1) on every duration.
         rng: Where the noise comes from; needed if noise > 0.
         engine: "kernel", or "reference" for the slow definition (equal bit for bit).
@@ -112,7 +118,8 @@ def simulate_batch(
         problem: The problem.
         op_devices: int [B, n_ops], device of each op in each placement.
         rule: A preset's name or a `Rule`.
-        priorities: float [n_ops] or [B, n_ops], ranks for the `priority` queue, largest first.
+        priorities: float [n_ops] or [B, n_ops], ranks for the `priority` queue, largest first; other queues take
+            none.
         n_threads: Threads; all cores where not given.
 
     Returns:
@@ -144,7 +151,9 @@ def simulate_batch(
     if n_threads is not None and n_threads < 1:
         raise InvalidOption(f"n_threads is {n_threads}; expected >= 1")
     ranks: FloatArray | None = None
-    if priorities is not None or resolved.queue == "priority":
+    if priorities is not None and resolved.queue != "priority":
+        raise InvalidOption(_cannot_count("priorities", resolved))
+    if resolved.queue == "priority":
         given = None if priorities is None else np.asarray(priorities, dtype=np.float64)
         if given is None or given.shape not in ((n,), devices.shape) or bool(np.isnan(given).any()):
             got = None if given is None else given.shape

@@ -17,7 +17,7 @@ from experiments.table import row_of_record
 from placement_gym.errors import InvalidFile, InvalidRule
 from placement_gym.exact import dp
 from placement_gym.ranks import b_level_s
-from placement_gym.rule import Rule
+from placement_gym.rule import Rule, resolve_rule
 from placement_gym.simulator import simulate
 from placement_gym.workloads import layered
 
@@ -27,7 +27,8 @@ OP_DEVICE = np.arange(12, dtype=np.int32) % 3
 
 def _record(method: str = "heft", rule: str | Rule = "physical") -> Record:
     priority = b_level_s(PROBLEM, PROBLEM.op_time_s.mean(axis=1), np.zeros(PROBLEM.graph.n_edges))
-    schedule = simulate(PROBLEM, OP_DEVICE, rule=rule, priority=priority)
+    by_priority = resolve_rule(rule).queue == "priority"
+    schedule = simulate(PROBLEM, OP_DEVICE, rule=rule, priority=priority if by_priority else None)
     effort = Effort(lower_bound_s=0.001, simulator_calls=7, seconds=0.25, seed=3)
     return Record.of(
         schedule, verb="solve", method=method, effort=effort, problem_file="problem.npz", config={"rule": "physical"}

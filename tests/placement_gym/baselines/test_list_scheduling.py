@@ -142,7 +142,8 @@ def test_equals_the_plain_definition(how: str, seed: int, rule: pg.Rule | str, j
     )
     expected = plain.run()
     options = {"insertion": how == "insertion", "earliest_first": how == "earliest_first"}
-    op_device, priority = place_by_list(compiled, rank=rank, jitter=jitter, bias=bias, **options)
+    op_device, priority, makespan_s = place_by_list(compiled, rank=rank, jitter=jitter, bias=bias, **options)
+    assert makespan_s == plain.s.clock.finish.max()
     np.testing.assert_array_equal(op_device, expected)
     starts = plain.s.clock.finish[0] - problem.op_time_s[np.arange(problem.n_ops), op_device]
     assert (np.diff(starts[np.argsort(-priority)]) >= -1e-9).all()
@@ -154,7 +155,7 @@ def test_ties_go_by_number() -> None:
     problem = pg.Problem.from_times(graph, np.ones((5, 2)))
     compiled = compile_problem(problem, pg.Rule(queue="priority"))
     for earliest_first in (False, True):
-        op_device, priority = place_by_list(compiled, rank=np.zeros(5), earliest_first=earliest_first)
+        op_device, priority, _ = place_by_list(compiled, rank=np.zeros(5), earliest_first=earliest_first)
         # b and c first, then d and e, whose end makes a ready.
         assert op_device.tolist() == [0, 0, 1, 0, 1]
         assert np.argsort(-priority).tolist() == [1, 2, 3, 4, 0]

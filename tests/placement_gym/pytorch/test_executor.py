@@ -24,6 +24,7 @@ from kernel_graphs import (
     sleeping,
 )
 from numpy.typing import NDArray
+from strategies import order_for
 from torch import Tensor
 
 import placement_gym as pg
@@ -60,7 +61,7 @@ def test_random_graphs_are_right_and_legal(rule: pg.Rule) -> None:
             torch_devices=TWO,
             repeats=2,
             rule=rule,
-            priority=priority,
+            priority=order_for(rule, priority),
             options=RunOptions(seed=seed, warmup=0),
         )
         schedule.check()
@@ -78,9 +79,9 @@ def test_one_device_keeps_the_simulators_order(queue: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         graph = random_kernel_graph(rng, 40)
-        priority = rng.integers(0, 4, 40).astype(float)
-        problem = pg.Problem.from_times(graph, rng.uniform(1, 2, (40, 1)))
         rule = pg.Rule(queue=queue)  # type: ignore[arg-type]
+        priority = order_for(rule, rng.integers(0, 4, 40).astype(float))
+        problem = pg.Problem.from_times(graph, rng.uniform(1, 2, (40, 1)))
         real = execute(graph, np.zeros(40, int), torch_devices=ONE, repeats=1, rule=rule, priority=priority)
         simulated = pg.simulate(problem, np.zeros(40, int), rule=rule, priority=priority)
         assert np.argsort(real.trace.op_start_s).tolist() == np.argsort(simulated.trace.op_start_s).tolist()
@@ -98,7 +99,8 @@ def test_transfers_keep_the_queue_order(queue: str, monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     graph, priority = random_kernel_graph(rng, 40), rng.permutation(40).astype(float)
     rule = pg.Rule(queue=queue, transfers="edge", contention="half_duplex")  # type: ignore[arg-type]
-    schedule = execute(graph, rng.integers(0, 2, 40), torch_devices=TWO, repeats=1, rule=rule, priority=priority)
+    op_device, order = rng.integers(0, 2, 40), order_for(rule, priority)
+    schedule = execute(graph, op_device, torch_devices=TWO, repeats=1, rule=rule, priority=order)
     made = schedule.transfers()
     ready, start = schedule.trace.transfer_ready_s[made], schedule.trace.transfer_start_s[made]
     rank = {"fifo": -ready, "lifo": ready, "priority": priority[graph.edge_dst[made]]}[queue]

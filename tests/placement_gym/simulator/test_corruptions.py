@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from strategies import random_placement, random_problem
+from strategies import order_for, random_placement, random_problem
 
 import placement_gym as pg
 from placement_gym.errors import PlacementGymError
@@ -142,7 +142,8 @@ def test_500_corruptions_are_rejected() -> None:
             problem = pg.Problem.from_times(pg.OpGraph.build([f"op{i}" for i in range(16)], []), np.full((16, 3), 3.0))
         else:
             problem = random_problem(rng, n_ops=16, n_devices=3, edge_share=0.2, whole_numbers=bool(seed % 2))
-        schedule = pg.simulate(problem, random_placement(rng, problem), rule=rule, priority=rng.permutation(16))
+        op_device, priority = random_placement(rng, problem), order_for(rule, rng.permutation(16).astype(float))
+        schedule = pg.simulate(problem, op_device, rule=rule, priority=priority)
         schedule.check()
         seed += 1
         by_s = rng.uniform(0.01, 0.1) * schedule.makespan_s

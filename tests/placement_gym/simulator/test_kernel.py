@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from strategies import ALL_RULES, Placed, placed_problems, random_placement, random_problem
+from strategies import ALL_RULES, Placed, order_for, placed_problems, random_placement, random_problem
 
 import placement_gym as pg
 from placement_gym.contention import CONTENTIONS, register
@@ -24,7 +24,8 @@ def assert_same_trace(one: Trace, other: Trace) -> None:
 @given(placed_problems(), st.sampled_from(ALL_RULES))
 def test_kernel_equals_reference(placed: Placed, rule: pg.Rule) -> None:
     """Every time of every op and transfer is the same float on every mix of options, and the schedule is legal."""
-    problem, op_device, priority = placed
+    problem, op_device, drawn = placed
+    priority = order_for(rule, drawn)
     slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
     fast = pg.simulate(problem, op_device, rule=rule, priority=priority)
     assert_same_trace(slow.trace, fast.trace)
@@ -37,7 +38,7 @@ def test_every_rule_on_a_larger_graph(rule: pg.Rule) -> None:
     """All 90 mixes of options agree on a graph large enough for long queues."""
     rng = np.random.default_rng(0)
     problem = random_problem(rng, n_ops=60, n_devices=3, edge_share=0.1)
-    op_device, priority = random_placement(rng, problem), rng.integers(0, 9, 60).astype(float)
+    op_device, priority = random_placement(rng, problem), order_for(rule, rng.integers(0, 9, 60).astype(float))
     slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
     fast = pg.simulate(problem, op_device, rule=rule, priority=priority)
     assert_same_trace(slow.trace, fast.trace)
@@ -48,7 +49,8 @@ def test_every_rule_on_a_larger_graph(rule: pg.Rule) -> None:
 @given(placed_problems(), st.sampled_from(ALL_RULES), st.integers(0, 2**31))
 def test_noise_is_the_same_in_both(placed: Placed, rule: pg.Rule, seed: int) -> None:
     """With one seed, noisy runs of kernel and reference are the same; the schedule is still legal."""
-    problem, op_device, priority = placed
+    problem, op_device, drawn = placed
+    priority = order_for(rule, drawn)
     slow, fast = (
         pg.simulate(
             problem,
@@ -72,11 +74,12 @@ def test_batch_equals_one_by_one(placed: Placed, rule: pg.Rule, seed: int, n_thr
     problem, _, _ = placed
     rng = np.random.default_rng(seed)
     op_devices = np.stack([random_placement(rng, problem) for _ in range(7)])
-    for priorities in (rng.random(problem.n_ops), rng.random(op_devices.shape)):
+    for drawn in (rng.random(problem.n_ops), rng.random(op_devices.shape)):
+        priorities = order_for(rule, drawn)
         batch = pg.simulate_batch(problem, op_devices, rule=rule, priorities=priorities, n_threads=n_threads)
-        ranks = np.broadcast_to(priorities, op_devices.shape)
         single = [
-            pg.simulate(problem, p, rule=rule, priority=r).makespan_s for p, r in zip(op_devices, ranks, strict=True)
+            pg.simulate(problem, p, rule=rule, priority=order_for(rule, r)).makespan_s
+            for p, r in zip(op_devices, np.broadcast_to(drawn, op_devices.shape), strict=True)
         ]
         np.testing.assert_array_equal(batch, single)
 
@@ -111,8 +114,9 @@ def _cross_options(seeds: range) -> None:
                 whole_numbers=bool(rng.random() < 0.6),
                 unsupported=bool(rng.random() < 0.3),
             )
-            op_device, priority = random_placement(rng, problem), rng.integers(0, 4, problem.n_ops).astype(float)
+            op_device, drawn = random_placement(rng, problem), rng.integers(0, 4, problem.n_ops).astype(float)
             rule = rules[seed % len(rules)]
+            priority = order_for(rule, drawn)
             slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
             fast = pg.simulate(problem, op_device, rule=rule, priority=priority)
             assert_same_trace(slow.trace, fast.trace)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from strategies import order_for
 
 import placement_gym as pg
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidRule
@@ -91,10 +92,12 @@ def test_queue_orders() -> None:
     edges = [(1, 4, 0.0), (2, 5, 0.0), (3, 6, 0.0)]
     problem = problem_of(edges, [10.0, 1.0, 2.0, 3.0, 1.0, 1.0, 1.0], 4)
     devices = [0, 1, 2, 3, 0, 0, 0]
-    ranks = [0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 2.0]
+    ranks = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 3.0, 2.0])
     starts = {
-        queue: pg.simulate(problem, devices, rule=pg.Rule(queue=queue), priority=ranks).trace.op_start_s[4:].tolist()  # type: ignore[arg-type]
-        for queue in ("fifo", "lifo", "priority")
+        rule.queue: pg.simulate(problem, devices, rule=rule, priority=order_for(rule, ranks))
+        .trace.op_start_s[4:]
+        .tolist()
+        for rule in (pg.Rule(), pg.Rule(queue="lifo"), pg.Rule(queue="priority"))
     }
     assert starts == {"fifo": [10.0, 11.0, 12.0], "lifo": [12.0, 11.0, 10.0], "priority": [12.0, 10.0, 11.0]}
 
@@ -152,3 +155,13 @@ def test_bad_input_is_named() -> None:
         pg.simulate_batch(problem, [[0, 5]])
     with pytest.raises(InvalidOption, match="n_threads is 0"):
         pg.simulate_batch(problem, [[0, 1]], n_threads=0)
+
+
+@pytest.mark.parametrize("queue", ["fifo", "lifo"])
+def test_an_order_that_cannot_count_is_refused(queue: str) -> None:
+    """A priority under a queue that reads none is refused in one line, by one placement and by many."""
+    problem, rule = problem_of([], [1.0, 1.0], 2), pg.Rule(queue=queue)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match=f"^priority is given, but queue '{queue}' ignores it; leave it out"):
+        pg.simulate(problem, [0, 1], rule=rule, priority=[1.0, 0.0])
+    with pytest.raises(InvalidOption, match=f"^priorities is given, but queue '{queue}' ignores it; leave it out"):
+        pg.simulate_batch(problem, [[0, 1]], rule=rule, priorities=[1.0, 0.0])
