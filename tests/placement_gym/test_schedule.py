@@ -1,6 +1,7 @@
 """Schedule.check finds what is wrong in a trace; memory, metrics, pictures by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def test_idling_and_overlap_are_found() -> None:
     overlapping = shifted(0, 0.5)
     with pytest.raises(InvalidSchedule, match=r"precedence|capacity|work conservation"):
         overlapping.check()
+
+
+def test_two_transfers_on_one_channel_are_found() -> None:
+    """Two transfers from one device at once are legal without contention and not where it sends one at a time."""
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 2.0), (0, 2, 2.0)])
+    problem = pg.Problem.from_times(graph, np.ones((3, 3)), link_bytes_per_s=1.0)
+    schedule = pg.simulate(problem, [0, 1, 2], rule=pg.Rule(contention="none"))
+    schedule.check()
+    said = r"contention \(egress\): channel 0, which transfer of edge 0 .* carries 2 transfers at 1.0 s"
+    with pytest.raises(InvalidSchedule, match=said):
+        replace(schedule, rule=pg.Rule(contention="egress")).check()
 
 
 def test_peak_memory_by_hand() -> None:

@@ -18,6 +18,16 @@ def test_by_hand() -> None:
     assert critical_chain(compile_problem(problem, "giph"), op_device, schedule.trace).tolist() == [3, 2, 0]
 
 
+def test_the_input_that_came_last_by_hand() -> None:
+    """Op c waits for a, which ends at 1 s and takes 2 + 4 s to come, and not for b, which ends at 5 s beside it."""
+    graph = pg.OpGraph.build(list("abc"), [(0, 2, 4.0), (1, 2, 4.0)])
+    problem = pg.Problem.from_times(graph, [[1.0] * 2, [5.0] * 2, [1.0] * 2], link_latency_s=2.0, link_bytes_per_s=1.0)
+    op_device = np.array([1, 0, 0], np.int32)
+    trace = pg.simulate(problem, op_device, rule="giph").trace
+    assert trace.op_start_s[2] == 1 + 2 + 4
+    assert critical_chain(compile_problem(problem, "giph"), op_device, trace).tolist() == [2, 0]
+
+
 @given(seed=st.integers(0, 10_000), rule=st.sampled_from(["giph", "link", "physical"]))
 def test_begins_at_the_last_op_and_never_goes_forward(seed: int, rule: str) -> None:
     """The first op finishes last, and each op starts no earlier than the one behind it finishes."""
