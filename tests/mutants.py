@@ -33,6 +33,8 @@ FILES = [
 # Those that find most in least time come first.
 TESTS = [
     "tests/placement_gym/simulator/test_rules.py",
+    "tests/placement_gym/simulator/test_instants.py",
+    "tests/placement_gym/test_schedule_check.py",
     "tests/placement_gym/test_schedule.py",
     "tests/placement_gym/simulator",
     "tests/placement_gym/test_contention.py",

@@ -1,0 +1,202 @@
+"""Schedule.check on traces written by hand: what is legal, what is not, and what a tolerance lets pass."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import placement_gym as pg
+from placement_gym.errors import InvalidSchedule
+from placement_gym.trace import Trace
+
+Ops = dict[str, tuple[int, float, float, float]]
+Transfers = dict[str, tuple[float, float, float]]
+FIFO, LIFO, RANKED = pg.Rule(), pg.Rule(queue="lifo"), pg.Rule(queue="priority")
+LINK = pg.Rule(contention="link")
+
+
+def told(
+    ops: Ops,
+    transfers: Transfers | None = None,
+    local: tuple[str, ...] = (),
+    *,
+    rule: pg.Rule = FIFO,
+    slots: int = 1,
+    priority: tuple[float, ...] = (),
+) -> pg.Schedule:
+    """A schedule of measured times.
+
+    Args:
+        ops: One letter -> (device, ready, start, finish).
+        transfers: Two letters, an edge between devices -> (ready, start, arrival).
+        local: Two letters each, edges that stay on a device.
+        rule: Under which it is checked.
+        slots: Of each device.
+        priority: Of each op.
+    """
+    names, sent = list(ops), transfers or {}
+    pairs = [*sent, *local]
+    # Outputs of their own, so that each edge is a tensor.
+    edges = [(names.index(pair[0]), names.index(pair[1]), 1.0 + i) for i, pair in enumerate(pairs)]
+    device = np.array([d for d, *_ in ops.values()])
+    problem = pg.Problem.from_times(
+        pg.OpGraph.build(names, edges), np.ones((len(ops), device.max() + 1)), device_slots=slots
+    )
+    trace = Trace.empty(len(ops), len(edges))
+    trace.op_ready_s, trace.op_start_s, trace.op_finish_s = np.array([times for _, *times in ops.values()], float).T
+    if sent:
+        moved = np.array(list(sent.values()), float).T
+        trace.transfer_ready_s[: len(sent)], trace.transfer_start_s[: len(sent)] = moved[:2]
+        trace.transfer_arrival_s[: len(sent)] = moved[2]
+    trace.op_release_s, trace.transfer_release_s = trace.op_finish_s, trace.transfer_arrival_s
+    trace.last_event_s = max(float(trace.op_finish_s.max()), float(np.nanmax(trace.transfer_arrival_s, initial=0.0)))
+    ranks = np.array(priority or [0.0] * len(ops))
+    return pg.Schedule(problem, pg.Placement(device), rule, trace, ranks, exact=False)
+
+
+# What each is off by: a quarter of a second.
+OFF_BY_A_QUARTER = {
+    "an op is ready after its last input": (
+        told({"a": (0, 0, 0, 1), "b": (0, 1.25, 1.25, 2)}, local=("ab",)),
+        r"precedence: op 'b' is ready at 1.25 s; expected 1.0 s",
+    ),
+    "an op is ready before its last input": (
+        told({"a": (0, 0, 0, 1), "b": (0, 0.75, 1, 2)}, local=("ab",)),
+        r"precedence: op 'b' is ready at 0.75 s; expected 1.0 s",
+    ),
+    "a transfer is ready after its producer": (
+        told({"a": (0, 0, 0, 1), "b": (1, 3, 3, 4)}, {"ab": (1.25, 1.25, 3)}),
+        r"precedence: transfer of edge 0 .* is ready at 1.25 s; expected 1.0 s",
+    ),
+    "a transfer is ready before its producer": (
+        told({"a": (0, 0, 0, 1), "b": (1, 3, 3, 4)}, {"ab": (0.75, 1, 3)}),
+        r"precedence: transfer of edge 0 .* is ready at 0.75 s; expected 1.0 s",
+    ),
+    "two ops overlap in one slot": (
+        told({"a": (0, 0, 0, 1.25), "b": (0, 0, 1, 2)}),
+        r"capacity: device 'device0' runs 2 ops at 1.0 s; it has 1 slots",
+    ),
+    "three ops overlap in two slots": (
+        told({"a": (0, 0, 0, 1.25), "b": (0, 0, 0, 2), "c": (0, 0, 1, 3)}, slots=2),
+        r"capacity: device 'device0' runs 3 ops at 1.0 s; it has 2 slots",
+    ),
+    "the device idles before an op": (
+        told({"a": (0, 0, 0, 1), "b": (0, 0, 1.25, 2)}),
+        r"work conservation: op 'b' is ready at 0.0 s and starts at 1.25 s, but device 'device0' has a free slot",
+    ),
+    "one of two slots idles before an op": (
+        told({"a": (0, 0, 0, 1), "b": (0, 0, 0, 2), "c": (0, 0, 1.25, 2)}, slots=2),
+        r"work conservation: op 'c' is ready at 0.0 s and starts at 1.25 s, but device 'device0' has a free slot",
+    ),
+    "the op that was ready later goes first": (
+        told({"a": (0, 0, 0, 1), "w": (0, 0, 2, 3), "p": (0, 0.25, 1, 2), "q": (1, 0, 0, 0.25)}, {"qp": (0.25,) * 3}),
+        r"queue order \(fifo\) on 'device0': op 'p' starts before op 'w'",
+    ),
+    "the op that was ready earlier goes first": (
+        told(
+            {"a": (0, 0, 0, 2), "w": (0, 1.25, 3, 4), "p": (0, 1, 2, 3), "q": (1, 0, 0, 1), "r": (2, 0, 0, 1.25)},
+            {"qp": (1, 1, 1), "rw": (1.25,) * 3},
+            rule=LIFO,
+        ),
+        r"queue order \(lifo\) on 'device0': op 'p' starts before op 'w'",
+    ),
+    "an op starts after another came that goes first": (
+        told(
+            {"a": (0, 0, 0, 1.25), "w": (0, 1, 2, 3), "p": (0, 0, 1.25, 2), "q": (1, 0, 0, 1)},
+            {"qw": (1, 1, 1)},
+            rule=LIFO,
+        ),
+        r"queue order \(lifo\) on 'device0': op 'p' starts before op 'w'",
+    ),
+    "an op starts before another that goes first": (
+        told(
+            {"a": (0, 0, 0, 1), "b": (0, 0, 0, 1.25), "w": (0, 0, 1.25, 2), "p": (0, 0.5, 1, 2), "q": (1, 0, 0, 0.5)},
+            {"qp": (0.5,) * 3},
+            slots=2,
+        ),
+        r"queue order \(fifo\) on 'device0': op 'p' starts before op 'w'",
+    ),
+    "two transfers overlap on a link": (
+        told({"a": (0, 0, 0, 1), "b": (1, 3.25, 3.25, 4), "c": (1, 5, 5, 6)}, {"ab": (1, 1, 3.25), "ac": (1, 3, 5)}),
+        r"contention \(port\): channel 0, .* carries 2 transfers at 3.0 s",
+    ),
+    "the channels are free before a transfer starts": (
+        told({"a": (0, 0, 0, 1), "b": (1, 3, 3, 4), "c": (1, 5, 5, 6)}, {"ab": (1, 1, 3), "ac": (1, 3.25, 5)}),
+        r"work conservation: transfer of edge 1 .* is ready at 1.0 s and starts at 3.25 s, .* free at 3.0 s",
+    ),
+    "the channels are free between what a transfer waits for": (
+        told({"a": (0, 0, 0, 1), "b": (1, 3, 3, 4), "c": (1, 5, 5, 6)}, {"ac": (1, 3, 5), "ab": (1, 1.25, 3)}),
+        r"work conservation: transfer of edge 0 .* is ready at 1.0 s and starts at 3.0 s, .* free at 1.0 s",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OFF_BY_A_QUARTER)
+def test_a_tolerance_lets_pass_what_is_off_by_as_much(case: str) -> None:
+    """A schedule that breaks one rule by 0.25 s passes with a tolerance of 0.25 s; with less, the rule is named."""
+    schedule, said = OFF_BY_A_QUARTER[case]
+    schedule.check(0.25)
+    for tolerance_s in (0.0, 0.2):
+        with pytest.raises(InvalidSchedule, match=said):
+            schedule.check(tolerance_s)
+
+
+def test_the_last_event_is_told_within_the_tolerance() -> None:
+    """0.25 s too early or too late."""
+    for last_s in (0.75, 1.25):
+        schedule = told({"a": (0, 0, 0, 1)})
+        schedule.trace.last_event_s = last_s
+        schedule.check(0.25)
+        with pytest.raises(InvalidSchedule, match=f"the last event is at {last_s} s; expected 1.0 s"):
+            schedule.check(0.2)
+
+
+def test_ranks_decide_and_equal_ranks_do_not() -> None:
+    """Of two ops, or transfers, that wait at once, the one of lower rank may not go first; of equal rank either may."""
+    ops: Ops = {"a": (0, 0, 0, 1), "w": (0, 0, 2, 3), "p": (0, 0, 1, 2)}
+    told(ops, rule=RANKED, priority=(0, 2, 2)).check()
+    told(ops, rule=RANKED, priority=(0, 1, 2)).check()
+    with pytest.raises(InvalidSchedule, match=r"queue order \(priority\) on 'device0': op 'p' starts before op 'w'"):
+        told(ops, rule=RANKED, priority=(0, 2, 1)).check()
+    ops = {"a": (0, 0, 0, 1), "x": (1, 2, 2, 3), "w": (1, 4, 4, 5), "p": (1, 3, 3, 4)}
+    sent: Transfers = {"ax": (1, 1, 2), "aw": (1, 3, 4), "ap": (1, 2, 3)}
+    told(ops, sent, rule=RANKED, priority=(0, 3, 2, 2)).check()
+    told(ops, sent, rule=RANKED, priority=(0, 3, 1, 2)).check()
+    with pytest.raises(InvalidSchedule, match=r"queue order \(priority\): transfer of edge 2 .* before .* edge 1"):
+        told(ops, sent, rule=RANKED, priority=(0, 3, 2, 1)).check()
+
+
+@pytest.mark.parametrize(("rule", "wrong"), [(FIFO, True), (LIFO, False)])
+def test_transfers_wait_their_turn(rule: pg.Rule, wrong: bool) -> None:
+    """A link is free at 4 s; what is ready at 2 s starts then, what is ready at 1 s after it, as under lifo."""
+    schedule = told(
+        {
+            "x": (0, 0, 0, 1),
+            "w": (0, 0, 0, 1),
+            "p": (0, 0, 0, 2),
+            "y": (1, 4, 4, 5),
+            "v": (1, 6, 6, 7),
+            "q": (1, 5, 5, 6),
+        },
+        {"xy": (1, 1, 4), "wv": (1, 5, 6), "pq": (2, 4, 5)},
+        rule=replace(rule, contention="link"),
+        slots=3,
+    )
+    if not wrong:
+        schedule.check()
+        return
+    with pytest.raises(InvalidSchedule, match=r"queue order \(fifo\): transfer of edge 2 .* before .* edge 1"):
+        schedule.check()
+
+
+def test_memory_may_be_full_and_no_more() -> None:
+    """Device 1 holds 1 byte of parameters and a copy of 2 bytes: 3 bytes are enough."""
+    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 2.0)], parameter_bytes=[0.0, 1.0])
+    for memory_bytes in (3.0, 2.5):
+        problem = pg.Problem.from_times(graph, np.ones((2, 2)), device_memory_bytes=memory_bytes)
+        schedule = pg.simulate(problem, [0, 1])
+        if memory_bytes == 3.0:
+            schedule.check()
+        else:
+            with pytest.raises(InvalidSchedule, match=r"'device1' holds 3 bytes .* its memory is 2.5 bytes"):
+                schedule.check()
