@@ -84,6 +84,10 @@ OFF_BY_A_QUARTER = {
         told({"a": (0, 0, 0, 1), "b": (0, 0, 1.25, 2)}),
         r"work conservation: op 'b' is ready at 0.0 s and starts at 1.25 s, but device 'device0' has a free slot",
     ),
+    "the device idles before its first op": (
+        told({"a": (0, 0, 0.25, 1), "b": (1, 0, 0, 1)}),
+        r"work conservation: op 'a' is ready at 0.0 s and starts at 0.25 s, but device 'device0' has a free slot",
+    ),
     "one of two slots idles before an op": (
         told({"a": (0, 0, 0, 1), "b": (0, 0, 0, 2), "c": (0, 0, 1.25, 2)}, slots=2),
         r"work conservation: op 'c' is ready at 0.0 s and starts at 1.25 s, but device 'device0' has a free slot",
@@ -187,6 +191,22 @@ def test_transfers_wait_their_turn(rule: pg.Rule, wrong: bool) -> None:
         return
     with pytest.raises(InvalidSchedule, match=r"queue order \(fifo\): transfer of edge 2 .* before .* edge 1"):
         schedule.check()
+
+
+@pytest.mark.parametrize("length_s", [0.0, 2.0])
+def test_a_transfer_may_be_passed_where_another_takes_one_of_its_channels(length_s: float) -> None:
+    """Ports 0 and 1 are free at 3 s; w (0 to 1) waits, since v (3 to 1) came before it, and p (0 to 2) may go."""
+    until = 3.0 + length_s
+    ops: Ops = {
+        **{"a": (0, 0, 0, 1), "b": (3, 0, 0, 1), "c": (0, 0, 0, 1.5), "d": (0, 0, 0, 2)},
+        **{"x": (1, 3, 3, 4), "v": (1, until, until, 9), "w": (1, 7, 7, 8), "p": (2, 5, 5, 6)},
+    }
+    sent: Transfers = {"ax": (1, 1, 3), "bv": (1, 3, until), "cw": (1.5, 5, 7), "dp": (2, 3, 5)}
+    told(ops, sent, slots=3).check()
+    # Without v, w goes first.
+    ops["v"], sent["bv"] = (1, 1, 1, 9), (1, 1, 1)
+    with pytest.raises(InvalidSchedule, match=r"queue order \(fifo\): transfer of edge 3 .* before .* edge 2"):
+        told(ops, sent, slots=3).check()
 
 
 def test_memory_may_be_full_and_no_more() -> None:
