@@ -1,6 +1,7 @@
 """Schedule.check on traces written by hand: what is legal, what is not, and what a tolerance lets pass."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from placement_gym.trace import Trace
 Ops = dict[str, tuple[int, float, float, float]]
 Transfers = dict[str, tuple[float, float, float]]
 FIFO, LIFO, RANKED = pg.Rule(), pg.Rule(queue="lifo"), pg.Rule(queue="priority")
-LINK = pg.Rule(contention="link")
 
 
 def told(
@@ -170,27 +170,19 @@ def test_ranks_decide_and_equal_ranks_do_not() -> None:
         told(ops, sent, rule=RANKED, priority=(0, 3, 2, 1)).check()
 
 
-@pytest.mark.parametrize(("rule", "wrong"), [(FIFO, True), (LIFO, False)])
-def test_transfers_wait_their_turn(rule: pg.Rule, wrong: bool) -> None:
+@pytest.mark.parametrize("instant", ["whole", "event"])
+@pytest.mark.parametrize("tolerance_s", [0.0, 0.25])
+def test_transfers_wait_their_turn(instant: Literal["whole", "event"], tolerance_s: float) -> None:
     """A link is free at 4 s; what is ready at 2 s starts then, what is ready at 1 s after it, as under lifo."""
-    schedule = told(
-        {
-            "x": (0, 0, 0, 1),
-            "w": (0, 0, 0, 1),
-            "p": (0, 0, 0, 2),
-            "y": (1, 4, 4, 5),
-            "v": (1, 6, 6, 7),
-            "q": (1, 5, 5, 6),
-        },
-        {"xy": (1, 1, 4), "wv": (1, 5, 6), "pq": (2, 4, 5)},
-        rule=replace(rule, contention="link"),
-        slots=3,
-    )
-    if not wrong:
-        schedule.check()
-        return
+    ops: Ops = {
+        **{"x": (0, 0, 0, 1), "w": (0, 0, 0, 1), "p": (0, 0, 0, 2)},
+        **{"y": (1, 4, 4, 5), "v": (1, 6, 6, 7), "q": (1, 5, 5, 6)},
+    }
+    sent: Transfers = {"xy": (1, 1, 4), "wv": (1, 5, 6), "pq": (2, 4, 5)}
+    rule = pg.Rule(contention="link", instant=instant)
+    told(ops, sent, rule=replace(rule, queue="lifo"), slots=3).check(tolerance_s)
     with pytest.raises(InvalidSchedule, match=r"queue order \(fifo\): transfer of edge 2 .* before .* edge 1"):
-        schedule.check()
+        told(ops, sent, rule=rule, slots=3).check(tolerance_s)
 
 
 @pytest.mark.parametrize("length_s", [0.0, 2.0])
