@@ -96,6 +96,11 @@ def test_pictures(tmp_path: Path) -> None:
     assert spans == {"a": (0, 0.0, 1e6), "c": (0, 1e6, 1e6), "b": (1, 3e6, 1e6), "a -> device1": (0, 1e6, 2e6)}
 
 
+def test_a_schedule_prints_what_was_sent_and_held() -> None:
+    """One transfer of 2 bytes; of 7 and 3 bytes on the two devices, the larger."""
+    assert "makespan 4 s\n  1 transfers, 2 bytes; peak memory 7 bytes\n" in repr(made())
+
+
 def test_schedules_and_results_print_in_five_lines() -> None:
     """With units, whatever their size."""
     result = pg.baselines.round_robin(pg.workloads.layered(n_ops=3000, n_devices=64))
