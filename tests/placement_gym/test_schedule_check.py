@@ -155,6 +155,35 @@ def test_the_last_event_is_told_within_the_tolerance() -> None:
             schedule.check(0.2)
 
 
+@pytest.mark.parametrize(
+    ("columns", "by_s", "said"),
+    [
+        (("op_start_s",), np.nan, "trace: op 0 has a time where none belongs, or lacks one"),
+        (("transfer_start_s",), np.nan, "trace: edge 0 has a time where none belongs, or lacks one"),
+        (("op_ready_s",), 9.0, "trace: op 0 goes back in time: 9.0 > 0.0"),
+        (("op_ready_s", "op_start_s", "op_finish_s", "op_release_s"), 0.5, "precedence: op 'a' is ready at 0.5 s"),
+        (("op_finish_s", "op_release_s"), -0.5, "duration: op 'a' takes 0.5 s; expected 1.0 s"),
+        (
+            ("transfer_arrival_s", "transfer_release_s"),
+            -0.5,
+            r"duration: transfer of edge 0 .* takes 0.5 s; expected 1",
+        ),
+    ],
+)
+def test_the_first_of_several_faults_is_named(columns: tuple[str, ...], by_s: float, said: str) -> None:
+    """Two chains of a transfer of 1 s, whose times are all off."""
+    graph = pg.OpGraph.build(list("abcd"), [(0, 1, 1.0), (2, 3, 1.0)])
+    schedule = pg.simulate(pg.Problem.from_times(graph, np.ones((4, 4)), link_bytes_per_s=1.0), [0, 1, 2, 3])
+    for column in columns:
+        getattr(schedule.trace, column)[:] += by_s
+    if by_s < 0:
+        # What comes after is right.
+        schedule.trace.transfer_ready_s[:] = schedule.trace.op_finish_s[[0, 2]]
+        schedule.trace.op_ready_s[[1, 3]] = schedule.trace.transfer_arrival_s
+    with pytest.raises(InvalidSchedule, match=said):
+        schedule.check()
+
+
 def test_ranks_decide_and_equal_ranks_do_not() -> None:
     """Of two ops, or transfers, that wait at once, the one of lower rank may not go first; of equal rank either may."""
     ops: Ops = {"a": (0, 0, 0, 1), "w": (0, 0, 2, 3), "p": (0, 0, 1, 2)}
@@ -212,3 +241,7 @@ def test_memory_may_be_full_and_no_more() -> None:
         else:
             with pytest.raises(InvalidSchedule, match=r"'device1' holds 3 bytes .* its memory is 2.5 bytes"):
                 schedule.check()
+    four = pg.OpGraph.build(list("abcd"), [(0, 1, 2.0), (0, 2, 2.0)], parameter_bytes=[0.0, 1.0, 1.0, 0.0])
+    problem = pg.Problem.from_times(four, np.ones((4, 3)), device_memory_bytes=2.5)
+    with pytest.raises(InvalidSchedule, match="'device1' holds 3 bytes"):  # and so does device 2
+        pg.simulate(problem, [0, 1, 2, 0]).check()
