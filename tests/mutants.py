@@ -152,10 +152,13 @@ def chosen(files: list[Path], n: int, rng: random.Random) -> Iterator[tuple[Path
         source = path.read_text()
         tree = ast.parse(source)
         node, _ = list(sites(tree))[i]
-        number, before = getattr(node, "lineno", 0), ast.unparse(node)
+        # A number or a name is shown with what it stands in.
+        around = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+        shown = around[node] if isinstance(node, ast.Constant | ast.Name) else node
+        number, before = getattr(node, "lineno", 0), ast.unparse(shown)
         mutate(node, rng)
         file, line = str(path.relative_to(ROOT)), source.splitlines()[number - 1].strip()
-        change = f"{before} -> {ast.unparse(node)}"
+        change = f"{before} -> {ast.unparse(shown)}"
         yield path, ast.unparse(tree), {"file": file, "line": line, "change": change}, f"{file}:{number} {change}"
 
 

@@ -148,7 +148,42 @@ def test_bad_input_is_named() -> None:
         pg.simulate(problem, [0, 0], rule=pg.Rule(queue="priority"))
     with pytest.raises(InvalidOption, match="needs rng"):
         pg.simulate(problem, [0, 0], noise=0.1)
-    with pytest.raises(InfeasiblePlacement, match="expected device numbers"):
-        pg.simulate_batch(problem, [[0, 5]])
+    with pytest.raises(InvalidOption, match=r"noise is -0\.1"):
+        pg.simulate(problem, [0, 0], noise=-0.1, rng=np.random.default_rng(0))
+    with pytest.raises(InfeasiblePlacement, match=r"holds 0\.\.2; expected device numbers 0\.\.1"):
+        pg.simulate_batch(problem, [[0, 2]])
+    for shape in ((2,), (1, 3), (1, 1, 2)):
+        with pytest.raises(InfeasiblePlacement, match=r"expected \[B, 2\]"):
+            pg.simulate_batch(problem, np.zeros(shape, int))
     with pytest.raises(InvalidOption, match="n_threads is 0"):
         pg.simulate_batch(problem, [[0, 1]], n_threads=0)
+
+
+def test_bad_priorities_are_named() -> None:
+    """Missing, of another shape, or no numbers, whatever the queue; for one placement and for many."""
+    problem = problem_of([(0, 1, 1.0)], [1.0, 1.0], 2)
+    for rule in (pg.Rule(), pg.Rule(queue="priority")):
+        for ranks in (np.zeros(3), np.zeros((3, 2)), np.array([0.0, np.nan])):
+            with pytest.raises(InvalidOption, match=r"expected \(2,\) numbers"):
+                pg.simulate(problem, [0, 0], rule=rule, priority=ranks)
+            with pytest.raises(InvalidOption, match=r"expected \(2,\) or \(2, 2\)"):
+                pg.simulate_batch(problem, [[0, 0], [0, 1]], rule=rule, priorities=ranks)
+    with pytest.raises(InvalidOption, match="priorities has shape None"):
+        pg.simulate_batch(problem, [[0, 0]], rule=pg.Rule(queue="priority"))
+
+
+def test_a_batch_says_which_placement_cannot_run() -> None:
+    """Op b runs on device 0 alone, where the first placement has it and the others have not."""
+    problem = pg.Problem.from_times(pg.OpGraph.build(["a", "b"], []), [[1.0, 1.0], [1.0, np.inf]])
+    with pytest.raises(InfeasiblePlacement, match="placement 1: op 'b' cannot run on device 'device1'"):
+        pg.simulate_batch(problem, [[0, 0], [0, 1], [1, 1]])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_batches_of_any_size(n_threads: int) -> None:
+    """From none to more placements than threads: 2 s where both ops share a device, 1 s where not."""
+    problem = problem_of([], [1.0, 1.0], 2)
+    for size in range(6):
+        placements = [[0, i % 2] for i in range(size)]
+        found = pg.simulate_batch(problem, np.array(placements, int).reshape(-1, 2), n_threads=n_threads)
+        assert found.tolist() == [2.0 - i % 2 for i in range(size)]
