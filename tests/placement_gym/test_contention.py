@@ -53,6 +53,7 @@ def _two_transfers(contention: str, pairs: list[tuple[int, int]]) -> float:
         ([(0, 1), (0, 2)], {"none": 10, "link": 10, "egress": 20, "port": 20, "half_duplex": 20, "nic": 20}),
         ([(0, 2), (1, 2)], {"none": 10, "link": 10, "egress": 10, "port": 20, "half_duplex": 20, "nic": 20}),
         ([(0, 1), (1, 0)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 20, "nic": 10}),
+        ([(0, 2), (1, 0)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 20, "nic": 10}),
         ([(0, 1), (0, 1)], {"none": 10, "link": 20, "egress": 20, "port": 20, "half_duplex": 20, "nic": 20}),
     ],
 )
@@ -131,9 +132,30 @@ def test_what_is_refused(bus: str) -> None:
         pg.Rule(contention="nix")
     with pytest.raises(InvalidRule, match="exists already"):
         register("port", shared_bus)
-    register("test_wrong", lambda _: np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((4, 4)), np.zeros((4, 4, 1)), np.zeros((3, 4, 1), int), np.zeros((4, 3, 1), int), np.full((4, 4, 1), -2)],
+)
+def test_wrong_channels_are_refused(given: NDArray[np.generic]) -> None:
+    """Of two dimensions, no whole numbers, of other devices, and below -1."""
+    register("test_wrong", lambda _: given)  # type: ignore[arg-type,return-value]
     try:
-        with pytest.raises(InvalidRule, match="expected whole numbers"):
+        with pytest.raises(InvalidRule, match="expected whole numbers >= -1 of shape"):
             channels_of("test_wrong", TWO_NODES)
     finally:
         del CONTENTIONS["test_wrong"]
+
+
+def test_channels_by_hand() -> None:
+    """Numbered from 0 in the order of the rule's own numbers; -1 on the diagonal and where a rule has none."""
+    one_node = np.zeros(2, np.int32)
+    assert channels_of("none", one_node).shape == (2, 2, 0)
+    assert channels_of("link", one_node).tolist() == [[[-1], [0]], [[1], [-1]]]
+    assert channels_of("egress", one_node).tolist() == [[[-1], [0]], [[1], [-1]]]
+    assert channels_of("port", one_node).tolist() == [[[-1, -1], [0, 3]], [[1, 2], [-1, -1]]]
+    # Sending cards 4 and 5, receiving cards 6 and 7, where devices are of two nodes.
+    apart = [[[-1] * 4, [0, 3, 4, 7]], [[1, 2, 5, 6], [-1] * 4]]
+    assert channels_of("nic", np.array([3, 9], np.int32)).tolist() == apart
+    assert channels_of("nic", one_node).tolist() == [[[-1] * 4, [0, 3, -1, -1]], [[1, 2, -1, -1], [-1] * 4]]

@@ -28,6 +28,27 @@ def test_the_input_that_came_last_by_hand() -> None:
     assert critical_chain(compile_problem(problem, "giph"), op_device, trace).tolist() == [2, 0]
 
 
+def test_ties_by_hand() -> None:
+    """What starts the moment that its input comes waited for it; of inputs, and of ends, at one instant the first."""
+    # Op d reads b (remote, 2 + 2 s) and a (at 4 s), and c ends on its device at 4 s; e ends with it.
+    graph = pg.OpGraph.build(list("abcde"), [(1, 3, 2.0), (0, 3, 2.0)])
+    times = [[4.0] * 3, [2.0] * 3, [4.0] * 3, [1.0] * 3, [5.0] * 3]
+    problem = pg.Problem.from_times(graph, times, link_bytes_per_s=1.0, device_slots=[1, 2, 2])
+    op_device = np.array([1, 0, 1, 1, 2], np.int32)
+    trace = pg.simulate(problem, op_device, rule="giph").trace
+    assert trace.op_finish_s.tolist() == [4.0, 2.0, 4.0, 5.0, 5.0]
+    assert critical_chain(compile_problem(problem, "giph"), op_device, trace).tolist() == [3, 1]
+
+
+def test_an_op_without_length_does_not_wait_for_itself() -> None:
+    """Op b takes no time and waits for a's device, so the chain is b, a."""
+    problem = pg.Problem.from_times(pg.OpGraph.build(["b", "a"], []), [[0.0], [1.0]])
+    rule = pg.Rule(queue="priority")
+    trace = pg.simulate(problem, [0, 0], rule=rule, priority=[0.0, 1.0]).trace
+    assert trace.op_start_s.tolist() == [1.0, 0.0]
+    assert critical_chain(compile_problem(problem, rule), np.zeros(2, np.int32), trace).tolist() == [0, 1]
+
+
 @given(seed=st.integers(0, 10_000), rule=st.sampled_from(["giph", "link", "physical"]))
 def test_begins_at_the_last_op_and_never_goes_forward(seed: int, rule: str) -> None:
     """The first op finishes last, and each op starts no earlier than the one behind it finishes."""

@@ -88,13 +88,19 @@ def test_the_kernel_keeps_within_its_arrays(monkeypatch: pytest.MonkeyPatch, n_d
     rng = np.random.default_rng(n_devices)
     mixed = random_problem(rng, n_ops=12, n_devices=n_devices, edge_share=0.4)
     cases = [(mixed, random_placement(rng, mixed))]
-    # Twelve ops at once; or six, then all their transfers, then all readers.
-    for edges in ([], [(i % 6, 6 + i // 6, 1.0 + i % 2) for i in range(36)]):
-        graph = pg.OpGraph.build([str(i) for i in range(12)], edges)
-        wide = pg.Problem.from_times(graph, np.ones((12, n_devices)), device_slots=12)
-        cases.append((wide, np.arange(12, dtype=np.int32) // 2 % n_devices))
+    # Twelve ops at once; or six, then all their transfers, then all readers; that backwards; and a single transfer.
+    wide = [(i % 6, 6 + i // 6, 1.0 + i % 2) for i in range(36)]
+    for n_ops, edges in (
+        (12, []),
+        (12, wide),
+        (12, [(11 - a, 11 - b, size) for a, b, size in wide]),
+        (3, [(0, 2, 1.0)]),
+    ):
+        graph = pg.OpGraph.build([str(i) for i in range(n_ops)], edges)
+        problem = pg.Problem.from_times(graph, np.ones((n_ops, n_devices)), device_slots=12)
+        cases.append((problem, np.arange(n_ops, dtype=np.int32) // 2 % n_devices))
     for problem, op_device in cases:
-        priority = rng.integers(0, 4, 12).astype(float)
+        priority = rng.integers(0, 4, problem.n_ops).astype(float)
         for rule in ALL_RULES:
             slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
             with monkeypatch.context() as patch:
