@@ -148,6 +148,32 @@ def test_wrong_channels_are_refused(given: NDArray[np.generic]) -> None:
         del CONTENTIONS["test_wrong"]
 
 
+def test_a_rule_without_channels_is_none() -> None:
+    """Whatever it pads with; in the kernel, in the reference and in the check, where a latency holds channels, too."""
+    register("test_pads", lambda device_node: np.full((len(device_node),) * 2 + (2,), -1))
+    try:
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            problem = random_problem(rng, n_ops=9, n_devices=3)
+            op_device, priority = random_placement(rng, problem), rng.random(9)
+            for queue in ("fifo", "lifo", "priority"):
+                rule = pg.Rule(queue=queue, contention="none", instant="event", latency="holds")  # type: ignore[arg-type]
+                none = pg.simulate(problem, op_device, rule=rule, priority=priority)
+                for engine in ("reference", "kernel"):
+                    pads = pg.simulate(
+                        problem,
+                        op_device,
+                        rule=replace(rule, contention="test_pads"),
+                        priority=priority,
+                        engine=engine,  # type: ignore[arg-type]
+                    )
+                    pads.check()
+                    np.testing.assert_array_equal(pads.trace.op_start_s, none.trace.op_start_s)
+                    assert pads.trace.last_event_s == none.trace.last_event_s
+    finally:
+        del CONTENTIONS["test_pads"]
+
+
 def test_channels_by_hand() -> None:
     """Numbered from 0 in the order of the rule's own numbers; -1 on the diagonal and where a rule has none."""
     one_node = np.zeros(2, np.int32)

@@ -132,6 +132,52 @@ OFF_BY_A_QUARTER = {
         told({"a": (0, 0, 0, 1), "b": (1, 3, 3, 4), "c": (1, 5, 5, 6)}, {"ac": (1, 3, 5), "ab": (1, 1.25, 3)}),
         r"work conservation: transfer of edge 0 .* is ready at 1.0 s and starts at 3.0 s, .* free at 1.0 s",
     ),
+    "the transfer that was ready later goes first": (
+        told(
+            {
+                **{"x": (0, 0, 0, 1), "w": (0, 0, 0, 1), "p": (0, 0, 0, 1.25)},
+                **{"y": (1, 4, 4, 5), "v": (1, 6, 6, 7), "q": (1, 5, 5, 6)},
+            },
+            {"xy": (1, 1, 4), "wv": (1, 5, 6), "pq": (1.25, 4, 5)},
+            slots=3,
+        ),
+        r"queue order \(fifo\): transfer of edge 2 .* before transfer of edge 1",
+    ),
+    "the transfer that was ready earlier goes first": (
+        told(
+            {
+                **{"x": (0, 0, 0, 1), "w": (0, 0, 0, 1.25), "p": (0, 0, 0, 1)},
+                **{"y": (1, 4, 4, 5), "v": (1, 6, 6, 7), "q": (1, 5, 5, 6)},
+            },
+            {"xy": (1, 1, 4), "wv": (1.25, 5, 6), "pq": (1, 4, 5)},
+            rule=LIFO,
+            slots=3,
+        ),
+        r"queue order \(lifo\): transfer of edge 2 .* before transfer of edge 1",
+    ),
+    "a transfer starts after another came that goes first": (
+        told(
+            {
+                **{"x": (0, 0, 0, 1), "w": (0, 0, 0, 2), "p": (0, 0, 0, 1)},
+                **{"y": (1, 2.25, 2.25, 3), "v": (1, 5, 5, 6), "q": (1, 4, 4, 5)},
+            },
+            {"xy": (1, 1, 2.25), "wv": (2, 4, 5), "pq": (1, 2.25, 4)},
+            rule=LIFO,
+            slots=3,
+        ),
+        r"queue order \(lifo\): transfer of edge 2 .* before transfer of edge 1",
+    ),
+    "a transfer starts before another that goes first": (
+        told(
+            {
+                **{"x": (0, 0, 0, 1), "w": (0, 0, 0, 1), "p": (0, 0, 0, 2)},
+                **{"y": (1, 4, 4, 5), "v": (1, 6, 6, 7), "q": (1, 4.25, 4.25, 6)},
+            },
+            {"xy": (1, 1, 4), "wv": (1, 4.25, 6), "pq": (2, 4, 4.25)},
+            slots=3,
+        ),
+        r"queue order \(fifo\): transfer of edge 2 .* before transfer of edge 1",
+    ),
 }
 
 
@@ -191,6 +237,8 @@ def test_ranks_decide_and_equal_ranks_do_not() -> None:
     told(ops, rule=RANKED, priority=(0, 1, 2)).check()
     with pytest.raises(InvalidSchedule, match=r"queue order \(priority\) on 'device0': op 'p' starts before op 'w'"):
         told(ops, rule=RANKED, priority=(0, 2, 1)).check()
+    with pytest.raises(InvalidSchedule, match=r"op 'p' starts before op 'w'"):  # and so does q
+        told({**ops, "w": (0, 0, 3, 4), "q": (0, 0, 2, 3)}, rule=RANKED, priority=(0, 2, 1, 1)).check()
     ops = {"a": (0, 0, 0, 1), "x": (1, 2, 2, 3), "w": (1, 4, 4, 5), "p": (1, 3, 3, 4)}
     sent: Transfers = {"ax": (1, 1, 2), "aw": (1, 3, 4), "ap": (1, 2, 3)}
     told(ops, sent, rule=RANKED, priority=(0, 3, 2, 2)).check()
@@ -224,10 +272,31 @@ def test_a_transfer_may_be_passed_where_another_takes_one_of_its_channels(length
     }
     sent: Transfers = {"ax": (1, 1, 3), "bv": (1, 3, until), "cw": (1.5, 5, 7), "dp": (2, 3, 5)}
     told(ops, sent, slots=3).check()
+    told(ops, sent, slots=3).check(0.25)
     # Without v, w goes first.
     ops["v"], sent["bv"] = (1, 1, 1, 9), (1, 1, 1)
     with pytest.raises(InvalidSchedule, match=r"queue order \(fifo\): transfer of edge 3 .* before .* edge 2"):
         told(ops, sent, slots=3).check()
+
+
+@pytest.mark.parametrize("instant", ["whole", "event"])
+def test_what_is_released_at_an_instant(instant: Literal["whole", "event"]) -> None:
+    """At 3 s u (3 to 1) frees port 1 and p (0 to 2) starts before w (0 to 1): legal only where u may be handled later."""
+    ops: Ops = {
+        **{"a": (0, 0, 0, 1), "b": (3, 0, 0, 1), "c": (0, 0, 0, 1.5), "d": (0, 0, 0, 2)},
+        **{"x": (2, 3, 3, 4), "u": (1, 3, 3, 9), "w": (1, 7, 7, 8), "p": (2, 5, 5, 6)},
+    }
+    sent: Transfers = {"ax": (1, 1, 3), "bu": (1, 1, 3), "cw": (1.5, 5, 7), "dp": (2, 3, 5)}
+    rule = pg.Rule(instant=instant)
+    if instant == "event":
+        told(ops, sent, slots=3, rule=rule).check()
+    else:
+        with pytest.raises(InvalidSchedule, match=r"queue order \(fifo\): transfer of edge 3 .* before .* edge 2"):
+            told(ops, sent, slots=3, rule=rule).check()
+    # Let go a moment later, it is in the way.
+    ops["u"], sent["bu"] = (1, 3.25, 3.25, 9), (1, 1, 3.25)
+    for tolerance_s in (0.0, 0.25):
+        told(ops, sent, slots=3, rule=rule).check(tolerance_s)
 
 
 def test_memory_may_be_full_and_no_more() -> None:

@@ -40,6 +40,24 @@ def test_ties_by_hand() -> None:
     assert critical_chain(compile_problem(problem, "giph"), op_device, trace).tolist() == [3, 1]
 
 
+def test_a_hold_by_hand() -> None:
+    """With a hold of 5 s: an op waits for the release of the one before; the last op is the one that ends last."""
+    rule = pg.Rule(transfers="edge", contention="none", instant="event", device_hold_s=5.0)
+
+    def chain(edges: list[tuple[int, int, float]], times: list[float], op_device: list[int]) -> list[int]:
+        graph = pg.OpGraph.build([str(i) for i in range(len(times))], edges)
+        problem = pg.Problem.from_times(graph, np.array(times)[:, None].repeat(3, axis=1), link_bytes_per_s=1.0)
+        trace = pg.simulate(problem, op_device, rule=rule).trace
+        return critical_chain(compile_problem(problem, rule), np.array(op_device, np.int32), trace).tolist()
+
+    assert chain([], [1.0, 1.0], [0, 0]) == [1, 0]
+    assert chain([], [1.0, 1.0], [0, 1]) == [0]
+    assert chain([], [1.0, 5.0], [0, 1]) == [1]
+    assert chain([], [5.0, 1.0], [0, 1]) == [0]
+    # Op 1 takes no time and ends at 4 s with no hold, op 2 ends at 3 s and holds its device: 3 waited for 1.
+    assert chain([(0, 1, 0.0), (1, 3, 0.0), (2, 3, 0.0)], [4.0, 0.0, 3.0, 1.0], [0, 1, 2, 1]) == [3, 1, 0]
+
+
 def test_an_op_without_length_does_not_wait_for_itself() -> None:
     """Op b takes no time and waits for a's device, so the chain is b, a."""
     problem = pg.Problem.from_times(pg.OpGraph.build(["b", "a"], []), [[0.0], [1.0]])

@@ -1,5 +1,7 @@
 """Each simulator rule on a case worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,9 +110,13 @@ def test_slots_run_ops_at_once() -> None:
 def test_device_hold_keeps_the_slot_but_not_the_output() -> None:
     """A hold of 5 s delays the next op of the device, not the reader elsewhere; a free op does not hold."""
     problem = problem_of([(0, 1, 0.0), (0, 2, 0.0)], [1.0, 1.0, 1.0], 2)
-    schedule = pg.simulate(problem, [0, 0, 1], rule=pg.Rule(instant="event", device_hold_s=5.0, makespan="last_event"))
+    rule = pg.Rule(instant="event", device_hold_s=5.0, makespan="last_event")
+    schedule = pg.simulate(problem, [0, 0, 1], rule=rule)
     assert schedule.trace.op_start_s.tolist() == [0.0, 6.0, 1.0]
     assert schedule.makespan_s == 12.0
+    for end, makespan_s in (("last_event", 12.0), ("last_op", 7.0)):
+        told = replace(rule, makespan=end)  # type: ignore[arg-type]
+        assert pg.simulate_batch(problem, [[0, 0, 1]], rule=told).tolist() == [makespan_s]
     free = pg.simulate(
         problem_of([(0, 1, 0.0)], [0.0, 1.0], 1), [0, 0], rule=pg.Rule(instant="event", device_hold_s=5.0)
     )
@@ -152,6 +158,8 @@ def test_bad_input_is_named() -> None:
         pg.simulate(problem, [0, 0], noise=-0.1, rng=np.random.default_rng(0))
     with pytest.raises(InfeasiblePlacement, match=r"holds 0\.\.2; expected device numbers 0\.\.1"):
         pg.simulate_batch(problem, [[0, 2]])
+    with pytest.raises(InfeasiblePlacement, match=r"holds -1\.\.0; expected device numbers 0\.\.1"):
+        pg.simulate_batch(problem, [[0, -1]])
     for shape in ((2,), (1, 3), (1, 1, 2)):
         with pytest.raises(InfeasiblePlacement, match=r"expected \[B, 2\]"):
             pg.simulate_batch(problem, np.zeros(shape, int))
@@ -173,10 +181,10 @@ def test_bad_priorities_are_named() -> None:
 
 
 def test_a_batch_says_which_placement_cannot_run() -> None:
-    """Op b runs on device 0 alone, where the first placement has it and the others have not."""
+    """Op b runs on device 0 alone, where the first two placements have it."""
     problem = pg.Problem.from_times(pg.OpGraph.build(["a", "b"], []), [[1.0, 1.0], [1.0, np.inf]])
-    with pytest.raises(InfeasiblePlacement, match="placement 1: op 'b' cannot run on device 'device1'"):
-        pg.simulate_batch(problem, [[0, 0], [0, 1], [1, 1]])
+    with pytest.raises(InfeasiblePlacement, match="placement 2: op 'b' cannot run on device 'device1'"):
+        pg.simulate_batch(problem, [[0, 0], [1, 0], [0, 1], [1, 1]])
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
