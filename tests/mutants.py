@@ -4,7 +4,7 @@
 max, and and or, a sign) and runs tests there: first those of the simulator without Numba, which takes seconds; where
 they pass, or fail by an error that compiled code does not raise, those of the baselines and environments too, compiled.
 It reports the mutants that pass, with file and line. Those that change nothing that anyone can see are told by
-reading; `equivalent_mutants.toml` names them, by file, line of source and change, and the count leaves them out.
+reading; `equivalent_mutants.txt` names them, by file, line of source and change, and the count leaves them out.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,8 +144,23 @@ def survives(checkout: Path, path: Path, timeout_s: float) -> bool:
     return passes(checkout, compiled, plain=False, timeout_s=timeout_s)
 
 
-def chosen(files: list[Path], n: int, rng: random.Random) -> Iterator[tuple[Path, str, dict[str, str], str]]:
-    """(file, its changed text, file and line and change as they are listed, where) of n mutants drawn at random."""
+def equivalents() -> dict[tuple[str, ...], str]:
+    """Why a mutant is no mutant, by (file, line, change) or (file, line, change, line before)."""
+    reason, reasons = "", {}
+    known = {(path.name, line.strip()) for path in FILES for line in path.read_text().splitlines()}
+    for line in (ROOT / "tests/equivalent_mutants.txt").read_text().splitlines()[2:]:
+        key = tuple(line.split(" :: "))
+        if line.startswith("# "):
+            reason = line[2:]
+        elif line and key[:2] not in known:
+            raise SystemExit(f"equivalent_mutants.txt names a line that is not there: {line}")
+        elif line:
+            reasons[key] = reason
+    return reasons
+
+
+def chosen(files: list[Path], n: int, rng: random.Random) -> Iterator[tuple[Path, str, tuple[str, ...], str]]:
+    """(file, its changed text, its key among `equivalents`, where) of n mutants drawn at random."""
     every = [(path, i) for path in files for i, _ in enumerate(sites(ast.parse(path.read_text())))]
     for path, i in rng.sample(every, min(n, len(every))):
         source = path.read_text()
@@ -157,9 +171,9 @@ def chosen(files: list[Path], n: int, rng: random.Random) -> Iterator[tuple[Path
         shown = around[node] if isinstance(node, ast.Constant | ast.Name) else node
         number, before = getattr(node, "lineno", 0), ast.unparse(shown)
         mutate(node, rng)
-        file, line = str(path.relative_to(ROOT)), source.splitlines()[number - 1].strip()
+        line_before, line = (text.strip() for text in ["", *source.splitlines()][number - 1 : number + 1])
         change = f"{before} -> {ast.unparse(shown)}"
-        yield path, ast.unparse(tree), {"file": file, "line": line, "change": change}, f"{file}:{number} {change}"
+        yield path, ast.unparse(tree), (path.name, line, change, line_before), f"{path.name}:{number} {change}"
 
 
 def main() -> int:
@@ -170,8 +184,7 @@ def main() -> int:
     parser.add_argument("--timeout-s", type=float, default=600.0)
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="files, as clock.py")
     options = parser.parse_args()
-    listed = tomllib.loads((ROOT / "tests/equivalent_mutants.toml").read_text())["mutant"]
-    reasons = {(m["file"], m["line"], m["change"]): m["reason"] for m in listed}
+    reasons = equivalents()
     files = [path for path in FILES if path.name not in options.leave_out]
     passed: list[str] = []
     n_equivalent = 0
@@ -183,8 +196,8 @@ def main() -> int:
             if not passes(clean, TESTS if plain else TESTS + MORE, plain=plain, timeout_s=options.timeout_s):
                 raise SystemExit("the tests fail without any mutant")
         drawn = chosen(files, options.n, random.Random(options.seed))
-        for number, (path, text, what, where) in enumerate(drawn, 1):
-            since, reason = time.monotonic(), reasons.get((what["file"], what["line"], what["change"]))
+        for number, (path, text, key, where) in enumerate(drawn, 1):
+            since, reason = time.monotonic(), reasons.get(key[:3], reasons.get(key))
             verdict = "killed"
             if reason is not None:
                 verdict = f"equivalent ({reason})"

@@ -281,7 +281,7 @@ def test_a_transfer_may_be_passed_where_another_takes_one_of_its_channels(length
 
 @pytest.mark.parametrize("instant", ["whole", "event"])
 def test_what_is_released_at_an_instant(instant: Literal["whole", "event"]) -> None:
-    """At 3 s u (3 to 1) frees port 1 and p (0 to 2) starts before w (0 to 1): legal only where u may be handled later."""
+    """At 3 s u (3 to 1) frees port 1 and p (0 to 2) starts before w (0 to 1): legal where u may be handled later."""
     ops: Ops = {
         **{"a": (0, 0, 0, 1), "b": (3, 0, 0, 1), "c": (0, 0, 0, 1.5), "d": (0, 0, 0, 2)},
         **{"x": (2, 3, 3, 4), "u": (1, 3, 3, 9), "w": (1, 7, 7, 8), "p": (2, 5, 5, 6)},
