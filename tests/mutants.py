@@ -3,7 +3,7 @@
 `python tests/mutants.py --n 60 --seed 0` changes one operator in a copy of the checkout (a comparison, +-1, min and
 max, and and or, a sign) and runs tests there: first those of the simulator without Numba, which takes seconds; where
 they pass, or fail by an error that compiled code does not raise, those of the baselines and environments too, compiled.
-It reports the mutants that pass, with file and line. Those that change nothing that anyone can see are told by
+A mutant that runs four times as long as the tests do is noticed. It reports those that pass, with file and line. Those that change nothing that anyone can see are told by
 reading; `equivalent_mutants.txt` names them, by file, line of source and change, and the count leaves them out.
 """
 
@@ -132,16 +132,16 @@ def passes(checkout: Path, tests: list[str], *, plain: bool, timeout_s: float) -
     return run.returncode == 0
 
 
-def survives(checkout: Path, path: Path, timeout_s: float) -> bool:
-    """Whether a changed file passes the tests, first in plain Python."""
-    compiled = MORE
+def survives(checkout: Path, path: Path, plain_s: float, compiled_s: float) -> bool:
+    """Whether a changed file passes the tests, first in plain Python, each within a limit."""
+    tests = MORE
     try:
-        if not passes(checkout, TESTS, plain=True, timeout_s=timeout_s):
+        if not passes(checkout, TESTS, plain=True, timeout_s=plain_s):
             return False
     except RuntimeError:
-        compiled = TESTS + MORE
+        tests = TESTS + MORE
     forget(checkout, path)
-    return passes(checkout, compiled, plain=False, timeout_s=timeout_s)
+    return passes(checkout, tests, plain=False, timeout_s=compiled_s)
 
 
 def equivalents() -> dict[tuple[str, ...], str]:
@@ -181,7 +181,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--timeout-s", type=float, default=600.0)
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="files, as clock.py")
     options = parser.parse_args()
     reasons = equivalents()
@@ -191,10 +190,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clean, copy = Path(folder) / "clean", Path(folder) / "mutant"
         shutil.copytree(ROOT, clean, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", ".hypothesis"))
+        limits_s = []
         # This also compiles what the mutants need, but for the files that they change.
-        for plain in (True, False):
-            if not passes(clean, TESTS if plain else TESTS + MORE, plain=plain, timeout_s=options.timeout_s):
+        for plain, tests in ((True, TESTS), (False, TESTS + MORE)):
+            since = time.monotonic()
+            if not passes(clean, tests, plain=plain, timeout_s=3600.0):
                 raise SystemExit("the tests fail without any mutant")
+            limits_s.append(60 + 4 * (time.monotonic() - since))
         drawn = chosen(files, options.n, random.Random(options.seed))
         for number, (path, text, key, where) in enumerate(drawn, 1):
             since, reason = time.monotonic(), reasons.get(key[:3], reasons.get(key))
@@ -205,7 +207,7 @@ def main() -> int:
             else:
                 shutil.copytree(clean, copy)
                 (copy / path.relative_to(ROOT)).write_text(text)
-                if survives(copy, copy / path.relative_to(ROOT), options.timeout_s):
+                if survives(copy, copy / path.relative_to(ROOT), *limits_s):
                     verdict = "PASSED"
                     passed.append(where)
                 shutil.rmtree(copy)
