@@ -3,8 +3,10 @@
 `python tests/mutants.py --n 60 --seed 0` changes one operator in a copy of the checkout (a comparison, +-1, min and
 max, and and or, a sign) and runs tests there: first those of the simulator without Numba, which takes seconds; where
 they pass, or fail by an error that compiled code does not raise, those of the baselines and environments too, compiled.
-A mutant that runs four times as long as the tests do is noticed. It reports those that pass, with file and line. Those that change nothing that anyone can see are told by
-reading; `equivalent_mutants.txt` names them, by file, line of source and change, and the count leaves them out.
+A mutant that takes four times as long as no mutant is noticed. The script reports those that pass, with file and line.
+
+Mutants that change nothing that anyone can see are told by reading. `equivalent_mutants.txt` names them, by file, line
+of source and change, and the count leaves them out.
 """
 
 import argparse
