@@ -262,7 +262,12 @@ class Schedule:
         return {e: sorted(channels) for e, channels in taken.items()}
 
     def _check_transfer_order(
-        self, waiting: int, others: NDArray[np.int64], priority: FloatArray, tolerance_s: float
+        self,
+        waiting: int,
+        others: NDArray[np.int64],
+        channels: dict[int, list[int]],
+        priority: FloatArray,
+        tolerance_s: float,
     ) -> None:
         """No transfer may start on a channel of `waiting` while all these are free and `waiting` comes first."""
         trace = self.trace
@@ -271,10 +276,11 @@ class Schedule:
         for o in others[(begun > ready + tolerance_s) & (begun < start - tolerance_s)].tolist():
             at = trace.transfer_start_s[o]
             # What starts at this very instant may have taken the other channel first; with single events, what is
-            # released at this instant may be so by a later event.
+            # released at this instant may be so by a later event. What takes a channel of `o` is out of the way.
             held = released > at - tolerance_s if self.rule.instant == "whole" else released >= at - tolerance_s
             held |= begun >= at - tolerance_s  # also what takes no time
-            if ((others != o) & (begun <= at + tolerance_s) & held).any():
+            holders = others[(others != o) & (begun <= at + tolerance_s) & held].tolist()
+            if not all({*channels[o]} & {*channels[x]} for x in holders):
                 continue
             if self.rule.queue == "fifo":
                 wrong = trace.transfer_ready_s[o] > ready + tolerance_s
@@ -318,7 +324,7 @@ class Schedule:
                     if trace.transfer_start_s[o] > covered + tolerance_s:
                         break
                     covered = max(covered, trace.transfer_release_s[o])
-                self._check_transfer_order(e, others, priority, tolerance_s)
+                self._check_transfer_order(e, others, channels, priority, tolerance_s)
                 if covered < start - tolerance_s:
                     raise InvalidSchedule(
                         f"work conservation: {self._transfer(e)} is ready at {ready} s and starts at {start} s, "

@@ -1,18 +1,24 @@
 """A development check: how many small random mutants of the simulator's files the tests notice.
 
-`python tests/mutants.py --n 60 --seed 0` copies the checkout to a temporary folder, changes one operator there
-(a comparison, +-1, min and max, and and or, a sign), runs the tests of these files, and reports the mutants that
-they let pass, with file and line. Mutants that change nothing that anyone can see have to be told by reading.
+`python tests/mutants.py --n 60 --seed 0` changes one operator in a copy of the checkout (a comparison, +-1, min and
+max, and and or, a sign) and runs tests there: first those of the simulator without Numba, which takes seconds; where
+they pass, or fail by an error that compiled code does not raise, those of the baselines and environments too, compiled.
+A mutant that takes four times as long as no mutant is noticed. The script reports those that pass, with file and line.
+
+Mutants that change nothing that anyone can see are told by reading. `equivalent_mutants.txt` names them, by file, line
+of source and change, and the count leaves them out.
 """
 
 import argparse
 import ast
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +31,23 @@ FILES = [
     ROOT / "placement_gym/memory.py",
     ROOT / "placement_gym/baselines/list_scheduling.py",
 ]
+# Those that find most in least time come first.
 TESTS = [
-    "tests/placement_gym/simulator",
+    "tests/placement_gym/simulator/test_rules.py",
+    "tests/placement_gym/simulator/test_instants.py",
+    "tests/placement_gym/test_schedule_check.py",
     "tests/placement_gym/test_schedule.py",
+    "tests/placement_gym/simulator",
     "tests/placement_gym/test_contention.py",
 ]
-MORE = ["tests/placement_gym/baselines", "tests/placement_gym/envs", "tests/placement_gym/test_memory.py"]
+MORE = [
+    "tests/placement_gym/envs",
+    "tests/placement_gym/test_contention.py",
+    "tests/placement_gym/test_memory.py",
+    "tests/placement_gym/baselines",
+]
+# What plain Python raises where compiled code goes on with whatever it finds.
+PLAIN_ERRORS = re.compile(r"^(\S+\.py):\d+: (?:Index|ZeroDivision|Overflow|UnboundLocal)Error", re.MULTILINE)
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -79,52 +96,127 @@ def mutate(node: ast.AST, rng: random.Random) -> None:
         node.op = ast.UAdd()
 
 
+def forget(checkout: Path, path: Path) -> None:
+    """Removes what Numba has compiled of a file and of the compiled files that import it."""
+    package = checkout / "placement_gym"
+    compiled = {p: p.read_text() for p in package.rglob("*.py") if "njit" in p.read_text()}
+    stale, found = set[Path](), {path}
+    while found - stale:
+        stale |= found
+        modules = [".".join(p.relative_to(checkout).with_suffix("").parts) for p in stale]
+        found = {p for p, text in compiled.items() if any(f"from {module} import" in text for module in modules)}
+    for cached in package.rglob("*.nb[ic]"):
+        if any(cached.name.startswith(f"{p.stem}.") and cached.parents[1] == p.parent for p in stale):
+            cached.unlink()
+
+
+def passes(checkout: Path, tests: list[str], *, plain: bool, timeout_s: float) -> bool:
+    """Whether the tests pass; they fail where they run for ever. Raises RuntimeError where plain Python cannot tell."""
+    tests = [t for t in tests if (checkout / t).exists()]
+    more = {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": "tests"} if plain else {}
+    # Without Numba, enumeration takes a minute.
+    options = ["-p", "plain_kernel", "-k", "not exact_makespan"] if plain else []
+    shared = os.environ.get("PLACEMENT_GYM_SHARED", str(ROOT.parent / "shared"))
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options, *tests],
+            cwd=checkout,
+            env={**os.environ, "PLACEMENT_GYM_SHARED": shared, "OMP_NUM_THREADS": "1", **more},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if plain and any("njit" in (checkout / file).read_text() for file in PLAIN_ERRORS.findall(run.stdout)):
+        raise RuntimeError(run.stdout)
+    return run.returncode == 0
+
+
+def survives(checkout: Path, path: Path, plain_s: float, compiled_s: float) -> bool:
+    """Whether a changed file passes the tests, first in plain Python, each within a limit."""
+    tests = MORE
+    try:
+        if not passes(checkout, TESTS, plain=True, timeout_s=plain_s):
+            return False
+    except RuntimeError:
+        tests = TESTS + MORE
+    forget(checkout, path)
+    return passes(checkout, tests, plain=False, timeout_s=compiled_s)
+
+
+def equivalents() -> dict[tuple[str, ...], str]:
+    """Why a mutant is no mutant, by (file, line, change) or (file, line, change, line before)."""
+    reason, reasons = "", {}
+    known = {(path.name, line.strip()) for path in FILES for line in path.read_text().splitlines()}
+    for line in (ROOT / "tests/equivalent_mutants.txt").read_text().splitlines()[2:]:
+        key = tuple(line.split(" :: "))
+        if line.startswith("# "):
+            reason = line[2:]
+        elif line and key[:2] not in known:
+            raise SystemExit(f"equivalent_mutants.txt names a line that is not there: {line}")
+        elif line:
+            reasons[key] = reason
+    return reasons
+
+
+def chosen(files: list[Path], n: int, rng: random.Random) -> Iterator[tuple[Path, str, tuple[str, ...], str]]:
+    """(file, its changed text, its key among `equivalents`, where) of n mutants drawn at random."""
+    every = [(path, i) for path in files for i, _ in enumerate(sites(ast.parse(path.read_text())))]
+    for path, i in rng.sample(every, min(n, len(every))):
+        source = path.read_text()
+        tree = ast.parse(source)
+        node, _ = list(sites(tree))[i]
+        # A number or a name is shown with what it stands in.
+        around = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+        shown = around[node] if isinstance(node, ast.Constant | ast.Name) else node
+        number, before = getattr(node, "lineno", 0), ast.unparse(shown)
+        mutate(node, rng)
+        line_before, line = (text.strip() for text in ["", *source.splitlines()][number - 1 : number + 1])
+        change = f"{before} -> {ast.unparse(shown)}"
+        yield path, ast.unparse(tree), (path.name, line, change, line_before), f"{path.name}:{number} {change}"
+
+
 def main() -> int:
     """Makes the mutants, one after the other; returns 1 where fewer than nine in ten are noticed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--timeout-s", type=float, default=300.0)
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="files, as clock.py")
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    every = [(path, i) for path in FILES for i, _ in enumerate(sites(ast.parse(path.read_text())))]
+    reasons = equivalents()
+    files = [path for path in FILES if path.name not in options.leave_out]
     passed: list[str] = []
+    n_equivalent = 0
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "checkout"
-        shutil.copytree(
-            ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", "__pycache__", ".hypothesis")
-        )
-        shared = os.environ.get("PLACEMENT_GYM_SHARED", str(ROOT.parent / "shared"))
-        for number, (path, i) in enumerate(rng.sample(every, options.n), 1):
-            source = path.read_text()
-            tree = ast.parse(source)
-            node, what = list(sites(tree))[i]
-            before = ast.unparse(node)
-            mutate(node, rng)
-            target = copy / path.relative_to(ROOT)
-            target.write_text(ast.unparse(tree))
-            for cached in copy.rglob("*.nb[ic]"):
-                cached.unlink()
-            tests = [t for t in TESTS + MORE if (copy / t).exists()]
-            killed = True  # so it is if it runs for ever
-            try:
-                run = subprocess.run(
-                    [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-                    cwd=copy,
-                    env={**os.environ, "PLACEMENT_GYM_SHARED": shared, "OMP_NUM_THREADS": "1"},
-                    capture_output=True,
-                    timeout=options.timeout_s,
-                    check=False,
-                )
-                killed = run.returncode != 0
-            except subprocess.TimeoutExpired:
-                pass
-            target.write_text(source)
-            text = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {what}: {before} -> {ast.unparse(node)}"
-            print(f"{number}/{options.n} {'killed' if killed else 'PASSED'} {text}", flush=True)
-            passed += [] if killed else [text]
-    print(f"{options.n - len(passed)} of {options.n} mutants killed", *passed, sep="\n  ")
-    return int(10 * len(passed) > options.n)
+        clean, copy = Path(folder) / "clean", Path(folder) / "mutant"
+        shutil.copytree(ROOT, clean, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", ".hypothesis"))
+        limits_s = []
+        # This also compiles what the mutants need, but for the files that they change.
+        for plain, tests in ((True, TESTS), (False, TESTS + MORE)):
+            since = time.monotonic()
+            if not passes(clean, tests, plain=plain, timeout_s=3600.0):
+                raise SystemExit("the tests fail without any mutant")
+            limits_s.append(60 + 4 * (time.monotonic() - since))
+        drawn = chosen(files, options.n, random.Random(options.seed))
+        for number, (path, text, key, where) in enumerate(drawn, 1):
+            since, reason = time.monotonic(), reasons.get(key[:3], reasons.get(key))
+            verdict = "killed"
+            if reason is not None:
+                verdict = f"equivalent ({reason})"
+                n_equivalent += 1
+            else:
+                shutil.copytree(clean, copy)
+                (copy / path.relative_to(ROOT)).write_text(text)
+                if survives(copy, copy / path.relative_to(ROOT), *limits_s):
+                    verdict = "PASSED"
+                    passed.append(where)
+                shutil.rmtree(copy)
+            print(f"{number}/{options.n} {verdict} {where} [{time.monotonic() - since:.0f} s]", flush=True)
+    n = options.n - n_equivalent
+    print(f"{n - len(passed)} of {n} mutants killed; {n_equivalent} more are equivalent", *passed, sep="\n  ")
+    return int(10 * len(passed) > n)
 
 
 if __name__ == "__main__":

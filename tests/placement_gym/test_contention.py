@@ -1,6 +1,7 @@
 """Contention rules: what they give, and that a rule from outside works in every part."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 
 import gymnasium as gym
@@ -53,6 +54,7 @@ def _two_transfers(contention: str, pairs: list[tuple[int, int]]) -> float:
         ([(0, 1), (0, 2)], {"none": 10, "link": 10, "egress": 20, "port": 20, "half_duplex": 20, "nic": 20}),
         ([(0, 2), (1, 2)], {"none": 10, "link": 10, "egress": 10, "port": 20, "half_duplex": 20, "nic": 20}),
         ([(0, 1), (1, 0)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 20, "nic": 10}),
+        ([(0, 2), (1, 0)], {"none": 10, "link": 10, "egress": 10, "port": 10, "half_duplex": 20, "nic": 10}),
         ([(0, 1), (0, 1)], {"none": 10, "link": 20, "egress": 20, "port": 20, "half_duplex": 20, "nic": 20}),
     ],
 )
@@ -70,6 +72,8 @@ def test_a_rule_from_outside_works_everywhere(bus: str) -> None:
         op_device, priority = random_placement(rng, problem), rng.random(9)
         for transfers in ("edge", "tensor", "multicast"):
             rule = pg.Rule(transfers=transfers, contention=bus, queue=("fifo", "priority")[seed % 2])  # type: ignore[arg-type]
+            if seed % 4 > 1:
+                rule = replace(rule, instant="event", latency="holds", makespan="last_event")
             slow, fast = (
                 pg.simulate(problem, op_device, rule=rule, priority=order_for(rule, priority), engine=engine)  # type: ignore[arg-type]
                 for engine in ("reference", "kernel")
@@ -129,9 +133,17 @@ def test_what_is_refused(bus: str) -> None:
         pg.Rule(contention="nix")
     with pytest.raises(InvalidRule, match="exists already"):
         register("port", shared_bus)
-    register("test_wrong", lambda _: np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((4, 4)), np.zeros((4, 4, 1)), np.zeros((3, 4, 1), int), np.zeros((4, 3, 1), int), np.full((4, 4, 1), -2)],
+)
+def test_wrong_channels_are_refused(given: NDArray[np.generic]) -> None:
+    """Of two dimensions, no whole numbers, of other devices, and below -1."""
+    register("test_wrong", lambda _: given)  # type: ignore[arg-type,return-value]
     try:
-        with pytest.raises(InvalidRule, match="expected whole numbers"):
+        with pytest.raises(InvalidRule, match="expected whole numbers >= -1 of shape"):
             channels_of("test_wrong", TWO_NODES)
     finally:
         del CONTENTIONS["test_wrong"]
@@ -152,3 +164,42 @@ def test_an_installed_rule_that_is_none_is_named(value: str, said: str, monkeypa
     with pytest.raises(InvalidRule, match=said):
         register_installed()
     assert "given" not in CONTENTIONS
+
+
+def test_a_rule_without_channels_is_none() -> None:
+    """Whatever it pads with; in the kernel, in the reference and in the check, where a latency holds channels, too."""
+    register("test_pads", lambda device_node: np.full((len(device_node),) * 2 + (2,), -1))
+    try:
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            problem = random_problem(rng, n_ops=9, n_devices=3)
+            op_device, priority = random_placement(rng, problem), rng.random(9)
+            for queue in ("fifo", "lifo", "priority"):
+                rule = pg.Rule(queue=queue, contention="none", instant="event", latency="holds")  # type: ignore[arg-type]
+                none = pg.simulate(problem, op_device, rule=rule, priority=order_for(rule, priority))
+                for engine in ("reference", "kernel"):
+                    pads = pg.simulate(
+                        problem,
+                        op_device,
+                        rule=replace(rule, contention="test_pads"),
+                        priority=order_for(rule, priority),
+                        engine=engine,  # type: ignore[arg-type]
+                    )
+                    pads.check()
+                    np.testing.assert_array_equal(pads.trace.op_start_s, none.trace.op_start_s)
+                    assert pads.trace.last_event_s == none.trace.last_event_s
+    finally:
+        del CONTENTIONS["test_pads"]
+
+
+def test_channels_by_hand() -> None:
+    """Numbered from 0 in the order of the rule's own numbers; -1 on the diagonal and where a rule has none."""
+    one_node = np.zeros(2, np.int32)
+    assert channels_of("none", one_node).shape == (2, 2, 0)
+    assert channels_of("link", one_node).tolist() == [[[-1], [0]], [[1], [-1]]]
+    assert channels_of("egress", one_node).tolist() == [[[-1], [0]], [[1], [-1]]]
+    assert channels_of("port", one_node).tolist() == [[[-1, -1], [0, 3]], [[1, 2], [-1, -1]]]
+    # Sending cards 4 and 5, receiving cards 6 and 7, where devices are of two nodes.
+    apart = [[[-1] * 4, [0, 3, 4, 7]], [[1, 2, 5, 6], [-1] * 4]]
+    assert channels_of("nic", np.array([3, 9], np.int32)).tolist() == apart
+    assert channels_of("nic", one_node).tolist() == [[[-1] * 4, [0, 3, -1, -1]], [[1, 2, -1, -1], [-1] * 4]]

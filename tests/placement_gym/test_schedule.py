@@ -1,6 +1,7 @@
 """Schedule.check finds what is wrong in a trace; memory, metrics, pictures by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_idling_and_overlap_are_found() -> None:
         overlapping.check()
 
 
+def test_two_transfers_on_one_channel_are_found() -> None:
+    """Two transfers from one device at once are legal without contention and not where it sends one at a time."""
+    graph = pg.OpGraph.build(["a", "b", "c"], [(0, 1, 2.0), (0, 2, 2.0)])
+    problem = pg.Problem.from_times(graph, np.ones((3, 3)), link_bytes_per_s=1.0)
+    schedule = pg.simulate(problem, [0, 1, 2], rule=pg.Rule(contention="none"))
+    schedule.check()
+    said = r"contention \(egress\): channel 0, which transfer of edge 0 .* carries 2 transfers at 1.0 s"
+    with pytest.raises(InvalidSchedule, match=said):
+        replace(schedule, rule=pg.Rule(contention="egress")).check()
+
+
 def test_peak_memory_by_hand() -> None:
     """Device 0: parameters 5, output of a (2 bytes) until its reader and its transfer end; device 1: 1 + copy 2."""
     schedule = made()
@@ -82,6 +94,11 @@ def test_pictures(tmp_path: Path) -> None:
     assert events == json.loads(json.dumps(chrome_trace(schedule)))["traceEvents"]
     spans = {e["name"]: (e["pid"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"}
     assert spans == {"a": (0, 0.0, 1e6), "c": (0, 1e6, 1e6), "b": (1, 3e6, 1e6), "a -> device1": (0, 1e6, 2e6)}
+
+
+def test_a_schedule_prints_what_was_sent_and_held() -> None:
+    """One transfer of 2 bytes; of 7 and 3 bytes on the two devices, the larger."""
+    assert "makespan 4 s\n  1 transfers, 2 bytes; peak memory 7 bytes\n" in repr(made())
 
 
 def test_schedules_and_results_print_in_five_lines() -> None:

@@ -24,6 +24,8 @@ RULES = [
     pg.Rule(transfers="multicast", contention="half_duplex"),
 ]
 
+PLANNED = pg.Rule(queue="priority", transfers="edge", contention="none")
+
 
 @dataclass
 class Plain:
@@ -159,3 +161,17 @@ def test_ties_go_by_number() -> None:
         # b and c first, then d and e, whose end makes a ready.
         assert op_device.tolist() == [0, 0, 1, 0, 1]
         assert np.argsort(-priority).tolist() == [1, 2, 3, 4, 0]
+
+
+def test_earliest_task_first_breaks_ties_by_the_way_to_the_end() -> None:
+    """Two ops could start at 0, and after one of them two at 2 s: each time the one of the longer way goes first."""
+    graph = pg.OpGraph.build(["short", "long", "after"], [(1, 2, 0.0)])
+    problem = pg.Problem.from_times(graph, [[1.0], [2.0], [3.0]])
+    assert pg.baselines.etf(problem, rule=PLANNED).schedule.trace.op_start_s.tolist() == [5.0, 0.0, 2.0]
+
+
+def test_earliest_task_first_takes_the_faster_of_two_free_devices() -> None:
+    """An op that could start at 0 on both devices goes where it takes 1 s, whichever is tried first."""
+    for times, device in (([2.0, 1.0], 1), ([1.0, 2.0], 0)):
+        problem = pg.Problem.from_times(pg.OpGraph.build(["a"], []), [times])
+        assert pg.baselines.etf(problem, rule=PLANNED).placement.op_device.tolist() == [device]

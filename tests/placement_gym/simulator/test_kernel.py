@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from plain_kernel import put_in_place
 from strategies import ALL_RULES, Placed, order_for, placed_problems, random_placement, random_problem
 
 import placement_gym as pg
@@ -82,6 +83,32 @@ def test_batch_equals_one_by_one(placed: Placed, rule: pg.Rule, seed: int, n_thr
             for p, r in zip(op_devices, np.broadcast_to(drawn, op_devices.shape), strict=True)
         ]
         np.testing.assert_array_equal(batch, single)
+
+
+@pytest.mark.parametrize("n_devices", [1, 4])
+def test_the_kernel_keeps_within_its_arrays(monkeypatch: pytest.MonkeyPatch, n_devices: int) -> None:
+    """In plain Python, where an index past an end is an error, it does the same, also where all happens at once."""
+    rng = np.random.default_rng(n_devices)
+    mixed = random_problem(rng, n_ops=12, n_devices=n_devices, edge_share=0.4)
+    cases = [(mixed, random_placement(rng, mixed))]
+    # Twelve ops at once; or six, then all their transfers, then all readers; that backwards; and a single transfer.
+    wide = [(i % 6, 6 + i // 6, 1.0 + i % 2) for i in range(36)]
+    for n_ops, edges in (
+        (12, []),
+        (12, wide),
+        (12, [(11 - a, 11 - b, size) for a, b, size in wide]),
+        (3, [(0, 2, 1.0)]),
+    ):
+        graph = pg.OpGraph.build([str(i) for i in range(n_ops)], edges)
+        problem = pg.Problem.from_times(graph, np.ones((n_ops, n_devices)), device_slots=12)
+        cases.append((problem, np.arange(n_ops, dtype=np.int32) // 2 % n_devices))
+    for problem, op_device in cases:
+        priority = rng.integers(0, 4, problem.n_ops).astype(float)
+        for rule in ALL_RULES:
+            slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
+            with monkeypatch.context() as patch:
+                put_in_place(patch.setattr)
+                assert_same_trace(slow.trace, pg.simulate(problem, op_device, rule=rule, priority=priority).trace)
 
 
 def test_noise_has_mean_one() -> None:

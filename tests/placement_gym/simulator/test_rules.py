@@ -1,5 +1,7 @@
 """Each simulator rule on a case worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from strategies import order_for
@@ -111,9 +113,13 @@ def test_slots_run_ops_at_once() -> None:
 def test_device_hold_keeps_the_slot_but_not_the_output() -> None:
     """A hold of 5 s delays the next op of the device, not the reader elsewhere; a free op does not hold."""
     problem = problem_of([(0, 1, 0.0), (0, 2, 0.0)], [1.0, 1.0, 1.0], 2)
-    schedule = pg.simulate(problem, [0, 0, 1], rule=pg.Rule(instant="event", device_hold_s=5.0, makespan="last_event"))
+    rule = pg.Rule(instant="event", device_hold_s=5.0, makespan="last_event")
+    schedule = pg.simulate(problem, [0, 0, 1], rule=rule)
     assert schedule.trace.op_start_s.tolist() == [0.0, 6.0, 1.0]
     assert schedule.makespan_s == 12.0
+    for end, makespan_s in (("last_event", 12.0), ("last_op", 7.0)):
+        told = replace(rule, makespan=end)  # type: ignore[arg-type]
+        assert pg.simulate_batch(problem, [[0, 0, 1]], rule=told).tolist() == [makespan_s]
     free = pg.simulate(
         problem_of([(0, 1, 0.0)], [0.0, 1.0], 1), [0, 0], rule=pg.Rule(instant="event", device_hold_s=5.0)
     )
@@ -151,8 +157,15 @@ def test_bad_input_is_named() -> None:
         pg.simulate(problem, [0, 0], rule=pg.Rule(queue="priority"))
     with pytest.raises(InvalidOption, match="needs rng"):
         pg.simulate(problem, [0, 0], noise=0.1)
-    with pytest.raises(InfeasiblePlacement, match="expected device numbers"):
-        pg.simulate_batch(problem, [[0, 5]])
+    with pytest.raises(InvalidOption, match=r"noise is -0\.1"):
+        pg.simulate(problem, [0, 0], noise=-0.1, rng=np.random.default_rng(0))
+    with pytest.raises(InfeasiblePlacement, match=r"holds 0\.\.2; expected device numbers 0\.\.1"):
+        pg.simulate_batch(problem, [[0, 2]])
+    with pytest.raises(InfeasiblePlacement, match=r"holds -1\.\.0; expected device numbers 0\.\.1"):
+        pg.simulate_batch(problem, [[0, -1]])
+    for shape in ((2,), (1, 3), (1, 1, 2)):
+        with pytest.raises(InfeasiblePlacement, match=r"expected \[B, 2\]"):
+            pg.simulate_batch(problem, np.zeros(shape, int))
     with pytest.raises(InvalidOption, match="n_threads is 0"):
         pg.simulate_batch(problem, [[0, 1]], n_threads=0)
 
@@ -165,3 +178,33 @@ def test_an_order_that_cannot_count_is_refused(queue: str) -> None:
         pg.simulate(problem, [0, 1], rule=rule, priority=[1.0, 0.0])
     with pytest.raises(InvalidOption, match=f"^priorities is given, but queue '{queue}' ignores it; leave it out"):
         pg.simulate_batch(problem, [[0, 1]], rule=rule, priorities=[1.0, 0.0])
+
+
+def test_bad_priorities_are_named() -> None:
+    """Missing, of another shape, or no numbers; for one placement and for many."""
+    problem = problem_of([(0, 1, 1.0)], [1.0, 1.0], 2)
+    rule = pg.Rule(queue="priority")
+    for ranks in (np.zeros(3), np.zeros((3, 2)), np.array([0.0, np.nan])):
+        with pytest.raises(InvalidOption, match=r"expected \(2,\) numbers"):
+            pg.simulate(problem, [0, 0], rule=rule, priority=ranks)
+        with pytest.raises(InvalidOption, match=r"expected \(2,\) or \(2, 2\)"):
+            pg.simulate_batch(problem, [[0, 0], [0, 1]], rule=rule, priorities=ranks)
+    with pytest.raises(InvalidOption, match="priorities has shape None"):
+        pg.simulate_batch(problem, [[0, 0]], rule=pg.Rule(queue="priority"))
+
+
+def test_a_batch_says_which_placement_cannot_run() -> None:
+    """Op b runs on device 0 alone, where the first two placements have it."""
+    problem = pg.Problem.from_times(pg.OpGraph.build(["a", "b"], []), [[1.0, 1.0], [1.0, np.inf]])
+    with pytest.raises(InfeasiblePlacement, match="placement 2: op 'b' cannot run on device 'device1'"):
+        pg.simulate_batch(problem, [[0, 0], [1, 0], [0, 1], [1, 1]])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_batches_of_any_size(n_threads: int) -> None:
+    """From none to more placements than threads: 2 s where both ops share a device, 1 s where not."""
+    problem = problem_of([], [1.0, 1.0], 2)
+    for size in range(6):
+        placements = [[0, i % 2] for i in range(size)]
+        found = pg.simulate_batch(problem, np.array(placements, int).reshape(-1, 2), n_threads=n_threads)
+        assert found.tolist() == [2.0 - i % 2 for i in range(size)]
