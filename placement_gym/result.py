@@ -116,12 +116,14 @@ class Answer:
         lower_bound: Seconds of the objective that no placement of the kind that was searched beats.
         proven: Whether its search is over.
         op_subgraph: int32 [n_ops], subgraphs that a latency is meant for (`objectives.latency_s`).
+        priority: float64 [n_ops], the order under a `priority` queue, None for b-level ranks.
     """
 
     op_device: IntArray | None
     lower_bound: float
     proven: bool
     op_subgraph: IntArray | None = None
+    priority: FloatArray | None = None
 
 
 class Evaluator:

@@ -9,8 +9,8 @@ from placement_gym.simulator.chain import write_chain
 from placement_gym.simulator.kernel import run_many
 from placement_gym.simulator.weigh import excess_of_run
 
-MOVE, FOLLOW, SWAP, GROUP, MIRROR = 0, 1, 2, 3, 4
-N_MOVES = 5
+MOVE, FOLLOW, SWAP, GROUP, MIRROR, REORDER = 0, 1, 2, 3, 4, 5
+N_MOVES = 6
 
 
 @njit(cache=True)
@@ -41,6 +41,7 @@ def _propose(
     MOVE one unit to a random device; FOLLOW it to the device of a neighbour; SWAP the devices of two units;
     GROUP some units of a group (alike ops of one depth, or a run of the topological order) to one device;
     MIRROR exchanges two devices within a group.
+    REORDER is no move of units: two ops of a run exchange their priorities.
     """
     if kind == MOVE:
         changed[0] = pick
@@ -112,6 +113,7 @@ def search_loop(
     cold: float,
     critical_share: float,
     at_event: int,
+    orders: bool,
     in_start: np.ndarray,
     in_edges: np.ndarray,
     edge_src: np.ndarray,
@@ -128,6 +130,7 @@ def search_loop(
     unit_group: np.ndarray,
     unit_device: np.ndarray,
     best_unit_device: np.ndarray,
+    best_priority: np.ndarray,
 ) -> tuple[float, float]:
     """Metropolis search from `unit_device` with `calls` simulations.
 
@@ -136,7 +139,8 @@ def search_loop(
     With hot = 0 only moves that are no worse are taken. A placement that exceeds the memory is worse than any that
     does not, and the worse the more it does; once one fits, moves that are sure not to are not simulated. Writes the
     best placement seen into `best_unit_device` and the last one into `unit_device`; returns (bytes over capacity,
-    makespan in ticks) of the best.
+    makespan in ticks) of the best. If `orders`, the order is searched, too: two ops exchange their priorities, in
+    `arrays.priority`, and that of the best goes into `best_priority`.
     """
     n = op_unit.size
     n_units = unit_memory.size
@@ -165,7 +169,10 @@ def search_loop(
         np.empty(n_units + 2, np.int32),
         np.empty(n_units + 2, np.int32),
     )
-    gain = np.ones(N_MOVES)
+    n_moves = N_MOVES if orders else N_MOVES - 1
+    gain = np.ones(n_moves)
+    priority = arrays.priority
+    best_priority[:] = priority
     done, idle = 1, 0
     while done < calls and idle < 1000 * n_units + 100000:
         if rng.random() < critical_share:
@@ -188,24 +195,31 @@ def search_loop(
         total = gain.sum()
         aim = rng.random() * total
         kind = 0
-        while kind < N_MOVES - 1 and aim >= gain[kind]:
+        while kind < n_moves - 1 and aim >= gain[kind]:
             aim -= gain[kind]
             kind += 1
-        m = _propose(
-            rng,
-            kind,
-            pick,
-            unit_device,
-            changed,
-            near_start,
-            near,
-            group_start,
-            group_units,
-            unit_group,
-            allowed,
-            new_device,
-        )
-        differs = False
+        m, first, second = 0, 0, 0
+        if kind == REORDER:
+            first = unit_ops[rng.integers(unit_start[pick], unit_start[pick + 1])]
+            run = unit_group[pick, 1]
+            other = group_units[rng.integers(group_start[run], group_start[run + 1])]
+            second = unit_ops[rng.integers(unit_start[other], unit_start[other + 1])]
+        else:
+            m = _propose(
+                rng,
+                kind,
+                pick,
+                unit_device,
+                changed,
+                near_start,
+                near,
+                group_start,
+                group_units,
+                unit_group,
+                allowed,
+                new_device,
+            )
+        differs = priority[first] != priority[second]
         fits = True
         for i in range(m):
             u = changed[i]
@@ -228,6 +242,7 @@ def search_loop(
             idle += 1
             continue
         idle = 0
+        priority[first], priority[second] = priority[second], priority[first]
         for i in range(m):
             u = changed[i]
             unit_device[u] = new_device[i]
@@ -254,7 +269,9 @@ def search_loop(
                 best, over_best = now, over
                 for u in range(n_units):
                     best_unit_device[u] = unit_device[u]
+                best_priority[:] = priority
         else:
+            priority[first], priority[second] = priority[second], priority[first]
             for i in range(m):
                 u = changed[i]
                 used[new_device[i]] -= unit_memory[u]

@@ -1,6 +1,7 @@
 """Neighbourhood: what the moves of a local search go by, and the call of its loop."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,20 @@ from placement_gym.problem import Problem
 from placement_gym.result import Score
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.arrays import Workspace
+
+
+class Found(NamedTuple):
+    """The best of a search.
+
+    Attributes:
+        op_device: int32 [n_ops].
+        priority: float64 [n_ops], its order under a `priority` queue, None under others.
+        score: Bytes over capacity and makespan.
+    """
+
+    op_device: IntArray
+    priority: FloatArray | None
+    score: Score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,13 +95,13 @@ class Neighbourhood:
         hot: float,
         cold: float,
         critical_share: float,
-    ) -> tuple[IntArray, Score]:
-        """Runs `moves.search_loop` from `op_device`; returns (best placement, its score).
+    ) -> Found:
+        """Runs `moves.search_loop` from `op_device`; under a `priority` queue the order is searched, too.
 
         Args:
             compiled: Problem and rule.
             op_device: int32 [n_ops], the start.
-            priority: float64 [n_ops], the order under a `priority` queue.
+            priority: float64 [n_ops], the order to begin from, under a `priority` queue alone.
             calls: Simulations, that of the start included.
             rng: Where the moves come from.
             hot: First temperature over the start's makespan; 0 for a descent.
@@ -95,10 +110,12 @@ class Neighbourhood:
         """
         problem, graph, units = compiled.problem, compiled.problem.graph, self.units
         unit_device = units.unit_device(op_device)
-        best = unit_device.copy()
+        best, orders = unit_device.copy(), priority is not None
+        order = np.array(compiled.arrays.priority if priority is None else priority)
+        best_order = order.copy()
         excess_bytes, makespan = search_loop(
             compiled.options._replace(recording=True),
-            compiled.arrays if priority is None else compiled.arrays._replace(priority=priority),
+            compiled.arrays._replace(priority=order),
             compiled.memory,
             Workspace.for_run(compiled.arrays),
             LiveRows.of_size(problem.n_ops, graph.n_edges, problem.n_devices),
@@ -108,6 +125,7 @@ class Neighbourhood:
             cold,
             critical_share,
             1 if compiled.rule.makespan == "last_event" else 0,
+            orders,
             graph.in_start,
             graph.in_edges,
             graph.edge_src,
@@ -124,8 +142,10 @@ class Neighbourhood:
             self.unit_group,
             unit_device,
             best,
+            best_order,
         )
-        return units.op_device(best), Score(excess_bytes, makespan * compiled.tick_s)
+        score = Score(excess_bytes, makespan * compiled.tick_s)
+        return Found(units.op_device(best), best_order if orders else None, score)
 
 
 def _starts(lengths: list[int]) -> IntArray:

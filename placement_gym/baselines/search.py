@@ -4,7 +4,7 @@ import numpy as np
 
 from placement_gym.arrays import IntArray
 from placement_gym.baselines.list_scheduling import place_by_list
-from placement_gym.baselines.neighbourhood import Neighbourhood
+from placement_gym.baselines.neighbourhood import Found, Neighbourhood
 from placement_gym.errors import InvalidOption
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
@@ -54,6 +54,8 @@ def local_search(
 ) -> Result:
     """Descent by random moves from the best of a few critical-path schedules; equal makespans are walked along.
 
+    Moves are those of `simulated_annealing`.
+
     Raises:
         InvalidOption: A budget below 20.
     """
@@ -62,11 +64,11 @@ def local_search(
     rng = np.random.default_rng(seed)
     start = _start(evaluator, rng, 10)
     calls = simulator_calls - evaluator.simulator_calls
-    best, _ = near.search(
+    found = near.search(
         evaluator.compiled, start, evaluator.ranks, calls=calls, rng=rng, hot=0.0, cold=0.0, critical_share=0.5
     )
     evaluator.simulator_calls += calls
-    return evaluator.result(best, "budget_exhausted", simulated=True)
+    return evaluator.result(found.op_device, "budget_exhausted", simulated=True, priority=found.priority)
 
 
 def simulated_annealing(
@@ -84,7 +86,8 @@ def simulated_annealing(
 
     Starts from the best of a few critical-path schedules (their simulations count). Moves: one unit, a unit to a
     neighbour's device, swaps, groups of like units or of a run of the topological order to one device or with two
-    devices exchanged; half of them touch the chain of ops that sets the makespan. The temperature falls
+    devices exchanged; half of them touch the chain of ops that sets the makespan. Under a `priority` queue two ops of
+    such a run may also exchange their priorities, b-levels at first: the order is searched, too. The temperature falls
     geometrically over the budget.
 
     Args:
@@ -108,10 +111,10 @@ def simulated_annealing(
     evaluator, near = Evaluator("simulated_annealing", problem, rule, seed), Neighbourhood.of(problem)
     rng = np.random.default_rng(seed)
     start = _start(evaluator, rng, 10)
-    found: list[tuple[Score, IntArray]] = []
+    found: list[Found] = []
     for left in range(restarts, 0, -1):
         calls = (simulator_calls - evaluator.simulator_calls) // left
-        placement, score = near.search(
+        one = near.search(
             evaluator.compiled,
             start,
             evaluator.ranks,
@@ -122,6 +125,6 @@ def simulated_annealing(
             critical_share=critical_share,
         )
         evaluator.simulator_calls += calls
-        found.append((score, placement))
-    best = min(found, key=lambda one: one[0])
-    return evaluator.result(best[1], "budget_exhausted", simulated=True)
+        found.append(one)
+    best = min(found, key=lambda one: one.score)
+    return evaluator.result(best.op_device, "budget_exhausted", simulated=True, priority=best.priority)

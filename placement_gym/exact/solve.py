@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from placement_gym.arrays import IntArray
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
 from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.fitting import solve_within_memory
@@ -14,7 +13,7 @@ from placement_gym.exact.latency.subgraphs import check_subgraphs, kind_of
 from placement_gym.exact.makespan.program import solve_makespan
 from placement_gym.exact.max_load.mip import solve_load
 from placement_gym.exact.mip.linear_program import Solver
-from placement_gym.exact.starts import best_start
+from placement_gym.exact.starts import Start, best_start
 from placement_gym.objectives import OBJECTIVES, Objective
 from placement_gym.placement import Placement, infeasibility
 from placement_gym.problem import Problem
@@ -76,33 +75,36 @@ def mip(
         raise InvalidOption(f"contiguous is an option of max_load and gpipe_load, not of {objective}")
     check_subgraphs(objective, subgraphs)
     evaluator, deadline = Evaluator("mip", problem, rule, solver.seed, objective), Deadline(solver.time_limit_s)
-    known: IntArray | None
     if start is not None:
         Placement(np.asarray(start)).check(problem)
-        known = Placement(np.asarray(start)).op_device
-        excess_bytes = evaluator.excess_bytes(known)
-        if excess_bytes > 0:
-            raise InfeasiblePlacement(f"start exceeds the memory of its devices by {excess_bytes:.6g} bytes in all")
+        op_device = Placement(np.asarray(start)).op_device
+        known: Start | None = Start(op_device, None, evaluator.excess_bytes(op_device))
+        if known.excess_bytes > 0:
+            raise InfeasiblePlacement(
+                f"start exceeds the memory of its devices by {known.excess_bytes:.6g} bytes in all"
+            )
     else:
-        known, excess_bytes = best_start(evaluator, deadline, contiguous=contiguous, seed=solver.seed)
-    answer = _solve(evaluator, solver, deadline, known if excess_bytes == 0 else None, contiguous, subgraphs)
-    if answer.op_device is None and not answer.proven:
-        if deadline.interrupted and known is None:
-            raise KeyboardInterrupt
-        answer = replace(answer, op_device=known)
-    return _result(evaluator, answer, _kind(objective, contiguous, subgraphs))
+        known = best_start(evaluator, deadline, contiguous=contiguous, seed=solver.seed)
+    fitting = known if known is not None and known.excess_bytes == 0 else None
+    answer = _solve(evaluator, solver, deadline, fitting, contiguous, subgraphs)
+    if answer.op_device is None and not answer.proven and known is not None:
+        answer = replace(answer, op_device=known.op_device, priority=known.priority)
+    if answer.op_device is None and not answer.proven and deadline.interrupted:
+        raise KeyboardInterrupt
+    return _result(evaluator, answer, _kind(evaluator, contiguous, subgraphs))
 
 
 def _solve(
-    evaluator: Evaluator, solver: Solver, deadline: Deadline, start: IntArray | None, contiguous: bool, subgraphs: int
+    evaluator: Evaluator, solver: Solver, deadline: Deadline, start: Start | None, contiguous: bool, subgraphs: int
 ) -> Answer:
     """What the programme of the objective finds and proves."""
     objective = evaluator.objective
     if objective == "makespan":
-        return solve_makespan(evaluator, solver, deadline, start=start)
+        begin, order = (None, None) if start is None else (start.op_device, start.priority)
+        return solve_makespan(evaluator, solver, deadline, start=begin, priority=order)
 
     def programme(one: Problem, until: Deadline) -> Answer:
-        begin = start if start is not None and infeasibility(one, start) is None else None
+        begin = start.op_device if start is not None and infeasibility(one, start.op_device) is None else None
         if objective == "latency":
             return solve_latency(one, solver, until, start=begin, subgraphs=subgraphs)
         gpipe = objective == "gpipe_load"
@@ -111,10 +113,13 @@ def _solve(
     return solve_within_memory(evaluator, deadline, programme)
 
 
-def _kind(objective: Objective, contiguous: bool, subgraphs: int) -> str | None:
+def _kind(evaluator: Evaluator, contiguous: bool, subgraphs: int) -> str | None:
     """The kind of placements that are searched, None if all are."""
-    if objective == "latency":
+    if evaluator.objective == "latency":
         return kind_of(subgraphs)
+    if evaluator.objective == "makespan" and evaluator.ranks is not None:
+        # A placement is ruled out once it was simulated in one order or a few.
+        return "the orders tried"
     return "contiguous" if contiguous else None
 
 
@@ -132,5 +137,6 @@ def _result(evaluator: Evaluator, answer: Answer, restricted_to: str | None) -> 
         status,
         lower_bound=answer.lower_bound,
         op_subgraph=answer.op_subgraph,
+        priority=answer.priority,
         restricted_to=restricted_to,
     )

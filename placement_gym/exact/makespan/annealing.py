@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from placement_gym.arrays import IntArray
-from placement_gym.baselines.neighbourhood import Neighbourhood
+from placement_gym.arrays import FloatArray, IntArray
+from placement_gym.baselines.neighbourhood import Found, Neighbourhood
 from placement_gym.exact.deadline import Deadline
 from placement_gym.result import Evaluator
 
@@ -18,15 +18,24 @@ FEWEST_CALLS = 100
 
 
 def anneal(
-    evaluator: Evaluator, op_device: IntArray, deadline: Deadline, *, calls: int, hot: float, cold: float, seed: int
-) -> Iterator[IntArray]:
-    """Better and better placements (int32 [n_ops]): those after each run of a search that is cut into short runs.
+    evaluator: Evaluator,
+    op_device: IntArray,
+    priority: FloatArray | None,
+    deadline: Deadline,
+    *,
+    calls: int,
+    hot: float,
+    cold: float,
+    seed: int,
+) -> Iterator[Found]:
+    """Better and better placements: those after each run of a search that is cut into short runs.
 
     Each run begins from the best placement of those before it, at the temperature at which that before it ended.
 
     Args:
         evaluator: Gives problem and rule, and counts the simulations.
         op_device: int32 [n_ops], the start.
+        priority: float64 [n_ops], its order under a `priority` queue; None for b-level ranks.
         deadline: No run begins after it, and the search is planned to end before it.
         calls: Most simulations.
         hot: First temperature over the start's makespan.
@@ -39,22 +48,24 @@ def anneal(
         return
     n_runs = max(1, round(calls * one_s / RUN_S))
     near, rng = Neighbourhood.of(evaluator.problem), np.random.default_rng(seed)
-    temperature, best = np.geomspace(hot, cold, n_runs + 1), op_device
+    temperature = np.geomspace(hot, cold, n_runs + 1)
+    order = evaluator.ranks if priority is None else priority
     for run in range(n_runs):
         if deadline.is_over:
             return
         evaluator.simulator_calls += calls // n_runs
-        best, _ = near.search(
+        found = near.search(
             evaluator.compiled,
-            best,
-            evaluator.ranks,
+            op_device,
+            order,
             calls=calls // n_runs,
             rng=rng,
             hot=float(temperature[run]),
             cold=float(temperature[run + 1]),
             critical_share=0.5,
         )
-        yield best
+        op_device, order = found.op_device, found.priority
+        yield found
 
 
 def simulation_s(evaluator: Evaluator, op_device: IntArray) -> float:

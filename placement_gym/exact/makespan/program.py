@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from placement_gym.arrays import IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
 from placement_gym.exact.deadline import Deadline
@@ -34,6 +34,7 @@ class Incumbent:
         evaluator: Who simulates.
         units: What is placed.
         op_device: int32 [n_ops] or None.
+        priority: float64 [n_ops], its order under a `priority` queue; None for b-level ranks.
         makespan_s: Its simulated makespan, `inf` without one.
         seen: Unit devices of the placements that need not be proposed again.
         latest: The last proposal.
@@ -43,31 +44,38 @@ class Incumbent:
     evaluator: Evaluator
     units: Groups
     op_device: IntArray | None = None
+    priority: FloatArray | None = None
     makespan_s: float = math.inf
     seen: set[tuple[int, ...]] = field(default_factory=set)
     latest: IntArray | None = None
     waiting_edges: set[int] = field(default_factory=set)
 
-    def offer(self, op_device: IntArray) -> None:
+    def offer(self, op_device: IntArray, priority: FloatArray | None = None) -> None:
         """Simulates a placement, if it is feasible, and keeps it if it is the best."""
         if infeasibility(self.evaluator.problem, op_device) is None:
-            score, _ = self.evaluator.best(op_device[None, :])
+            score, _ = self.evaluator.best(op_device[None, :], priority)
             if score.excess_bytes == 0 and score.makespan_s < self.makespan_s:
-                self.op_device, self.makespan_s = op_device, score.makespan_s
+                self.op_device, self.priority, self.makespan_s = op_device, priority, score.makespan_s
 
-    def propose(self, unit_device: tuple[int, ...]) -> None:
-        """Offers what the solver found; it may find one placement several times."""
+    def propose(self, unit_device: tuple[int, ...], start: list[int]) -> None:
+        """Offers what the solver found, under a `priority` queue also in the order of its starts.
+
+        It may find one placement several times.
+        """
         self.latest = self.units.op_device(np.array(unit_device, dtype=np.int32))
         if unit_device not in self.seen:
             self.seen.add(unit_device)
             self.offer(self.latest)
+        if self.evaluator.ranks is not None:
+            self.offer(self.latest, -np.array(start, dtype=np.float64))
 
     def polish(self, seed: int, deadline: Deadline) -> None:
         """Anneals from the best placement: the better it is, the less is left to search."""
         if self.op_device is not None:
             calls, known = POLISHING_CALLS, self.op_device
-            for found in anneal(self.evaluator, known, deadline, calls=calls, hot=0.02, cold=0.0002, seed=seed):
-                self.offer(found)
+            order = self.priority
+            for found in anneal(self.evaluator, known, order, deadline, calls=calls, hot=0.02, cold=0.0002, seed=seed):
+                self.offer(found.op_device, found.priority)
 
     def learn(self, edge_start_s: dict[int, float], tolerance_s: float) -> None:
         """Notes the first transfer that starts later in the last proposal than in its simulation."""
@@ -79,7 +87,14 @@ class Incumbent:
         self.waiting_edges.update(e for _, e in sorted(late)[:1])
 
 
-def solve_makespan(evaluator: Evaluator, solver: Solver, deadline: Deadline, *, start: IntArray | None) -> Answer:
+def solve_makespan(
+    evaluator: Evaluator,
+    solver: Solver,
+    deadline: Deadline,
+    *,
+    start: IntArray | None,
+    priority: FloatArray | None = None,
+) -> Answer:
     """The placement of least simulated makespan, and a bound that no placement beats.
 
     A constraint programme (OR-Tools CP-SAT) whose solutions include the simulated schedule of every feasible
@@ -94,6 +109,7 @@ def solve_makespan(evaluator: Evaluator, solver: Solver, deadline: Deadline, *, 
         solver: CP-SAT and its limits; a gap below 1e-6 counts as 1e-6.
         deadline: Ends the search, and the building of models; so does Ctrl-C.
         start: int [n_ops], a feasible placement to begin from; the result is not worse.
+        priority: float [n_ops], its order under a `priority` queue; b-level ranks where not given.
 
     Returns:
         The answer; "proven" says that no placement is better by more than a relative 1e-6 or, without a placement,
@@ -112,7 +128,7 @@ def solve_makespan(evaluator: Evaluator, solver: Solver, deadline: Deadline, *, 
     bound, done = lower_bound_s(evaluator.problem), max(solver.gap, TOLERANCE)
     with deadline.ends():
         if start is not None:
-            best.offer(np.ascontiguousarray(start, dtype=np.int32))
+            best.offer(np.ascontiguousarray(start, dtype=np.int32), priority)
             best.polish(solver.seed, deadline.share(POLISHING_SHARE))
         else:
             _offer_random(best, solver.seed, deadline)
@@ -121,7 +137,7 @@ def solve_makespan(evaluator: Evaluator, solver: Solver, deadline: Deadline, *, 
     bound = min(bound, best.makespan_s)
     if math.isinf(bound):
         return Answer(None, 0.0, True)
-    return Answer(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE))
+    return Answer(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE), priority=best.priority)
 
 
 def _offer_random(best: Incumbent, seed: int, deadline: Deadline) -> None:
@@ -177,7 +193,7 @@ def _round(best: Incumbent, gap: float, deadline: Deadline, solver: Solver, cp_m
 
         def on_solution_callback(self) -> None:
             places = [[self.boolean_value(literal) for literal in row] for row in ops.place]
-            best.propose(tuple(row.index(True) for row in places))
+            best.propose(tuple(row.index(True) for row in places), [self.value(start) for start in ops.start])
 
     retry = bool(best.seen)
     status = run_cp_sat(engine, ops.model, solver, deadline, Proposals())
