@@ -6,16 +6,16 @@ Each takes one ready op after the other and puts it on a device by an estimate t
 
 import numpy as np
 
-from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.list_scheduling import Listed, place_by_list
 from placement_gym.baselines.plan_repair import placed_b_level_s, repaired
 from placement_gym.errors import InfeasiblePlacement, InvalidOption
-from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
 from placement_gym.ranks import critical_path as longest_path
 from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
+from placement_gym.simulator.partial import PartialProblem
 
 
 def upward_rank_s(problem: Problem) -> FloatArray:
@@ -38,10 +38,12 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
     evaluator = Evaluator("critical_path", problem, rule, seed)
     rng, rank = np.random.default_rng(seed), upward_rank_s(problem)
     tries: list[Listed] = []
+    partial = PartialProblem.of(evaluator.compiled)
     failure: InfeasiblePlacement | None = None
     for _ in range(n_tries):
         try:
-            tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops)))
+            jitter = rng.random(problem.n_ops)
+            tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=jitter, partial=partial))
         except InfeasiblePlacement as error:
             failure = error
     if not tries:
@@ -65,22 +67,21 @@ def _listed(
 ) -> Result:
     """One pass of the list scheduler; the ops of `pinned` go to its device where that can run and hold their groups."""
     evaluator = Evaluator(method, problem, rule)
-    allowed: BoolArray | None = None
+    partial = PartialProblem.of(evaluator.compiled)
     if pinned is not None:
-        (ops, device), groups = pinned, Groups.of(problem)
-        allowed = groups.allowed.copy()
-        members = np.unique(groups.op_unit[ops])
-        able = members[allowed[members, device]]
-        if groups.memory_bytes[able].sum() <= problem.device_memory_bytes[device]:
-            allowed[able] = False
-            allowed[able, device] = True
+        ops, device = pinned
+        members = np.unique(partial.op_group[ops])
+        able = members[partial.allowed[members, device]]
+        if partial.group_memory[able].sum() <= problem.device_memory_bytes[device]:
+            partial.allowed[able] = False
+            partial.allowed[able, device] = True
     listed = place_by_list(
         evaluator.compiled,
         rank=rank,
         bias=bias,
         earliest_first=earliest_first,
         insertion=insertion,
-        allowed=allowed,
+        partial=partial,
     )
     return evaluator.result(listed.op_device, priority=listed.priority)
 

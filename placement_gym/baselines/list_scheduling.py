@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import inputs_ready, move_inputs
@@ -248,7 +248,7 @@ def place_by_list(
     bias: FloatArray | None = None,
     earliest_first: bool = False,
     insertion: bool = False,
-    allowed: BoolArray | None = None,
+    partial: PartialProblem | None = None,
 ) -> Listed:
     """Places ops one by one: the ready op of the highest rank, where its finish plus bias is least.
 
@@ -262,16 +262,14 @@ def place_by_list(
         earliest_first: Takes the pair of ready op and device with the least start plus bias instead; ties go to the
             op of the highest rank, then to the device where it finishes first. Without insertion.
         insertion: Uses gaps between ops already placed (HEFT).
-        allowed: bool [n_groups, n_devices], where groups may go; wherever they can run by default.
+        partial: `PartialProblem.of(compiled)`, which many calls can share, or one that allows groups fewer devices.
 
     Raises:
         InfeasiblePlacement: An op fits on no device any more; the message names it.
     """
     problem, graph, n, d = compiled.problem, compiled.problem.graph, compiled.problem.n_ops, compiled.problem.n_devices
     assert not (earliest_first and insertion)
-    partial = PartialProblem.of(compiled)
-    if allowed is not None:
-        partial = partial._replace(allowed=allowed)
+    partial = PartialProblem.of(compiled) if partial is None else partial
     placement, starts_at = PartialPlacement.fresh(partial, 1), np.zeros(n)
     drawn = np.zeros(n) if jitter is None else jitter
     biases = np.zeros((n, d)) if bias is None else np.ascontiguousarray(bias)
