@@ -263,8 +263,7 @@ def place_by_list(
         earliest_first: Takes the pair of ready op and device with the least start plus bias instead; ties go to the
             op of the highest rank, then to the device where it finishes first. Without insertion.
         insertion: Uses gaps between ops already placed (HEFT).
-        partial: `PartialProblem.of(compiled)`, which many calls can share, or one of groups with other bytes or devices.
-
+        partial: `PartialProblem.of(compiled)`, which many calls can share, or one with other bytes or devices.
     """
     graph, n, d = compiled.problem.graph, compiled.problem.n_ops, compiled.problem.n_devices
     assert not (earliest_first and insertion)
