@@ -33,66 +33,60 @@ AS_GIVEN, BY_FINISH, BY_NETWORK = range(3)
 FULL = 1e30
 
 
-class _Sent(NamedTuple):
-    """What was paid for: row 0 of what was decided, row 1 of what is tried, as in the partial placements.
+class _State(NamedTuple):
+    """Row 0 is what was decided, row 1 what is tried.
 
     Attributes:
-        copy: bool [2, n_tensors, n_devices], whether a copy was paid for.
+        placement: Two partial placements.
+        sent: bool [2, n_tensors, n_devices], whether a copy was paid for.
         per_edge: Whether each edge pays, whatever was sent before.
+        taken: int32 [n_devices], scratch.
     """
 
-    copy: np.ndarray
+    placement: PartialPlacement
+    sent: np.ndarray
     per_edge: bool
+    taken: np.ndarray
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def _network(f: PartialProblem, s: PartialPlacement, sent: _Sent, row: int, op: int, device: int, pay: bool) -> float:
+def _network(f: PartialProblem, s: _State, row: int, op: int, device: int, pay: bool) -> float:
     """Seconds of the transfers that bring the inputs of `op` to `device`; if `pay`, their copies are there then."""
     c, seconds = f.clock, 0.0
     for k in range(c.in_start[op], c.in_start[op + 1]):
-        home = s.clock.op_device[row, c.src[k]]
-        if home != device and (sent.per_edge or not sent.copy[row, c.tensor[k], device]):
+        home = s.placement.clock.op_device[row, c.src[k]]
+        if home != device and (s.per_edge or not s.sent[row, c.tensor[k], device]):
             seconds += c.delay[home, device] + c.hold[home, device] + c.size[k] / c.bytes_per_s[home, device]
             if pay:
-                sent.copy[row, c.tensor[k], device] = True
+                s.sent[row, c.tensor[k], device] = True
     return seconds
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def _choose(
-    f: PartialProblem, s: PartialPlacement, sent: _Sent, row: int, op: int, way: int, taken: np.ndarray, share: int
-) -> int:
+def _choose(f: PartialProblem, s: _State, row: int, op: int, way: int, share: int) -> int:
     """Where `op` is best itself or, where it fits nowhere, lacks least memory; ties go to the least load.
 
     Best is earliest finish, or least network time among devices that have fewer than `share` ops of the group.
     """
     chosen, best, least = -1, np.inf, np.inf
     for device in range(f.slots.size):
-        if not fits(f, s, row, f.op_group[op], device):
+        if not fits(f, s.placement, row, f.op_group[op], device):
             continue
         if way == BY_NETWORK:
-            cost = _network(f, s, sent, row, op, device, False) + (FULL if taken[device] >= share else 0.0)
+            cost = _network(f, s, row, op, device, False) + (FULL if s.taken[device] >= share else 0.0)
         else:
-            cost = earliest_start(f, s, row, op, device) + f.clock.op_time[op, device]
-        load = s.load[row, device] + f.clock.op_time[op, device]
+            cost = earliest_start(f, s.placement, row, op, device) + f.clock.op_time[op, device]
+        load = s.placement.load[row, device] + f.clock.op_time[op, device]
         if chosen < 0 or cost < best or (cost == best and load < least):
             chosen, best, least = device, cost, load
-    return chosen if chosen >= 0 else least_lacking(f, s, row, f.op_group[op])
+    return chosen if chosen >= 0 else least_lacking(f, s.placement, row, f.op_group[op])
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def _place(
-    f: PartialProblem,
-    s: PartialPlacement,
-    sent: _Sent,
-    row: int,
-    ops: np.ndarray,
-    devices: np.ndarray,
-    way: int,
-    taken: np.ndarray,
-    cost: np.ndarray,
+    f: PartialProblem, s: _State, row: int, ops: np.ndarray, devices: np.ndarray, way: int, cost: np.ndarray
 ) -> None:
-    """Puts a group on `devices` (way AS_GIVEN), or writes there where it puts them; `taken` is scratch.
+    """Puts a group on `devices` (way AS_GIVEN), or writes there where it puts them.
 
     Writes (latest finish, sum of finishes, network seconds, largest load) into `cost`; inf if it breaks support or
     colocation, FULL more if it does not fit into memory.
@@ -102,50 +96,42 @@ def _place(
     for i in range(4):
         cost[i] = 0.0
     for d in range(f.slots.size):
-        taken[d] = 0
+        s.taken[d] = 0
     for i in range(ops.size):
         op = ops[i]
         if way != AS_GIVEN:
-            devices[i] = _choose(f, s, sent, row, op, way, taken, share)
+            devices[i] = _choose(f, s, row, op, way, share)
         device, group = devices[i], f.op_group[op]
-        home = s.group_device[row, group]
+        home = s.placement.group_device[row, group]
         if (home >= 0 and home != device) or not f.allowed[group, device]:
             for k in range(4):
                 cost[k] = np.inf
             return
-        overfull = overfull or not fits(f, s, row, group, device)
-        taken[device] += 1
-        cost[NETWORK] += _network(f, s, sent, row, op, device, True)
-        put(f, s, row, op, device)
-        cost[FINISH] = max(cost[FINISH], s.clock.finish[row, op])
-        cost[TOTAL_FINISH] += s.clock.finish[row, op]
+        overfull = overfull or not fits(f, s.placement, row, group, device)
+        s.taken[device] += 1
+        cost[NETWORK] += _network(f, s, row, op, device, True)
+        put(f, s.placement, row, op, device)
+        cost[FINISH] = max(cost[FINISH], s.placement.clock.finish[row, op])
+        cost[TOTAL_FINISH] += s.placement.clock.finish[row, op]
     for d in range(f.slots.size):
-        cost[LOAD] = max(cost[LOAD], s.load[row, d])
+        cost[LOAD] = max(cost[LOAD], s.placement.load[row, d])
     if overfull:
         for i in range(4):
             cost[i] += FULL
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _costs(
-    f: PartialProblem,
-    s: PartialPlacement,
-    sent: _Sent,
-    ops: np.ndarray,
-    tried: np.ndarray,
-    taken: np.ndarray,
-    costs: np.ndarray,
-) -> None:
+def _costs(f: PartialProblem, s: _State, ops: np.ndarray, tried: np.ndarray, costs: np.ndarray) -> None:
     """Writes costs [n_tried, 4], see `_place`; the last two rows of `tried` are written first, op by op."""
     last = tried.shape[0] - 1
     for i in range(last + 1):
         way = BY_FINISH if i == last - 1 else BY_NETWORK if i == last else AS_GIVEN
-        _place(f, s, sent, 1, ops, tried[i], way, taken, costs[i])
-        copy_row(f, s, 0, 1, ops)
+        _place(f, s, 1, ops, tried[i], way, costs[i])
+        copy_row(f, s.placement, 0, 1, ops)
         for op in ops:
             for k in range(f.clock.in_start[op], f.clock.in_start[op + 1]):
                 for d in range(f.slots.size):
-                    sent.copy[1, f.clock.tensor[k], d] = sent.copy[0, f.clock.tensor[k], d]
+                    s.sent[1, f.clock.tensor[k], d] = s.sent[0, f.clock.tensor[k], d]
 
 
 def _cheapest(cost: Cost, tried: IntArray, costs: FloatArray, n_devices: int) -> int:
@@ -164,19 +150,18 @@ def _lay_out(evaluator: Evaluator, bytes_of: Groups, groups: list[IntArray], cos
     """int32 [n_ops], by one pass over the groups; memory is counted as `bytes_of` does."""
     n_devices = evaluator.problem.n_devices
     partial = PartialProblem.of(evaluator.compiled, bytes_of)
-    placements = PartialPlacement.fresh(partial, 2)
-    n_tensors = int(partial.clock.tensor.max(initial=-1)) + 1
-    sent = _Sent(np.zeros((2, n_tensors, n_devices), np.bool_), evaluator.rule.transfers == "edge")
-    taken = np.zeros(n_devices, np.int32)
+    sent = np.zeros((2, int(partial.clock.tensor.max(initial=-1)) + 1, n_devices), np.bool_)
+    per_edge = evaluator.rule.transfers == "edge"
+    state = _State(PartialPlacement.fresh(partial, 2), sent, per_edge, np.zeros(n_devices, np.int32))
     for ops in groups:
         own = np.full((2, len(ops)), -1, np.int32)
         tried = np.concatenate([arrangements(len(ops), n_devices), own])
         costs = np.empty((len(tried), 4))
-        _costs(partial, placements, sent, ops, tried, taken, costs)
+        _costs(partial, state, ops, tried, costs)
         best = _cheapest(cost, tried, costs, n_devices)
         for row in range(2):
-            _place(partial, placements, sent, row, ops, tried[best], AS_GIVEN, taken, costs[best])
-    return np.array(placements.clock.op_device[0])
+            _place(partial, state, row, ops, tried[best], AS_GIVEN, costs[best])
+    return np.array(state.placement.clock.op_device[0])
 
 
 def enumerative(problem: Problem, *, rule: str | Rule = "physical", cost: Cost | Literal["best"] = "best") -> Result:

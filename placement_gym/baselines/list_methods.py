@@ -19,6 +19,7 @@ from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_l
 from placement_gym.ranks import critical_path as longest_path
 from placement_gym.result import Evaluator, Result
 from placement_gym.rule import Rule
+from placement_gym.simulator.partial import PartialProblem
 
 
 def upward_rank_s(problem: Problem) -> FloatArray:
@@ -40,8 +41,9 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
     evaluator = Evaluator("critical_path", problem, rule, seed)
     rng, rank = np.random.default_rng(seed), upward_rank_s(problem)
     for groups in Groups.of(problem).ways_to_fit(problem):
+        partial = PartialProblem.of(evaluator.compiled, groups)
         tries = [
-            place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops), groups=groups)
+            place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops), partial=partial)
             for _ in range(n_tries)
         ]
         placements, orders = np.stack([t.op_device for t in tries]), np.stack([t.priority for t in tries])
@@ -82,7 +84,7 @@ def _listed(
 def _fitting(evaluator: Evaluator, groups: Groups, **options: Any) -> Listed:  # noqa: ANN401
     """What `place_by_list` makes, with every output kept where it would not fit otherwise."""
     for way in groups.ways_to_fit(evaluator.problem):
-        listed = place_by_list(evaluator.compiled, groups=way, **options)
+        listed = place_by_list(evaluator.compiled, partial=PartialProblem.of(evaluator.compiled, way), **options)
         if evaluator.excess_bytes(listed.op_device, listed.priority) == 0:
             break
     return listed

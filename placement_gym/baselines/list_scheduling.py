@@ -9,7 +9,6 @@ import numpy as np
 from numba import njit
 
 from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.groups import Groups
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import inputs_ready, move_inputs
 from placement_gym.simulator.partial import PartialPlacement, PartialProblem, fits, least_lacking, least_slot, put_at
@@ -249,7 +248,7 @@ def place_by_list(
     bias: FloatArray | None = None,
     earliest_first: bool = False,
     insertion: bool = False,
-    groups: Groups | None = None,
+    partial: PartialProblem | None = None,
 ) -> Listed:
     """Places ops one by one: the ready op of the highest rank, where its finish plus bias is least.
 
@@ -264,12 +263,11 @@ def place_by_list(
         earliest_first: Takes the pair of ready op and device with the least start plus bias instead; ties go to the
             op of the highest rank, then to the device where it finishes first. Without insertion.
         insertion: Uses gaps between ops already placed (HEFT).
-        groups: Those of the problem, with other bytes or fewer devices that they may go to.
-
+        partial: `PartialProblem.of(compiled)`, which many calls can share, or one with other bytes or devices.
     """
     graph, n, d = compiled.problem.graph, compiled.problem.n_ops, compiled.problem.n_devices
     assert not (earliest_first and insertion)
-    partial = PartialProblem.of(compiled, groups)
+    partial = PartialProblem.of(compiled) if partial is None else partial
     placement, starts_at = PartialPlacement.fresh(partial, 1), np.zeros(n)
     drawn = np.zeros(n) if jitter is None else jitter
     biases = np.zeros((n, d)) if bias is None else np.ascontiguousarray(bias)

@@ -11,6 +11,7 @@ from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.result import Evaluator, Result, Score
 from placement_gym.rule import Rule
+from placement_gym.simulator.partial import PartialProblem
 
 
 def _check_calls(simulator_calls: int, least: int) -> None:
@@ -43,9 +44,11 @@ def _start(evaluator: Evaluator, rng: np.random.Generator, n_tries: int) -> IntA
     """The best of `n_tries` list schedules by critical path."""
     problem = evaluator.problem
     rank = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
+    partial = PartialProblem.of(evaluator.compiled)
     tries = []
     for _ in range(n_tries):
-        tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=rng.random(problem.n_ops))[0])
+        jitter = rng.random(problem.n_ops)
+        tries.append(place_by_list(evaluator.compiled, rank=rank, jitter=jitter, partial=partial).op_device)
     return tries[evaluator.best(np.stack(tries))[1]]
 
 

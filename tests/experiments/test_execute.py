@@ -78,7 +78,12 @@ def test_placements_are_of_many_kinds_and_feasible() -> None:
     placements = all_kinds(problem, PRESETS["physical"], {}, n_random=30, seed=0)
     assert len({p.op_device.tobytes() for p in placements}) == len(placements) > 20
     assert len({p.name for p in placements}) == len(placements)
-    small = pg.Problem.from_times(graph, np.ones((8, 2)), device_memory_bytes=float(graph.op_output_bytes.sum()) - 1)
+    small = pg.Problem.from_times(
+        graph,
+        np.ones((8, 2)),
+        device_memory_bytes=float(graph.op_output_bytes.sum()) - 1,
+        op_memory_bytes=graph.op_output_bytes,
+    )
     kept = all_kinds(small, PRESETS["physical"], {}, n_random=30, seed=0)
     assert kept
     assert all(p.op_device.any() and not p.op_device.all() for p in kept)

@@ -23,8 +23,9 @@ from placement_gym.errors import (
     PlacementGymWarning,
 )
 
-# Of the problem in `test_files_of_the_first_format_are_read`, as version 0.2.0 printed it.
+# Of the problem in `test_files_of_older_formats_are_read`, as earlier states of version 0.2.0 printed them.
 FIRST_FINGERPRINT = "d1a580d7b13663af43a3aca6c9f30dc761cbe50ece0607928e418a2733ba955c"
+SECOND_FINGERPRINT = "e3f1a9dceb2017b59ba88f5b45e11c1241de793deecbbe5dd936ba0d79bfbc34"
 
 
 def two_ops(**options: object) -> pg.OpGraph:
@@ -222,7 +223,7 @@ def test_roofline_by_hand() -> None:
         ({"op_time_s": [[np.nan], [1.0]]}, "op_time_s of op 'a' on device 'device0' is nan"),
         ({"op_time_s": [[np.inf], [1.0]]}, "op 'a' can run on no device"),
         ({"op_time_s": [[1.0]]}, r"op_time_s has shape \(1, 1\); expected \(2, 1\)"),
-        ({"device_memory_bytes": 1.0, "op_memory_bytes": [0.0, 2.0]}, "op 'b' claims 2 bytes"),
+        ({"device_memory_bytes": 1.0, "op_memory_bytes": [0.0, 2.0]}, "op 'b' needs 2 bytes"),
         ({"device_kinds": ["gpu"]}, "device 'device0': unknown kind 'gpu'; known: accelerator, cpu"),
         ({"device_slots": 0}, "slots of device 'device0' is 0"),
         ({"device_slots": 1.5}, r"device_slots is \[1.5\]; expected whole numbers"),
@@ -269,20 +270,25 @@ def test_devices_share_a_node_as_said(tmp_path: Path) -> None:
     assert built.device_node.tolist() == [0] * 8 + [1] * 8
 
 
-def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
-    """A file without `device_node` loads with the default; its own fingerprint, over its name too, is checked."""
+@pytest.mark.parametrize(
+    ("version", "printed", "lacks"),
+    [(1, FIRST_FINGERPRINT, ("device_node", "memory_rule")), (2, SECOND_FINGERPRINT, ("memory_rule",))],
+)
+def test_files_of_older_formats_are_read(tmp_path: Path, version: int, printed: str, lacks: tuple[str, ...]) -> None:
+    """A file without `device_node` or memory rule loads with what then held; its own fingerprint is checked."""
     graph = pg.OpGraph.build(["a", "b"], [(0, 1, 4.0)])
-    problem = pg.Problem.from_times(graph, [[1.0, 2.0], [3.0, 4.0]], name="old")
+    problem = pg.Problem.from_times(graph, [[1.0, 2.0], [3.0, 4.0]], name="old", op_memory_bytes=graph.op_output_bytes)
     problem.save(tmp_path / "new.npz")
+    left_out = {"header", *(f"problem.{name}" for name in lacks)}
     with np.load(tmp_path / "new.npz") as data:
-        arrays = {key: data[key] for key in data.files if key not in ("header", "problem.device_node")}
-    for fingerprint, sound in ((FIRST_FINGERPRINT, True), ("0" * 64, False)):
-        text = f'{{"format": "placement_gym.problem.v1", "fingerprint": "{fingerprint}"}}'
+        arrays = {key: data[key] for key in data.files if key not in left_out}
+    for fingerprint, sound in ((printed, True), ("0" * 64, False)):
+        text = f'{{"format": "placement_gym.problem.v{version}", "fingerprint": "{fingerprint}"}}'
         np.savez(tmp_path / "old.npz", header=np.frombuffer(text.encode(), np.uint8), **arrays)
         if sound:
             loaded = pg.Problem.load(tmp_path / "old.npz")
             assert loaded.fingerprint == problem.fingerprint
-            assert loaded.device_node.tolist() == [0, 1]
+            assert (loaded.device_node.tolist(), loaded.memory_rule) == ([0, 1], "claims")
         else:
             with pytest.raises(InvalidFile, match="does not match its fingerprint"):
                 pg.Problem.load(tmp_path / "old.npz")

@@ -300,17 +300,14 @@ def test_what_is_released_at_an_instant(instant: Literal["whole", "event"]) -> N
 
 
 def test_memory_may_be_full_and_no_more() -> None:
-    """Device 1 holds 1 byte of parameters and a copy of 2 bytes: 3 bytes are enough."""
-    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 2.0)], parameter_bytes=[0.0, 1.0])
-    for memory_bytes in (3.0, 2.5):
-        problem = pg.Problem.from_times(graph, np.ones((2, 2)), device_memory_bytes=memory_bytes)
-        schedule = pg.simulate(problem, [0, 1])
-        if memory_bytes == 3.0:
+    """Device 1 holds 1 byte of parameters and, while b runs, two copies of 2 bytes: 5 bytes are enough."""
+    graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 1, 2.0), (2, 3, 2.0)], parameter_bytes=[0.0, 1.0, 0.0, 0.0])
+    time = np.array([1.0, 5.0, 1.0, 1.0])[:, None] * np.ones((1, 2))
+    for memory_bytes in (5.0, 4.5):
+        problem = pg.Problem.from_times(graph, time, device_memory_bytes=memory_bytes)
+        schedule = pg.simulate(problem, [0, 1, 0, 1], memory="report")
+        if memory_bytes == 5.0:
             schedule.check()
         else:
-            with pytest.raises(InvalidSchedule, match=r"'device1' holds 3 bytes .* its memory is 2.5 bytes"):
+            with pytest.raises(InvalidSchedule, match=r"'device1' holds 5 bytes .* its memory is 4.5 bytes"):
                 schedule.check()
-    four = pg.OpGraph.build(list("abcd"), [(0, 1, 2.0), (0, 2, 2.0)], parameter_bytes=[0.0, 1.0, 1.0, 0.0])
-    problem = pg.Problem.from_times(four, np.ones((4, 3)), device_memory_bytes=2.5)
-    with pytest.raises(InvalidSchedule, match="'device1' holds 3 bytes"):  # and so does device 2
-        pg.simulate(problem, [0, 1, 2, 0]).check()

@@ -24,7 +24,7 @@ from placement_gym.rule import Rule
 
 MAX_IDEALS = 2_000_000
 # Seconds that the first order of the ops has at least.
-GRACE_S = 0.5
+GRACE_S = 2.0
 # An optimum is mostly close to the bound, and the closer the cutoff the quicker: so it is first looked for in the
 # lowest parts of what is between the bound and the best pipeline known.
 SHARES = (1 / 16, 1 / 4, 1.0)
@@ -65,7 +65,7 @@ def dp(
         problem: Links that touch an accelerator must be alike.
         rule: Of the schedule that comes with the result; the max-load does not depend on it.
         max_ideals: Most ideals to list (each takes an eighth of a byte per op and 50 bytes or so).
-        time_limit_s: Seconds in all (half a second more where a first pipeline takes that long). Ctrl-C ends it like
+        time_limit_s: Seconds in all (up to two seconds where a first pipeline takes that long). Ctrl-C ends it like
             the limit once there is a pipeline.
 
     Raises:

@@ -10,6 +10,7 @@ import placement_gym as pg
 from placement_gym.baselines.list_methods import optimistic_cost_s, upward_rank_s
 from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.errors import InvalidOption
+from placement_gym.ranks import b_level_s, mean_op_time_s
 from placement_gym.result import Evaluator
 from placement_gym.simulator import compile_problem
 
@@ -141,6 +142,19 @@ def test_heft_is_simulated_as_it_was_planned() -> None:
     assert max(calls) <= 128
     # Without repair some take much longer, since the simulator never idles beside a ready op.
     assert max(plain) > 1.1
+
+
+@pytest.mark.parametrize("method", ["etf", "m_etf"])
+def test_etf_is_simulated_as_it_was_planned(method: str) -> None:
+    """It never leaves a device idle beside an op that could start, so without contention its plan comes true."""
+    for seed in range(40):
+        problem = _dag(seed)
+        edge_time_s = np.zeros(problem.graph.n_edges)
+        rank = upward_rank_s(problem) if method == "m_etf" else b_level_s(problem, mean_op_time_s(problem), edge_time_s)
+        listed = place_by_list(compile_problem(problem, PLANNED), rank=rank, earliest_first=True)
+        result = pg.METHODS[method](problem, rule=PLANNED)
+        assert result.objective == pytest.approx(listed.makespan_s, rel=1e-12)
+        assert result.simulator_calls == 1
 
 
 def test_repair_keeps_groups_and_memory() -> None:

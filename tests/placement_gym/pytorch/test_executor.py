@@ -264,7 +264,9 @@ def test_bad_input() -> None:
     """Everything that is wrong is found before anything runs."""
     ran: list[int] = []
     graph = kernel_graph({"a": calling(lambda x: ran.append(1) or x, "x"), "b": relu(0)}, {"x": MATRIX})
-    problem = pg.Problem.from_times(graph, np.ones((2, 2)), device_memory_bytes=100)
+    problem = pg.Problem.from_times(
+        graph, np.ones((2, 2)), device_memory_bytes=100, op_memory_bytes=graph.op_output_bytes
+    )
     with pytest.raises(InfeasiblePlacement, match="memory"):
         execute(problem, [0, 0], torch_devices=TWO)
     for placement in ([0, 2], [0], [0.5, 1]):

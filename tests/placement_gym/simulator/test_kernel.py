@@ -103,8 +103,9 @@ def test_the_kernel_keeps_within_its_arrays(monkeypatch: pytest.MonkeyPatch, n_d
         problem = pg.Problem.from_times(graph, np.ones((n_ops, n_devices)), device_slots=12)
         cases.append((problem, np.arange(n_ops, dtype=np.int32) // 2 % n_devices))
     for problem, op_device in cases:
-        priority = rng.integers(0, 4, problem.n_ops).astype(float)
+        ranks = rng.integers(0, 4, problem.n_ops).astype(float)
         for rule in ALL_RULES:
+            priority = order_for(rule, ranks)
             slow = pg.simulate(problem, op_device, rule=rule, priority=priority, engine="reference")
             with monkeypatch.context() as patch:
                 put_in_place(patch.setattr)

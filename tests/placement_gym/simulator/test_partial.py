@@ -14,7 +14,7 @@ from placement_gym.simulator.partial import (
     copy_row,
     earliest_start,
     fits,
-    has_room,
+    lacking,
     least_slot,
     put,
     put_at,
@@ -52,8 +52,8 @@ def test_room_groups_and_support_by_hand() -> None:
     assert s.memory_used[0].tolist() == [4, 0, 0]
     # The rest of a group goes where the group is, and takes no more room; 1 byte is left there.
     assert [fits(f, s, 0, a, device) for device in range(3)] == [True, False, False]
-    assert [has_room(f, s, 0, c, device) for device in range(3)] == [False, True, True]
-    assert [has_room(f, s, 0, d, device) for device in range(3)] == [True, True, True]
+    assert [lacking(f, s, 0, c, device) <= 0 for device in range(3)] == [False, True, True]
+    assert [lacking(f, s, 0, d, device) <= 0 for device in range(3)] == [True, True, True]
     put(f, s, 0, 1, 0)
     put(f, s, 0, 3, 0)
     assert s.memory_used[0].tolist() == [5, 0, 0]
