@@ -78,11 +78,10 @@ def mip(
     if start is not None:
         Placement(np.asarray(start)).check(problem)
         op_device = Placement(np.asarray(start)).op_device
-        known: Start | None = Start(op_device, None, evaluator.excess_bytes(op_device))
-        if known.excess_bytes > 0:
-            raise InfeasiblePlacement(
-                f"start exceeds the memory of its devices by {known.excess_bytes:.6g} bytes in all"
-            )
+        excess_bytes = evaluator.excess_bytes(op_device)
+        if excess_bytes > 0:
+            raise InfeasiblePlacement(f"start exceeds the memory of its devices by {excess_bytes:.6g} bytes in all")
+        known: Start | None = Start(op_device, None, excess_bytes)
     else:
         known = best_start(evaluator, deadline, contiguous=contiguous, seed=solver.seed)
     fitting = known if known is not None and known.excess_bytes == 0 else None
