@@ -104,6 +104,7 @@ def effort_of(result: Result) -> Effort:
         op_subgraph=result.op_subgraph,
         restricted_to=result.restricted_to,
         class_lower_bound_s=result.class_lower_bound,
+        own_order=result.priority is not None,
     )
 
 

@@ -21,7 +21,7 @@ from experiments.curves import save_png
 from experiments.folder import RunFolder
 from experiments.grid import TrialGrid, as_markdown, draw_ratios, on_terminal, value_ms
 from experiments.record import Record, RecordedAt
-from experiments.table import TableRow, row_of_record, status_of
+from experiments.table import TableRow, order_note, row_of_record, status_of
 from experiments.tracking import Tracker
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, InvalidProblem, MissingDependency
 from placement_gym.files import write_text
@@ -240,7 +240,9 @@ def run(config: DictConfig) -> int:
     for shown in on_terminal(grid):
         console.print(shown)
     console.print("bold: the best of its line; *: no placement of the method's kind is better", highlight=False)
-    write_text(root.table, as_markdown(grid))
+    note = order_note(build.build_rule(config))
+    console.print(note, highlight=False)
+    write_text(root.table, f"{as_markdown(grid)}\n{note}\n")
     save_png(draw_ratios(grid), root.ratios)
     console.print(f"wrote {root.path}/: {root.table.name}, {root.ratios.name}, records by instance", highlight=False)
     return 0

@@ -48,6 +48,7 @@ class Record:
         rule: Every option of the simulator's rule.
         op_device: Device of each op.
         priority: Rank of each op if the rule's queue goes by priority, else None.
+        own_order: Whether the method decided these ranks; if not, they are b-levels.
         makespan_s: Simulated.
         objective: What the method minimised (`placement_gym.objectives`).
         objective_s: Its value, seconds.
@@ -74,6 +75,7 @@ class Record:
     rule: dict[str, Any]
     op_device: list[int]
     priority: list[float] | None
+    own_order: bool = False
     makespan_s: float
     objective: Objective
     objective_s: float
@@ -112,6 +114,7 @@ class Record:
             rule=asdict(schedule.rule),
             op_device=schedule.op_device.tolist(),
             priority=schedule.priority.tolist() if by_priority else None,
+            own_order=by_priority and effort.own_order,
             makespan_s=schedule.makespan_s,
             objective=effort.objective,
             objective_s=objective_s(effort.objective, schedule, effort.op_subgraph),
@@ -155,6 +158,7 @@ class Effort:
     op_subgraph: IntArray | None = None
     restricted_to: str | None = None
     class_lower_bound_s: float | None = None
+    own_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def run(config: DictConfig) -> int:
         lines, columns = table.cells(group, bound), table.headings(objective)
         text.append(table.markdown(columns, lines))
         console.print(table.terminal(problem.name, columns, lines))
-    write_text(folder.table, "\n".join(text))
+    console.print(table.order_note(rule), highlight=False)
+    write_text(folder.table, "\n".join([*text, table.order_note(rule) + "\n"]))
     console.print(f"wrote {folder.path}/: {', '.join(sorted(p.name for p in folder.path.iterdir()))}", highlight=False)
     return 0
 

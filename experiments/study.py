@@ -21,7 +21,7 @@ from experiments.folder import RunFolder
 from experiments.learning import progress_bar
 from experiments.solve import describe
 from experiments.standings import UNITS, Standings, as_markdown, number_in, on_terminal, panels, sentences
-from experiments.table import TableRow, wide_console
+from experiments.table import TableRow, order_note, wide_console
 from experiments.tracking import Tracker
 from experiments.trial import OPTIONS, Outcome, Trial
 from placement_gym.bounds import lower_bound_s
@@ -253,7 +253,9 @@ def run(config: DictConfig) -> int:
     for sentence in sentences(standings):
         console.print(sentence, highlight=False, soft_wrap=True)
     root = study.root
-    write_text(root.table, as_markdown(standings))
+    note = order_note(build.build_rule(config))
+    console.print(note, highlight=False)
+    write_text(root.table, f"{as_markdown(standings)}\n{note}\n")
     like = {str(name): str(section.get("like") or name) for name, section in config.methods.items()}
     save_png(draw_samples(panels(outcomes, bounds, like), UNITS[config.unit], config.unit), root.samples)
     if n_recorded < len(outcomes):

@@ -14,6 +14,7 @@ from rich.table import Table
 from experiments.record import Record
 from placement_gym.methods import METHODS
 from placement_gym.objectives import Objective
+from placement_gym.rule import Rule
 
 # A proven gap says more than calls of a simulator that a method for another objective does not make.
 OTHER = {"makespan": "simulator calls", "max_load": "gap", "gpipe_load": "gap", "latency": "gap"}
@@ -28,6 +29,7 @@ class TableRow:
         objective_s: Its value, `inf` where the method found no feasible placement.
         lower_bound_s: What the method has proved; of placements of the kind `restricted_to` alone where that is given.
         is_baseline: Whether a solver found it (not an agent).
+        by_b_level: Whether ready work is taken in b-level order for want of an order of the method's own.
     """
 
     method: str
@@ -39,6 +41,7 @@ class TableRow:
     status: str
     is_baseline: bool
     restricted_to: str | None = None
+    by_b_level: bool = False
 
 
 def wide_console() -> Console:
@@ -65,6 +68,7 @@ def row_of_record(record: Record, *, by_makespan: bool = False) -> TableRow:
         status=record.status if own else "feasible",
         is_baseline=is_baseline(record),
         restricted_to=record.restricted_to if own else None,
+        by_b_level=record.priority is not None and not record.own_order,
     )
 
 
@@ -96,10 +100,21 @@ def cells(rows: Sequence[TableRow], lower_bound_s: float | None) -> list[tuple[s
 
     lines: list[tuple[str, ...]] = []
     for row in sorted(rows, key=lambda row: row.objective_s):
-        status = "" if row.status in ("feasible", "budget_exhausted") else status_of(row)
+        says_nothing = row.status in ("feasible", "budget_exhausted")
+        status = ", ".join(([] if says_nothing else [status_of(row)]) + (["b-level order"] if row.by_b_level else []))
         other = f"{row.simulator_calls:,}" if row.objective == "makespan" else gap(row)
         lines.append((row.method, *times(row.objective_s), other, f"{row.seconds:,.2f}", status))
     return lines if lower_bound_s is None else [*lines, ("(lower bound)", *times(lower_bound_s), "", "", "")]
+
+
+def order_note(rule: Rule) -> str:
+    """One sentence for a table: in which order ready work is taken."""
+    if rule.queue == "priority":
+        return (
+            "Queue `priority`: each method is simulated in its own order, one that decides none in b-level order "
+            "(its status says so)."
+        )
+    return f"Queue `{rule.queue}`: an order that a method decides is ignored."
 
 
 def status_of(row: TableRow) -> str:

@@ -28,7 +28,17 @@ from experiments.folder import RunFolder
 from experiments.learning import Budget, learn
 from experiments.record import Effort, Record, append, read
 from experiments.solve import describe
-from experiments.table import TableRow, cells, headings, markdown, row_of_record, terminal, verdict, wide_console
+from experiments.table import (
+    TableRow,
+    cells,
+    headings,
+    markdown,
+    order_note,
+    row_of_record,
+    terminal,
+    verdict,
+    wide_console,
+)
 from experiments.tracking import Tracker, read_metrics, rewind_metrics
 from placement_gym.baselines import simulated_annealing
 from placement_gym.bounds import lower_bound_s
@@ -142,16 +152,23 @@ def results(bench: Workbench, agent: Agent, learned: Update | None, bound: float
     """
     name = str(bench.config.agent_name)
     calls, seconds = (learned.simulator_calls, learned.seconds) if learned is not None else (1, 0.0)
-    effort = Effort(lower_bound_s=bound, simulator_calls=calls, seconds=seconds, seed=bench.config.seed)
+    greedy, best_order = greedy_priority(agent), None if learned is None else learned.best_priority
+    effort = Effort(
+        lower_bound_s=bound,
+        simulator_calls=calls,
+        seconds=seconds,
+        seed=bench.config.seed,
+        own_order=greedy is not None or best_order is not None,
+    )
     schedules, rows, reason = [], [], f"{name} has found no feasible placement of {bench.problem.name}"
     try:
-        schedules.append(schedule_of(bench.problem, agent.act_greedy(), bench.rule, greedy_priority(agent)))
+        schedules.append(schedule_of(bench.problem, agent.act_greedy(), bench.rule, greedy))
         rows.append(bench.record(schedules[0], f"{name} (greedy)", effort))
     except InfeasiblePlacement as error:
         rows.append(nothing_found(f"{name} (greedy)", is_baseline=False))
         reason = f"{reason}: {error}"
     if learned is not None and math.isfinite(learned.best_makespan_s):
-        schedules.append(schedule_of(bench.problem, learned.best_op_device, bench.rule, learned.best_priority))
+        schedules.append(schedule_of(bench.problem, learned.best_op_device, bench.rule, best_order))
     if not schedules:
         raise InfeasiblePlacement(reason)
     best = min(schedules, key=lambda schedule: schedule.makespan_s)
@@ -184,7 +201,11 @@ def draw_all(bench: Workbench, best: Schedule, rows: Sequence[TableRow], bound: 
     baselines = [row for row in rows if row.is_baseline]
     save_png(draw({str(bench.config.agent_name): curve}, baselines, bound, bench.problem.name), folder.curve)
     write_text(
-        folder.table, markdown(headings("makespan"), cells(rows, bound)) + "\n" + "\n".join(verdict(rows)) + "\n"
+        folder.table,
+        markdown(headings("makespan"), cells(rows, bound))
+        + "\n"
+        + "\n".join([*verdict(rows), order_note(bench.rule)])
+        + "\n",
     )
 
 

@@ -1,8 +1,10 @@
 """Tables of results: order, ratios, and an honest last sentence."""
 
 import math
+from dataclasses import replace
 
-from experiments.table import TableRow, cells, headings, markdown, number, verdict
+from experiments.table import TableRow, cells, headings, markdown, number, order_note, verdict
+from placement_gym.rule import Rule
 
 
 def _row(method: str, makespan_s: float, *, is_baseline: bool = True, status: str = "feasible") -> TableRow:
@@ -63,3 +65,12 @@ def test_a_status_that_is_about_one_kind_of_placements_says_so() -> None:
         ("0.00 %", "1.00", "optimal"),
         ("0.00 %", "1.00", "optimal among pipelines"),
     ]
+
+
+def test_a_table_says_whose_order_counts() -> None:
+    """Under a priority queue a method without an order is named; under others one sentence says that none counts."""
+    without, own = _row("round_robin", 2.0), _row("heft", 1.0)
+    assert cells([replace(without, by_b_level=True), own], None)[1][-1] == "b-level order"
+    assert cells([without, own], None)[1][-1] == ""
+    assert "each method is simulated in its own order" in order_note(Rule(queue="priority"))
+    assert order_note(Rule()) == "Queue `fifo`: an order that a method decides is ignored."
