@@ -1,6 +1,7 @@
 """build: a configuration turned into problem, environment, agent and baselines."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from agents.agent import Agent
 from placement_gym.cluster import Cluster
 from placement_gym.envs.select_place import evaluation_rule as of_env
-from placement_gym.errors import InvalidOption, InvalidProblem, unknown_name
+from placement_gym.errors import InvalidOption, InvalidProblem, InvalidRule, unknown_name
 from placement_gym.graph import OpGraph
 from placement_gym.methods import METHODS
 from placement_gym.problem import Problem
@@ -73,7 +74,12 @@ def build_rule(config: DictConfig) -> Rule:
     """
     if isinstance(config.rule, str):
         return resolve_rule(config.rule)
-    return Rule(**cast(dict[str, Any], OmegaConf.to_container(config.rule, resolve=True)))
+    options = cast(dict[str, Any], OmegaConf.to_container(config.rule, resolve=True))
+    known = [field.name for field in fields(Rule)]
+    for name in options:
+        if name not in known:
+            raise InvalidRule(unknown_name("option of a rule", str(name), known))
+    return Rule(**options)
 
 
 def evaluation_rule(config: DictConfig) -> Rule:

@@ -78,7 +78,8 @@ def _listed(
             allowed[able] = np.arange(problem.n_devices) == device
             groups = replace(groups, allowed=allowed)
     listed = _fitting(evaluator, groups, rank=rank, bias=bias, earliest_first=earliest_first, insertion=insertion)
-    return evaluator.result(listed.op_device, priority=listed.priority)
+    simulated = evaluator.simulator_calls > 0  # to see whether it fits
+    return evaluator.result(listed.op_device, simulated=simulated, priority=listed.priority)
 
 
 def _fitting(evaluator: Evaluator, groups: Groups, **options: Any) -> Listed:  # noqa: ANN401
@@ -123,7 +124,8 @@ def heft(problem: Problem, *, rule: str | Rule = "physical", simulator_calls: in
         rank = b_level_s(problem, mean_op_time_s(problem), share * edge_time)
         listed = _fitting(evaluator, Groups.of(problem), rank=rank, insertion=True)
         if not ordered:
-            return evaluator.result(listed.op_device, priority=listed.priority)
+            simulated = evaluator.simulator_calls > 0
+            return evaluator.result(listed.op_device, simulated=simulated, priority=listed.priority)
         planned_s = min(planned_s, listed.makespan_s)
         orders += [listed.priority, rank, placed_b_level_s(problem, listed.op_device)]
         op_devices += 3 * [listed.op_device]

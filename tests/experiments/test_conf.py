@@ -22,7 +22,7 @@ from agents.reinforce import ReinforceConfig
 from experiments import build, study
 from experiments.command import CONF
 from placement_gym.costs.model import ProfiledCost, RooflineCost
-from placement_gym.errors import InvalidOption
+from placement_gym.errors import InvalidOption, InvalidRule
 from placement_gym.graph import OpGraph
 from placement_gym.methods import METHODS
 from placement_gym.problem import Problem
@@ -210,3 +210,9 @@ def test_agents_are_configured_as_they_are_by_default(
     shown = OmegaConf.load(Path(__file__).parents[2] / "conf" / "agent" / f"{agent}.yaml")
     values = {name: value for name, value in shown.config.items() if name != "_target_"}
     assert values == asdict(defaults)
+
+
+def test_an_unknown_option_of_a_rule_is_named() -> None:
+    """One line that lists the known ones, whatever the mapping holds."""
+    with pytest.raises(InvalidRule, match="unknown option of a rule 'queu'; known: contention, "):
+        build.build_rule(OmegaConf.create({"rule": {"queu": "priority"}}))
