@@ -12,18 +12,18 @@ from placement_gym.problem import Problem
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """The units of a problem; colocation and support hold for whatever a search does with them.
+    """The groups of a problem; colocation and support hold for whatever a search does with them.
 
     Attributes:
-        op_unit: int32 [n_ops], unit of each op; units are numbered by their first op in topological order.
-        start: int32 [n_units + 1], `ops[start[u]:start[u + 1]]` belong to unit u.
+        op_group: int32 [n_ops], group of each op; groups are numbered by their first op in topological order.
+        start: int32 [n_groups + 1], `ops[start[u]:start[u + 1]]` belong to group u.
         ops: int32 [n_ops].
-        allowed: bool [n_units, n_devices], whether the device can run all ops of the unit.
-        memory_bytes: float64 [n_units], what the unit holds throughout (`Problem.op_memory_bytes`).
-        working_bytes: float64 [n_units], live bytes beside them while an op of the unit runs, at least.
+        allowed: bool [n_groups, n_devices], whether the device can run all ops of the group.
+        memory_bytes: float64 [n_groups], what the group holds throughout (`Problem.op_memory_bytes`).
+        working_bytes: float64 [n_groups], live bytes beside them while an op of the group runs, at least.
     """
 
-    op_unit: IntArray
+    op_group: IntArray
     start: IntArray
     ops: IntArray
     allowed: BoolArray
@@ -31,26 +31,26 @@ class Groups:
     working_bytes: FloatArray
 
     @property
-    def n_units(self) -> int:
-        """Number of units."""
+    def n_groups(self) -> int:
+        """Number of groups."""
         return len(self.memory_bytes)
 
     @classmethod
     def of(cls, problem: Problem) -> "Groups":
-        """The units of a problem: colocation groups, and ops that belong to none."""
+        """The groups of a problem: colocation groups, and ops that belong to none."""
         groups = problem.graph.op_colocation.tolist()
         return cls.by_key(problem, [group if group >= 0 else -1 - op for op, group in enumerate(groups)])
 
     @classmethod
     def acyclic(cls, problem: Problem) -> "Groups":
-        """Groups between which there is an order: those that wait for each other in a circle are one unit."""
+        """Groups between which there is an order: those that wait for each other in a circle are one group."""
         graph, single = problem.graph, cls.of(problem)
         between: nx.DiGraph[int] = nx.DiGraph()
-        between.add_nodes_from(range(single.n_units))
-        ends = (single.op_unit[graph.edge_src].tolist(), single.op_unit[graph.edge_dst].tolist())
+        between.add_nodes_from(range(single.n_groups))
+        ends = (single.op_group[graph.edge_src].tolist(), single.op_group[graph.edge_dst].tolist())
         between.add_edges_from(zip(*ends, strict=True))
         fused = {u: i for i, circle in enumerate(nx.strongly_connected_components(between)) for u in circle}
-        return cls.by_key(problem, [fused[u] for u in single.op_unit.tolist()])
+        return cls.by_key(problem, [fused[u] for u in single.op_group.tolist()])
 
     @classmethod
     def single(cls, problem: Problem) -> "Groups":
@@ -60,8 +60,8 @@ class Groups:
     def keeping_outputs(self, problem: Problem) -> "Groups":
         """The same groups as if every output stayed to the end of the run: on the safer side of what a run holds."""
         memory = self.memory_bytes.copy()
-        np.add.at(memory, self.op_unit, problem.graph.op_output_bytes)
-        return replace(self, memory_bytes=memory, working_bytes=np.zeros(self.n_units))
+        np.add.at(memory, self.op_group, problem.graph.op_output_bytes)
+        return replace(self, memory_bytes=memory, working_bytes=np.zeros(self.n_groups))
 
     def ways_to_fit(self, problem: Problem) -> list["Groups"]:
         """What a method that builds one placement may try: these groups, then `keeping_outputs` where that may help."""
@@ -71,30 +71,30 @@ class Groups:
 
     @classmethod
     def by_key(cls, problem: Problem, op_key: Sequence[int]) -> "Groups":
-        """The units whose ops share a key, a value for each op."""
+        """The groups whose ops share a key, a value for each op."""
         number: dict[int, int] = {}
-        op_unit = np.zeros(problem.n_ops, dtype=np.int32)
+        op_group = np.zeros(problem.n_ops, dtype=np.int32)
         for op in problem.graph.order.tolist():
-            op_unit[op] = number.setdefault(op_key[op], len(number))
-        ops = np.argsort(op_unit, kind="stable").astype(np.int32)
-        start = np.concatenate([[0], np.cumsum(np.bincount(op_unit))]).astype(np.int32)
+            op_group[op] = number.setdefault(op_key[op], len(number))
+        ops = np.argsort(op_group, kind="stable").astype(np.int32)
+        start = np.concatenate([[0], np.cumsum(np.bincount(op_group))]).astype(np.int32)
         allowed = np.ones((len(number), problem.n_devices), dtype=np.bool_)
-        np.logical_and.at(allowed, op_unit, np.isfinite(problem.op_time_s))
+        np.logical_and.at(allowed, op_group, np.isfinite(problem.op_time_s))
         memory, working = np.zeros(len(number)), np.zeros(len(number))
-        np.add.at(memory, op_unit, problem.op_memory_bytes)
-        np.maximum.at(working, op_unit, problem.op_working_bytes)
-        return cls(op_unit, start, ops, allowed, memory, working)
+        np.add.at(memory, op_group, problem.op_memory_bytes)
+        np.maximum.at(working, op_group, problem.op_working_bytes)
+        return cls(op_group, start, ops, allowed, memory, working)
 
-    def op_device(self, unit_device: IntArray) -> IntArray:
-        """int32 [n_ops] from int32 [n_units]."""
-        return np.ascontiguousarray(unit_device[self.op_unit], dtype=np.int32)
+    def op_device(self, group_device: IntArray) -> IntArray:
+        """int32 [n_ops] from int32 [n_groups]."""
+        return np.ascontiguousarray(group_device[self.op_group], dtype=np.int32)
 
-    def unit_device(self, op_device: IntArray) -> IntArray:
-        """int32 [n_units] from int32 [n_ops]."""
+    def group_device(self, op_device: IntArray) -> IntArray:
+        """int32 [n_groups] from int32 [n_ops]."""
         return np.ascontiguousarray(op_device[self.ops[self.start[:-1]]], dtype=np.int32)
 
     def random(self, problem: Problem, rng: np.random.Generator, *, n_tries: int = 200) -> IntArray:
-        """int32 [n_units]: each unit on a random device that can run it and has room for it, largest units first.
+        """int32 [n_groups]: each group on a random device that can run it and has room for it, largest groups first.
 
         If none of `n_tries` has room for all, the one of the least excess.
         """
@@ -105,8 +105,8 @@ class Groups:
             return np.asarray(np.argmax(keys, axis=1), dtype=np.int32)
         least: tuple[float, IntArray] | None = None
         for _ in range(n_tries):
-            room, chosen = Room(self, problem), np.zeros(self.n_units, dtype=np.int32)
-            for u in np.argsort(-largest * rng.uniform(0.8, 1.0, self.n_units), kind="stable"):
+            room, chosen = Room(self, problem), np.zeros(self.n_groups, dtype=np.int32)
+            for u in np.argsort(-largest * rng.uniform(0.8, 1.0, self.n_groups), kind="stable"):
                 chosen[u] = rng.choice(room.open_to(u))
                 room.put(u, chosen[u])
             if least is None or room.excess_bytes < least[0]:
@@ -123,10 +123,10 @@ class Room:
     Under the memory rule "claims" that is all; under "live" a run may hold more.
     """
 
-    def __init__(self, groups: Groups, problem: Problem, unit_device: IntArray | None = None) -> None:
+    def __init__(self, groups: Groups, problem: Problem, group_device: IntArray | None = None) -> None:
         self.groups, self.capacity = groups, problem.device_memory_bytes
         self.held, self.working = np.zeros(problem.n_devices), np.zeros(problem.n_devices)
-        for u, device in enumerate([] if unit_device is None else unit_device.tolist()):
+        for u, device in enumerate([] if group_device is None else group_device.tolist()):
             self.put(u, device)
 
     def _excess(self, u: int) -> FloatArray:

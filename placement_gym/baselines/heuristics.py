@@ -31,14 +31,14 @@ def round_robin(problem: Problem, *, rule: str | Rule = "physical") -> Result:
 
     What fits nowhere goes where least is missing.
     """
-    evaluator, units = Evaluator("round_robin", problem, rule), Groups.of(problem)
-    room, unit_device = Room(units, problem), np.zeros(units.n_units, dtype=np.int32)
+    evaluator, groups = Evaluator("round_robin", problem, rule), Groups.of(problem)
+    room, group_device = Room(groups, problem), np.zeros(groups.n_groups, dtype=np.int32)
     turn = 0
-    for u in range(units.n_units):
+    for u in range(groups.n_groups):
         open_to = room.open_to(u).tolist()
         while turn % problem.n_devices not in open_to:
             turn += 1
-        unit_device[u] = turn % problem.n_devices
-        room.put(u, int(unit_device[u]))
+        group_device[u] = turn % problem.n_devices
+        room.put(u, int(group_device[u]))
         turn += 1
-    return evaluator.result(units.op_device(unit_device))
+    return evaluator.result(groups.op_device(group_device))

@@ -68,7 +68,7 @@ def _listed(
     evaluator, groups = Evaluator(method, problem, rule), Groups.of(problem)
     if pinned is not None:
         ops, device = pinned
-        members = np.unique(groups.op_unit[ops])
+        members = np.unique(groups.op_group[ops])
         able = members[groups.allowed[members, device]]
         room = Room(groups, problem)
         for group in able.tolist():

@@ -31,31 +31,33 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbourhood:
-    """Neighbours and groups of every unit.
+    """Neighbours and bundles of every group.
 
     Attributes:
-        units: The units.
-        near_start: int32 [n_units + 1], `near[near_start[u]:near_start[u + 1]]` are joined to unit u by an edge.
+        groups: The groups.
+        near_start: int32 [n_groups + 1], `near[near_start[u]:near_start[u + 1]]` are joined to group u by an edge.
         near: int32.
-        group_start: int32 [n_groups + 1], as above: the units of a group.
-        group_units: int32.
-        unit_group: int32 [n_units, 2], for each unit the group of its like (same kind and depth) and a run of the
+        bundle_start: int32 [n_bundles + 1], as above: the groups of a bundle.
+        bundle_groups: int32.
+        group_bundle: int32 [n_groups, 2], for each group the bundle of its like (same kind and depth) and a run of the
             topological order around it.
     """
 
-    units: Groups
+    groups: Groups
     near_start: IntArray
     near: IntArray
-    group_start: IntArray
-    group_units: IntArray
-    unit_group: IntArray
+    bundle_start: IntArray
+    bundle_groups: IntArray
+    group_bundle: IntArray
 
     @classmethod
     def of(cls, problem: Problem, *, run_length: int = 8) -> "Neighbourhood":
-        """The neighbourhood of a problem; runs of the topological order have `run_length` units."""
-        graph, units = problem.graph, Groups.of(problem)
-        joined: list[set[int]] = [set() for _ in range(units.n_units)]
-        for a, b in zip(units.op_unit[graph.edge_src].tolist(), units.op_unit[graph.edge_dst].tolist(), strict=True):
+        """The neighbourhood of a problem; runs of the topological order have `run_length` groups."""
+        graph, groups = problem.graph, Groups.of(problem)
+        joined: list[set[int]] = [set() for _ in range(groups.n_groups)]
+        for a, b in zip(
+            groups.op_group[graph.edge_src].tolist(), groups.op_group[graph.edge_dst].tolist(), strict=True
+        ):
             if a != b:
                 joined[a].add(b)
                 joined[b].add(a)
@@ -63,25 +65,25 @@ class Neighbourhood:
         for op in graph.order.tolist():
             for e in graph.out_edges[graph.out_start[op] : graph.out_start[op + 1]]:
                 depth[graph.edge_dst[e]] = max(depth[graph.edge_dst[e]], depth[op] + 1)
-        first_op = units.ops[units.start[:-1]]
+        first_op = groups.ops[groups.start[:-1]]
         like: dict[tuple[str, int], list[int]] = {}
         for u, op in enumerate(first_op.tolist()):
             like.setdefault((graph.op_kinds[op], int(depth[op])), []).append(u)
         position = np.empty(problem.n_ops, dtype=np.int64)
         position[graph.order] = np.arange(problem.n_ops)
         by_order = np.argsort(position[first_op], kind="stable")
-        runs = [by_order[i : i + run_length].tolist() for i in range(0, units.n_units, run_length)]
-        groups = [*like.values(), *runs]
-        unit_group = np.zeros((units.n_units, 2), dtype=np.int32)
-        for g, members in enumerate(groups):
-            unit_group[members, 0 if g < len(like) else 1] = g
+        runs = [by_order[i : i + run_length].tolist() for i in range(0, groups.n_groups, run_length)]
+        bundles = [*like.values(), *runs]
+        group_bundle = np.zeros((groups.n_groups, 2), dtype=np.int32)
+        for g, members in enumerate(bundles):
+            group_bundle[members, 0 if g < len(like) else 1] = g
         return cls(
-            units,
+            groups,
             _starts([len(x) for x in joined]),
             np.array([v for x in joined for v in sorted(x)], dtype=np.int32),
-            _starts([len(x) for x in groups]),
-            np.array([u for x in groups for u in x], dtype=np.int32),
-            unit_group,
+            _starts([len(x) for x in bundles]),
+            np.array([u for x in bundles for u in x], dtype=np.int32),
+            group_bundle,
         )
 
     def search(
@@ -108,9 +110,9 @@ class Neighbourhood:
             cold: Last temperature over the start's makespan.
             critical_share: Share of moves that touch the chain of ops that sets the makespan.
         """
-        problem, graph, units = compiled.problem, compiled.problem.graph, self.units
-        unit_device = units.unit_device(op_device)
-        best, orders = unit_device.copy(), priority is not None
+        problem, graph, groups = compiled.problem, compiled.problem.graph, self.groups
+        group_device = groups.group_device(op_device)
+        best, orders = group_device.copy(), priority is not None
         order = np.array(compiled.arrays.priority if priority is None else priority)
         best_order = order.copy()
         excess_bytes, makespan = search_loop(
@@ -130,22 +132,22 @@ class Neighbourhood:
             graph.in_edges,
             graph.edge_src,
             graph.edge_bytes,
-            units.op_unit,
-            units.start,
-            units.ops,
-            units.allowed,
-            units.memory_bytes,
+            groups.op_group,
+            groups.start,
+            groups.ops,
+            groups.allowed,
+            groups.memory_bytes,
             self.near_start,
             self.near,
-            self.group_start,
-            self.group_units,
-            self.unit_group,
-            unit_device,
+            self.bundle_start,
+            self.bundle_groups,
+            self.group_bundle,
+            group_device,
             best,
             best_order,
         )
         score = Score(excess_bytes, makespan * compiled.tick_s)
-        return Found(units.op_device(best), best_order if orders else None, score)
+        return Found(groups.op_device(best), best_order if orders else None, score)
 
 
 def _starts(lengths: list[int]) -> IntArray:

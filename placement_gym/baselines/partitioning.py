@@ -37,7 +37,7 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
     accelerators = np.flatnonzero(pays_for_transfers(problem)).tolist()
     cpus = np.flatnonzero(~pays_for_transfers(problem)).tolist()
     room = Room(blocks, problem)
-    unit_device = np.zeros(blocks.n_units, dtype=np.int32)
+    group_device = np.zeros(blocks.n_groups, dtype=np.int32)
     begun, is_open = 0, False
     for u in _depth_first_order(problem, blocks):
         fits = room.fits(u)
@@ -54,9 +54,9 @@ def greedy_latency(problem: Problem, *, rule: str | Rule = "physical") -> Result
                 f"greedy_latency of {problem.name!r} leaves the block of op {op!r} "
                 f"({blocks.memory_bytes[u]:.4g} bytes) to a CPU; of its {len(cpus)} CPUs none can run and hold it"
             )
-        unit_device[u] = device
+        group_device[u] = device
         room.put(u, device)
-    return evaluator.result(blocks.op_device(unit_device))
+    return evaluator.result(blocks.op_device(group_device))
 
 
 def _depth_first_order(problem: Problem, blocks: Groups) -> list[int]:
@@ -66,14 +66,14 @@ def _depth_first_order(problem: Problem, blocks: Groups) -> list[int]:
     blocks become ready in the order of the edges, those without inputs in the order of the ops.
     """
     graph = problem.graph
-    before, after = blocks.op_unit[graph.edge_src].tolist(), blocks.op_unit[graph.edge_dst].tolist()
-    readers: list[list[int]] = [[] for _ in range(blocks.n_units)]
-    waiting = [0] * blocks.n_units
+    before, after = blocks.op_group[graph.edge_src].tolist(), blocks.op_group[graph.edge_dst].tolist()
+    readers: list[list[int]] = [[] for _ in range(blocks.n_groups)]
+    waiting = [0] * blocks.n_groups
     for a, b in zip(before, after, strict=True):
         if a != b:
             readers[a].append(b)
             waiting[b] += 1
-    ready = [u for u in dict.fromkeys(blocks.op_unit.tolist()) if waiting[u] == 0]
+    ready = [u for u in dict.fromkeys(blocks.op_group.tolist()) if waiting[u] == 0]
     order: list[int] = []
     while ready:
         u = ready.pop()
@@ -109,26 +109,26 @@ def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restar
     for groups in Groups.of(problem).ways_to_fit(problem):
         arrays, starting = LoadArrays.of(problem, groups), _on_accelerators(problem, groups)
         for _ in range(restarts):
-            unit_device = starting.random(problem, rng)
-            if starting is not groups and Room(groups, problem, unit_device).excess_bytes > 0:
+            group_device = starting.random(problem, rng)
+            if starting is not groups and Room(groups, problem, group_device).excess_bytes > 0:
                 starting = groups
-                unit_device = starting.random(problem, rng)
-            load_s, op_device = descend(arrays, unit_device, LEAST_GAIN), groups.op_device(unit_device)
+                group_device = starting.random(problem, rng)
+            load_s, op_device = descend(arrays, group_device, LEAST_GAIN), groups.op_device(group_device)
             found.append((evaluator.excess_bytes(op_device), load_s, op_device))
     return evaluator.result(min(found, key=lambda one: one[:2])[2])
 
 
-def _on_accelerators(problem: Problem, units: Groups) -> Groups:
-    """The units, allowed on accelerators only, on other devices too where no accelerator can run them.
+def _on_accelerators(problem: Problem, groups: Groups) -> Groups:
+    """The groups, allowed on accelerators only, on other devices too where no accelerator can run them.
 
-    The units themselves where that cannot fit into memory.
+    The groups themselves where that cannot fit into memory.
     """
     accelerators = pays_for_transfers(problem)
-    there: BoolArray = np.logical_and(units.allowed, accelerators)
+    there: BoolArray = np.logical_and(groups.allowed, accelerators)
     able: BoolArray = np.logical_or.reduce(there, axis=1)
-    if units.memory_bytes[able].sum() > problem.device_memory_bytes[accelerators].sum():
-        return units
-    return replace(units, allowed=np.where(able[:, None], there, units.allowed))
+    if groups.memory_bytes[able].sum() > problem.device_memory_bytes[accelerators].sum():
+        return groups
+    return replace(groups, allowed=np.where(able[:, None], there, groups.allowed))
 
 
 def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> Result:
@@ -153,13 +153,13 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
         raise MissingDependency(
             "the baseline metis needs the package pymetis: pip install placement-gym[metis]"
         ) from error
-    evaluator, units = Evaluator("metis", problem, rule, seed, "max_load"), Groups.of(problem)
+    evaluator, groups = Evaluator("metis", problem, rule, seed, "max_load"), Groups.of(problem)
     accelerators = np.flatnonzero(pays_for_transfers(problem)).astype(np.int32)
-    able = units.allowed[:, accelerators].any(axis=1)
-    unit_device = np.argmax(units.allowed, axis=1).astype(np.int32)
+    able = groups.allowed[:, accelerators].any(axis=1)
+    group_device = np.argmax(groups.allowed, axis=1).astype(np.int32)
     if able.any():
         weight, start, neighbour, edge_weight = _weighted_graph(
-            problem, units, accelerators, np.flatnonzero(able).astype(np.int32)
+            problem, groups, accelerators, np.flatnonzero(able).astype(np.int32)
         )
         _, part = pymetis.part_graph(
             len(accelerators),
@@ -168,8 +168,8 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
             eweights=edge_weight,
             options=pymetis.Options(seed=seed),
         )
-        unit_device[able] = accelerators[np.asarray(part)]
-    op_device = units.op_device(unit_device)
+        group_device[able] = accelerators[np.asarray(part)]
+    op_device = groups.op_device(group_device)
     reason = infeasibility(problem, op_device, memory=False)
     if reason is not None:
         raise InfeasiblePlacement(f"METIS does not heed support in {problem.name!r}: {reason}")
@@ -177,15 +177,15 @@ def metis(problem: Problem, *, rule: str | Rule = "physical", seed: int = 0) -> 
 
 
 def _weighted_graph(
-    problem: Problem, units: Groups, accelerators: IntArray, members: IntArray
+    problem: Problem, groups: Groups, accelerators: IntArray, members: IntArray
 ) -> tuple[list[int], list[int], list[int], list[int]]:
-    """The undirected graph of `members` (unit numbers) as METIS reads it, in whole numbers.
+    """The undirected graph of `members` (group numbers) as METIS reads it, in whole numbers.
 
     Returns:
         (weight of each member, start of each member's neighbours, neighbours, weight of each edge).
     """
-    arrays = LoadArrays.of(problem, units)
-    time = arrays.unit_time_s[np.ix_(members, accelerators)]
+    arrays = LoadArrays.of(problem, groups)
+    time = arrays.group_time_s[np.ix_(members, accelerators)]
     finite = np.isfinite(time)
     work = np.where(finite, time, 0.0).sum(axis=1) / finite.sum(axis=1)
     pairs = np.ix_(accelerators, accelerators)
@@ -194,7 +194,7 @@ def _weighted_graph(
     per_byte = (1.0 / problem.link_bytes_per_s[pairs][apart]).mean() if apart.any() else 0.0
     number = {int(u): i for i, u in enumerate(members)}
     near: list[dict[int, float]] = [{} for _ in members]
-    for tensor, maker in enumerate(arrays.tensor_unit.tolist()):
+    for tensor, maker in enumerate(arrays.tensor_group.tolist()):
         for reader in arrays.reader[arrays.reader_start[tensor] : arrays.reader_start[tensor + 1]].tolist():
             if maker in number and reader in number:
                 a, b = number[maker], number[reader]

@@ -25,7 +25,7 @@ def placed_b_level_s(problem: Problem, op_device: IntArray) -> FloatArray:
 def _moves(problem: Problem, groups: Groups, op_device: IntArray, chain: IntArray) -> Iterator[IntArray]:
     """Feasible placements that differ in one group of the chain, last op first."""
     for op in chain.tolist():
-        group = groups.op_unit[op]
+        group = groups.op_group[op]
         members = groups.ops[groups.start[group] : groups.start[group + 1]]
         for device in np.flatnonzero(groups.allowed[group]).tolist():
             moved = op_device.copy()

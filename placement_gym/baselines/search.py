@@ -28,11 +28,11 @@ def random_search(
         InvalidOption: A budget below 1.
     """
     _check_calls(simulator_calls, 1)
-    evaluator, units = Evaluator("random_search", problem, rule, seed), Groups.of(problem)
+    evaluator, groups = Evaluator("random_search", problem, rule, seed), Groups.of(problem)
     rng = np.random.default_rng(seed)
     best: tuple[Score, IntArray] | None = None
     for begin in range(0, simulator_calls, 256):
-        tries = [units.op_device(units.random(problem, rng)) for _ in range(min(256, simulator_calls - begin))]
+        tries = [groups.op_device(groups.random(problem, rng)) for _ in range(min(256, simulator_calls - begin))]
         score, row = evaluator.best(np.stack(tries))
         if best is None or score < best[0]:
             best = score, tries[row]
@@ -87,8 +87,8 @@ def simulated_annealing(
 ) -> Result:
     """Simulated annealing (Kirkpatrick, Gelatt and Vecchi, Science 1983) over placements.
 
-    Starts from the best of a few critical-path schedules (their simulations count). Moves: one unit, a unit to a
-    neighbour's device, swaps, groups of like units or of a run of the topological order to one device or with two
+    Starts from the best of a few critical-path schedules (their simulations count). Moves: one group, a group to a
+    neighbour's device, swaps, groups of like groups or of a run of the topological order to one device or with two
     devices exchanged; half of them touch the chain of ops that sets the makespan. Under a `priority` queue two ops of
     such a run may also exchange their priorities, b-levels at first: the order is searched, too. The temperature falls
     geometrically over the budget.

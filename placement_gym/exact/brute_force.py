@@ -80,36 +80,36 @@ def brute_force(
 
 
 class _Places:
-    """Where units may be: devices, or the subgraphs of accelerators.
+    """Where groups may be: devices, or the subgraphs of accelerators.
 
     Attributes:
-        units: What moves together: with several subgraphs, ops of a colocation group may be in several of one device.
+        groups: What moves together: with several subgraphs, ops of a colocation group may be in several of one device.
         device: int32 [n_places].
         subgraph: int32 [n_places], 0 on CPUs.
-        choices: Places of each unit.
+        choices: Places of each group.
         number: Number of placements, feasible or not.
     """
 
     def __init__(self, problem: Problem, subgraphs: int) -> None:
-        self.units = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
+        self.groups = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
         pays = pays_for_transfers(problem)
         pairs = [(d, s) for d in range(problem.n_devices) for s in range(subgraphs if pays[d] else 1)]
         self.device, self.subgraph = np.array(pairs, dtype=np.int32).T
-        self.choices = [np.flatnonzero(row[self.device]).tolist() for row in self.units.allowed]
+        self.choices = [np.flatnonzero(row[self.device]).tolist() for row in self.groups.allowed]
         self.number = math.prod(len(places) for places in self.choices)
 
 
 def _best_of_chunks(evaluator: Evaluator, places: _Places) -> Iterator[tuple[float, IntArray, IntArray]]:
     """(value, int32 [n_ops] devices, int32 [n_ops] subgraphs) of the best of every few thousand, if one is feasible."""
-    problem, units, every = evaluator.problem, places.units, itertools.product(*places.choices)
+    problem, groups, every = evaluator.problem, places.groups, itertools.product(*places.choices)
     while chunk := list(itertools.islice(every, CHUNK)):
-        unit_places = np.array(chunk, dtype=np.int32).reshape(len(chunk), units.n_units)
-        unit_devices = places.device[unit_places]
+        group_places = np.array(chunk, dtype=np.int32).reshape(len(chunk), groups.n_groups)
+        group_devices = places.device[group_places]
         used = np.zeros((len(chunk), problem.n_devices))
         for d in range(problem.n_devices):
-            used[:, d] = ((unit_devices == d) * units.memory_bytes).sum(axis=1)
+            used[:, d] = ((group_devices == d) * groups.memory_bytes).sum(axis=1)
         op_places = np.ascontiguousarray(
-            unit_places[(used <= problem.device_memory_bytes).all(axis=1)][:, units.op_unit]
+            group_places[(used <= problem.device_memory_bytes).all(axis=1)][:, groups.op_group]
         )
         if not len(op_places):
             continue

@@ -95,17 +95,17 @@ def _pipelines(problem: Problem, deadline: Deadline) -> Iterator[Ordered]:
 
 def _descents(problem: Problem, deadline: Deadline, seed: int) -> Iterator[Ordered]:
     """A random placement, and local optima of the largest load, as many as the time is likely to allow."""
-    units, share = Groups.of(problem), deadline.share(SHARE)
-    arrays = LoadArrays.of(problem, units)
+    groups, share = Groups.of(problem), deadline.share(SHARE)
+    arrays = LoadArrays.of(problem, groups)
     with suppress(InfeasiblePlacement):
-        start = units.random(problem, np.random.default_rng(seed))
-        yield units.op_device(start), None
+        start = groups.random(problem, np.random.default_rng(seed))
+        yield groups.op_device(start), None
         for _ in range(2):
             # No move gains that much, so this looks at every move once. The first time it may compile.
             began = time.perf_counter()
             descend(arrays, start.copy(), 1.0)
-        # About every second unit is moved.
-        seconds = (time.perf_counter() - began) * units.n_units / 2
+        # About every second group is moved.
+        seconds = (time.perf_counter() - began) * groups.n_groups / 2
         done = 0
         while done < RESTARTS and seconds <= share.left_s:
             # Several at a time where they are short; Ctrl-C loses those under way.

@@ -53,7 +53,7 @@ class PartialProblem(NamedTuple):
             ClockProblem.of(compiled),
             np.array(problem.device_slots),
             np.array(problem.device_memory_bytes),
-            np.array(groups.op_unit),
+            np.array(groups.op_group),
             np.array(groups.memory_bytes),
             np.array(groups.working_bytes),
             np.array(groups.allowed),

@@ -63,8 +63,8 @@ class Stagewise:
 
         What must share a device, and what waits for each other, is one block.
         """
-        units = Groups.acyclic(problem)
-        return cls._of(problem, units.op_unit, np.zeros(problem.graph.n_edges, dtype=np.bool_), 1, deadline)
+        groups = Groups.acyclic(problem)
+        return cls._of(problem, groups.op_group, np.zeros(problem.graph.n_edges, dtype=np.bool_), 1, deadline)
 
     @classmethod
     def relaxed(cls, problem: Problem, subgraphs: int, deadline: Deadline) -> "Stagewise | None":

@@ -109,8 +109,8 @@ class _LatencyModel:
         self.problem, self.subgraphs = problem, subgraphs
         self.piece_device = [d for d in np.flatnonzero(pays).tolist() for _ in range(subgraphs)]
         place_device = [*self.piece_device, *np.flatnonzero(~pays).tolist()]
-        units = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
-        self.placement = PlacementModel.of(problem, units, place_device, deadline)
+        groups = Groups.of(problem) if subgraphs == 1 else Groups.single(problem)
+        self.placement = PlacementModel.of(problem, groups, place_device, deadline)
         program = self.placement.program
         # Where times wait for each other in a circle CP-SAT raises them unit by unit, for ever if units are small.
         program.units = UNITS
@@ -126,7 +126,7 @@ class _LatencyModel:
         self._add_colocation()
         if subgraphs == 1:
             number = self.placement.break_symmetry(
-                list(range(units.n_units)), None if start is None else units.unit_device(start)
+                list(range(groups.n_groups)), None if start is None else groups.group_device(start)
             )
         else:
             number = {d: d for d in range(problem.n_devices)}
@@ -148,11 +148,11 @@ class _LatencyModel:
     def _add_results(self) -> None:
         """An op's result waits for its inputs, for its own time on a CPU, for the end of its subgraph elsewhere."""
         problem, program, on = self.problem, self.placement.program, self.placement.on
-        op_unit, n_pieces = self.placement.units.op_unit, len(self.piece_device)
+        op_group, n_pieces = self.placement.groups.op_group, len(self.piece_device)
         least, free = fastest_op_time_s(problem), np.zeros(problem.graph.n_edges)
         head, tail = t_level_s(problem, least, free) + least, b_level_s(problem, least, free) - least
         for op, result in enumerate(self.result):
-            row = on[op_unit[op]]
+            row = on[op_group[op]]
             slower = [(-(seconds - float(least[op])), v) for seconds, v in self._cpu_terms(op)]
             program.at_least([(1, result), *slower], float(head[op]))
             # What comes after an op on an accelerator may be in its subgraph and count in its result already.
@@ -164,10 +164,10 @@ class _LatencyModel:
         fetched: dict[tuple[int, int], int] = {}
         graph = problem.graph
         for a, b in sorted(set(zip(graph.edge_src.tolist(), graph.edge_dst.tolist(), strict=True))):
-            row, before = on[op_unit[b]], on[op_unit[a]]
+            row, before = on[op_group[b]], on[op_group[a]]
             cpu = [(-seconds, v) for seconds, v in self._cpu_terms(b)]
             program.at_least([(1, self.result[b]), (-1, self.result[a]), *cpu], 0.0)
-            for p in range(n_pieces) if op_unit[a] != op_unit[b] else ():
+            for p in range(n_pieces) if op_group[a] != op_group[b] else ():
                 if p in row:
                     if (a, p) not in fetched:
                         fetched[a, p] = program.yes_or_no()
@@ -176,7 +176,7 @@ class _LatencyModel:
 
     def _cpu_terms(self, op: int) -> list[tuple[float, int]]:
         """(seconds of an op on a CPU, variable that says that it is there)."""
-        row, device_of = self.placement.on[self.placement.units.op_unit[op]], self.placement.place_device
+        row, device_of = self.placement.on[self.placement.groups.op_group[op]], self.placement.place_device
         first = len(self.piece_device)
         return [(float(self.problem.op_time_s[op, device_of[p]]), v) for p, v in row.items() if p >= first]
 
@@ -187,7 +187,7 @@ class _LatencyModel:
         groups, device_of = self.problem.graph.op_colocation, self.placement.place_device
         for group in sorted(set(groups.tolist()) - {-1}):
             members = np.flatnonzero(groups == group).tolist()
-            for a, b in pairwise([self.placement.units.op_unit[op] for op in members]):
+            for a, b in pairwise([self.placement.groups.op_group[op] for op in members]):
                 for d in range(self.problem.n_devices):
                     one, other = ([v for p, v in self.placement.on[u].items() if device_of[p] == d] for u in (a, b))
                     program = self.placement.program
@@ -201,15 +201,15 @@ class _LatencyModel:
         place_of = {d: p for p, d in reversed(list(enumerate(self.placement.place_device)))}
         place = np.array([place_of[d] for d in devices.tolist()])
         place += np.where(pays_for_transfers(self.problem)[devices], pieces, 0)
-        units = self.placement.units
-        self.placement.hint(place[units.ops[units.start[:-1]]].tolist())
+        groups = self.placement.groups
+        self.placement.hint(place[groups.ops[groups.start[:-1]]].tolist())
         times = result_times_s(self.problem, devices)
         for op, variable in enumerate(self.result):
             self.placement.program.hint[variable] = float(times[op])
 
     def found(self, values: FloatArray) -> tuple[IntArray, IntArray | None]:
         """(device, subgraph) of each op in a solution; subgraphs only where there may be several."""
-        place = self.placement.unit_place(values)[self.placement.units.op_unit]
+        place = self.placement.group_place(values)[self.placement.groups.op_group]
         devices = np.array(self.placement.place_device, dtype=np.int32)[place]
         if self.subgraphs == 1:
             return devices, None

@@ -68,7 +68,7 @@ class OpModel:
 
     Attributes:
         model: The `CpModel`.
-        place: Literals [n_units][n_devices].
+        place: Literals [n_groups][n_devices].
         start: Start of each op, units.
         ready: Readiness of each op, units.
         end: Lower bound of each op's finish as an expression; the finish is at most `slack` later.
@@ -88,7 +88,7 @@ class OpModel:
         cp_model: Any,  # noqa: ANN401
     ) -> None:
         self.problem, self.rule, self.grid, self.latest, self.deadline = problem, rule, grid, latest, deadline
-        self.units = Groups.of(problem)
+        self.groups = Groups.of(problem)
         self.model = model = cp_model.CpModel()
         self.true = model.new_constant(1)
         able = np.isfinite(problem.op_time_s)
@@ -108,27 +108,27 @@ class OpModel:
 
     def on(self, op: int, device: int) -> Literal:
         """Whether the op is on the device."""
-        return self.place[self.units.op_unit[op]][device]
+        return self.place[self.groups.op_group[op]][device]
 
     def _add_placement(self) -> None:
-        problem, units, model = self.problem, self.units, self.model
+        problem, groups, model = self.problem, self.groups, self.model
         self.place = [
-            [model.new_bool_var("") if may else ~self.true for may in units.allowed[u]] for u in range(units.n_units)
+            [model.new_bool_var("") if may else ~self.true for may in groups.allowed[u]] for u in range(groups.n_groups)
         ]
         for literals in self.place:
             model.add_exactly_one(literals)
         for d, capacity in enumerate(problem.device_memory_bytes.tolist()):
-            if units.memory_bytes.sum() > capacity:
+            if groups.memory_bytes.sum() > capacity:
                 # Claims rounded down and a capacity rounded up by more than sums in floating point can err.
                 scale = 2.0 ** (40 - np.ceil(np.log2(capacity)))
-                claims = np.floor(np.minimum(units.memory_bytes * scale, 2.0**42)).astype(np.int64).tolist()
+                claims = np.floor(np.minimum(groups.memory_bytes * scale, 2.0**42)).astype(np.int64).tolist()
                 room = int(np.ceil(capacity * scale * (1 + 1e-9))) + 1
                 model.add(sum(claim * self.place[u][d] for u, claim in enumerate(claims)) <= room)
         for group in DeviceClasses.of(problem).members:
             # The simulator breaks no tie by the number of a device. Alike devices are used in ascending order: one gets
-            # its first unit after the one before it got one.
+            # its first group after the one before it got one.
             for before, d in pairwise(group):
-                for u in range(units.n_units):
+                for u in range(groups.n_groups):
                     self.deadline.check()
                     model.add_bool_or([~self.place[u][d]] + [self.place[v][before] for v in range(u)])
 
@@ -150,7 +150,7 @@ class OpModel:
 
     def _by_device(self, op: int, values: Whole) -> Linear:
         """The value of [n_ops, n_devices] at the op's device."""
-        able = np.flatnonzero(self.units.allowed[self.units.op_unit[op]]).tolist()
+        able = np.flatnonzero(self.groups.allowed[self.groups.op_group[op]]).tolist()
         least = int(values[op, able].min())
         return least + sum((int(values[op, d]) - least) * self.on(op, d) for d in able if values[op, d] != least)
 
@@ -162,7 +162,7 @@ class OpModel:
                     self.start[i], int(grid.op_time[i, d] + grid.op_hold[i, d]), self.on(i, d), ""
                 )
                 for i in range(problem.n_ops)
-                if self.units.allowed[self.units.op_unit[i], d]
+                if self.groups.allowed[self.groups.op_group[i], d]
             ]
             if slots == 1:
                 model.add_no_overlap(intervals)
@@ -188,11 +188,11 @@ class OpModel:
 
     def same(self, a: int, b: int) -> Literal:
         """Whether two ops share a device."""
-        u, v = sorted((int(self.units.op_unit[a]), int(self.units.op_unit[b])))
+        u, v = sorted((int(self.groups.op_group[a]), int(self.groups.op_group[b])))
         if u == v:
             return self.true
         if (u, v) not in self._same:
-            both = self.units.allowed[u] & self.units.allowed[v]
+            both = self.groups.allowed[u] & self.groups.allowed[v]
             self._same[u, v] = literal = self.model.new_bool_var("") if both.any() else ~self.true
             for x, y in zip(self.place[u], self.place[v], strict=True):
                 self.model.add_bool_or([~x, ~y, literal])
@@ -221,7 +221,7 @@ class OpModel:
             busy: list[Literal] = []
             for b in range(n):
                 self.deadline.check()
-                if a == b or (self.units.allowed[self.units.op_unit[[a, b]]].all(axis=0) == 0).all():
+                if a == b or (self.groups.allowed[self.groups.op_group[[a, b]]].all(axis=0) == 0).all():
                     continue
                 if not self.reach.ahead[a, b] and (not self.reach.ahead[b, a] or self.grid.op_hold[b].any()):
                     # The device is taken by b until a starts.

@@ -32,17 +32,17 @@ class Incumbent:
 
     Attributes:
         evaluator: Who simulates.
-        units: What is placed.
+        groups: What is placed.
         op_device: int32 [n_ops] or None.
         priority: float64 [n_ops], its order under a `priority` queue; None for b-level ranks.
         makespan_s: Its simulated makespan, `inf` without one.
-        seen: Unit devices of the placements that need not be proposed again.
+        seen: Group devices of the placements that need not be proposed again.
         latest: The last proposal.
         waiting_edges: Edges of the transfers that waited in a proposal where the simulator lets them start.
     """
 
     evaluator: Evaluator
-    units: Groups
+    groups: Groups
     op_device: IntArray | None = None
     priority: FloatArray | None = None
     makespan_s: float = math.inf
@@ -57,14 +57,14 @@ class Incumbent:
             if score.excess_bytes == 0 and score.makespan_s < self.makespan_s:
                 self.op_device, self.priority, self.makespan_s = op_device, priority, score.makespan_s
 
-    def propose(self, unit_device: tuple[int, ...], start: list[int]) -> None:
+    def propose(self, group_device: tuple[int, ...], start: list[int]) -> None:
         """Offers what the solver found, under a `priority` queue also in the order of its starts.
 
         It may find one placement several times.
         """
-        self.latest = self.units.op_device(np.array(unit_device, dtype=np.int32))
-        if unit_device not in self.seen:
-            self.seen.add(unit_device)
+        self.latest = self.groups.op_device(np.array(group_device, dtype=np.int32))
+        if group_device not in self.seen:
+            self.seen.add(group_device)
             self.offer(self.latest)
         if self.evaluator.ranks is not None:
             self.offer(self.latest, -np.array(start, dtype=np.float64))
@@ -146,7 +146,7 @@ def _offer_random(best: Incumbent, seed: int, deadline: Deadline) -> None:
     for _ in range(20):
         deadline.check()
         try:
-            best.offer(best.units.op_device(best.units.random(problem, rng)))
+            best.offer(best.groups.op_device(best.groups.random(problem, rng)))
         except InfeasiblePlacement:
             return
     best.polish(seed, deadline)
@@ -183,8 +183,8 @@ def _round(best: Incumbent, gap: float, deadline: Deadline, solver: Solver, cp_m
         # These constraints are many and rarely needed: not before a proposal has failed.
         add_port_rules(transfers, best.waiting_edges)
     deadline.check()
-    for unit_device in best.seen:
-        ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(unit_device)])
+    for group_device in best.seen:
+        ops.model.add_bool_or([~ops.place[u][d] for u, d in enumerate(group_device)])
     ops.model.minimize(ops.makespan)
     engine = cp_model.CpSolver()
 

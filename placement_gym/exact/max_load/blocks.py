@@ -57,7 +57,7 @@ class Blocks:
             InfeasiblePlacement: A block fits no device.
             InvalidProblem: The time of a tensor depends on the pair of devices.
         """
-        op_block = Groups.of(problem).op_unit.astype(np.int64)
+        op_block = Groups.of(problem).op_group.astype(np.int64)
         order = _order(problem, op_block)
         op_block, order = _join_cycles(op_block, order)
         op_block, order = _join_idle(problem, classes, op_block, order)

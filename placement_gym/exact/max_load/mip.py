@@ -36,10 +36,10 @@ def solve_load(
 ) -> Answer:
     """The placement of least max-load, or of least `gpipe_load`.
 
-    Variables and rows are those of the paper's programme for throughput: a unit (colocation group) is on a device, and
+    Variables and rows are those of the paper's programme for throughput: a group (colocation group) is on a device, and
     a device pays once for each tensor that leaves or enters it. With `contiguous`, no path along forward edges comes
     back to a device that it left. This holds for each device by itself: unlike in a pipeline, devices may wait for
-    each other. Three things are added. Like devices are taken in the order of the units. The same programme without
+    each other. Three things are added. Like devices are taken in the order of the groups. The same programme without
     transfers is solved first, for a bound. The best placement known is the first solution and an upper bound.
 
     Args:
@@ -74,7 +74,7 @@ def solve_load(
             if np.isfinite(bound) and bound > 0:
                 model.program.at_least([(1, v) for v in highest], bound)
             for op_device in forbidden:
-                model.forbid(model.units.unit_device(op_device).tolist())
+                model.forbid(model.groups.group_device(op_device).tolist())
             solved = solve_program(model.program, solver)
             bound, found = max(bound, solved.bound), model.op_device(solved.values)
             if found is None:
@@ -116,16 +116,16 @@ def _model(
             model.program.at_least([(1, variable), *((-c, v) for c, v in of_device)], 0.0)
     if contiguous:
         _add_contiguity(model)
-    order = np.arange(model.units.n_units)
+    order = np.arange(model.groups.n_groups)
     if not contiguous:
-        # Where anything may go anywhere, the large units tell devices apart.
-        work = np.zeros(model.units.n_units)
-        np.add.at(work, model.units.op_unit, problem.op_time_s.min(axis=1))
+        # Where anything may go anywhere, the large groups tell devices apart.
+        work = np.zeros(model.groups.n_groups)
+        np.add.at(work, model.groups.op_group, problem.op_time_s.min(axis=1))
         order = np.argsort(-work, kind="stable")
-    unit_device = None if start is None else model.units.unit_device(start)
-    number = model.break_symmetry(order.tolist(), unit_device)
-    if unit_device is not None:
-        model.hint([number[d] for d in unit_device.tolist()])
+    group_device = None if start is None else model.groups.group_device(start)
+    number = model.break_symmetry(order.tolist(), group_device)
+    if group_device is not None:
+        model.hint([number[d] for d in group_device.tolist()])
     return model, highest
 
 
@@ -156,17 +156,17 @@ def is_contiguous(problem: Problem, op_device: IntArray) -> bool:
 
 def _add_contiguity(model: PlacementModel) -> None:
     """Rows of the paper: `ahead` is yes while the device is not left yet, and turns to no along forward edges."""
-    problem, op_unit = model.problem, model.units.op_unit
+    problem, op_group = model.problem, model.groups.op_group
     edges = _forward_edges(problem)
     ops = sorted({op for edge in edges for op in edge})
     for d in range(problem.n_devices):
         ahead = {op: model.program.yes_or_no() for op in ops}
         for op in ops:
-            here = model.on[op_unit[op]].get(d)
+            here = model.on[op_group[op]].get(d)
             if here is not None:
                 model.program.any_of([ahead[op]], unless=[here])
         for a, b in edges:
             model.program.any_of([ahead[a]], unless=[ahead[b]])
-            left, here = model.on[op_unit[a]].get(d), model.on[op_unit[b]].get(d)
-            if op_unit[a] != op_unit[b] and left is not None:
+            left, here = model.on[op_group[a]].get(d), model.on[op_group[b]].get(d)
+            if op_group[a] != op_group[b] and left is not None:
                 model.program.any_of([] if here is None else [here], unless=[left, ahead[b]])

@@ -16,7 +16,7 @@ from placement_gym.groups import Groups
 from placement_gym.objectives import pays_for_transfers
 from placement_gym.problem import Problem
 
-# The order of like devices is fixed by so many units; more of them are not worth their rows.
+# The order of like devices is fixed by so many groups; more of them are not worth their rows.
 ORDERED_UNITS = 64
 
 
@@ -26,40 +26,40 @@ class PlacementModel:
 
     Attributes:
         problem: What is placed.
-        units: What moves together.
+        groups: What moves together.
         place_device: Device of each place.
         program: Where rows go.
-        on: `on[u][p]` is the variable that says whether unit u is in place p; places that cannot hold it are left out.
+        on: `on[u][p]` is the variable that says whether group u is in place p; places that cannot hold it are left out.
     """
 
     problem: Problem
-    units: Groups
+    groups: Groups
     place_device: Sequence[int]
     program: LinearProgram
     on: list[dict[int, int]]
 
     @classmethod
-    def of(cls, problem: Problem, units: Groups, place_device: Sequence[int], deadline: Deadline) -> "PlacementModel":
-        """Every unit in one place, within the memory of the devices; rows are added until the deadline."""
+    def of(cls, problem: Problem, groups: Groups, place_device: Sequence[int], deadline: Deadline) -> "PlacementModel":
+        """Every group in one place, within the memory of the devices; rows are added until the deadline."""
         program = LinearProgram(deadline=deadline)
-        fits = units.allowed & (units.memory_bytes[:, None] <= problem.device_memory_bytes[None, :])
+        fits = groups.allowed & (groups.memory_bytes[:, None] <= problem.device_memory_bytes[None, :])
         on = [{p: program.yes_or_no() for p, d in enumerate(place_device) if row[d]} for row in fits]
         for variables in on:
             program.one_of(list(variables.values()))
-        for d in np.flatnonzero(problem.device_memory_bytes < units.memory_bytes.sum()).tolist():
+        for d in np.flatnonzero(problem.device_memory_bytes < groups.memory_bytes.sum()).tolist():
             claims = [
-                (float(units.memory_bytes[u]), variable)
+                (float(groups.memory_bytes[u]), variable)
                 for u, row in enumerate(on)
                 for p, variable in row.items()
-                if place_device[p] == d and units.memory_bytes[u] > 0
+                if place_device[p] == d and groups.memory_bytes[u] > 0
             ]
             program.at_most(claims, float(problem.device_memory_bytes[d]))
-        return cls(problem, units, place_device, program, on)
+        return cls(problem, groups, place_device, program, on)
 
     def work(self, ops: IntArray) -> list[list[tuple[float, int]]]:
-        """The work of each place, as terms (seconds that a unit's `ops` take there, variable of the unit there)."""
-        time = np.zeros((self.units.n_units, self.problem.n_devices))
-        np.add.at(time, self.units.op_unit[ops], self.problem.op_time_s[ops])
+        """The work of each place, as terms (seconds that a group's `ops` take there, variable of the group there)."""
+        time = np.zeros((self.groups.n_groups, self.problem.n_devices))
+        np.add.at(time, self.groups.op_group[ops], self.problem.op_time_s[ops])
         terms: list[list[tuple[float, int]]] = [[] for _ in self.place_device]
         for u, row in enumerate(self.on):
             for p, variable in row.items():
@@ -72,8 +72,8 @@ class PlacementModel:
 
         No solution of interest pays more than `most_s` for one of them.
         """
-        graph, op_unit = self.problem.graph, self.units.op_unit
-        crossing = np.isin(graph.edge_src, makers) & (op_unit[graph.edge_src] != op_unit[graph.edge_dst])
+        graph, op_group = self.problem.graph, self.groups.op_group
+        crossing = np.isin(graph.edge_src, makers) & (op_group[graph.edge_src] != op_group[graph.edge_dst])
         tensor_edges: dict[int, list[int]] = defaultdict(list)
         for e in np.flatnonzero(crossing).tolist():
             tensor_edges[int(graph.edge_tensor[e])].append(e)
@@ -87,11 +87,11 @@ class PlacementModel:
             return
         paid: dict[tuple[int, ...], float] = defaultdict(float)
         for edges in tensor_edges.values():
-            known = {int(op_unit[graph.edge_src[edges[0]]]), *op_unit[graph.edge_dst[edges]].tolist()}
+            known = {int(op_group[graph.edge_src[edges[0]]]), *op_group[graph.edge_dst[edges]].tolist()}
             paid[tuple(sorted(known))] += float(edge_s[edges].max())
         for p in payers:
-            for known_units, seconds in paid.items():
-                inside = [self.on[u].get(p) for u in known_units]
+            for known_groups, seconds in paid.items():
+                inside = [self.on[u].get(p) for u in known_groups]
                 if seconds > 0 and any(v is not None for v in inside):
                     yield p, seconds, self._cut(inside)
 
@@ -106,15 +106,15 @@ class PlacementModel:
 
     def _by_pair(self, edges: list[int], place: int, most_s: float) -> Iterator[int]:
         """Seconds that a place pays for one tensor where links differ: as its maker, as a reader."""
-        graph, op_unit = self.problem.graph, self.units.op_unit
-        maker = self.on[int(op_unit[graph.edge_src[edges[0]]])]
+        graph, op_group = self.problem.graph, self.groups.op_group
+        maker = self.on[int(op_group[graph.edge_src[edges[0]]])]
         here = self.place_device[place]
         ends = [pair for d in set(self.place_device) for pair in ((here, d), (d, here))]
         slowest = max(transfer_s(self.problem, e, *pair) for e in edges for pair in ends)
         for sends in (True, False):
             paid = self.program.seconds(min(slowest, most_s))
             for e in edges:
-                reader = self.on[int(op_unit[graph.edge_dst[e]])]
+                reader = self.on[int(op_group[graph.edge_dst[e]])]
                 for other in range(len(self.place_device)):
                     a, b = (place, other) if sends else (other, place)
                     if a != b and a in maker and b in reader:
@@ -126,13 +126,13 @@ class PlacementModel:
             yield paid
 
     def break_symmetry(self, order: Sequence[int], start: IntArray | None) -> dict[int, int]:
-        """Like devices are first used in the order of their numbers, units taken in `order`.
+        """Like devices are first used in the order of their numbers, groups taken in `order`.
 
         Only for one place per device, numbered as the device.
 
         Args:
-            order: Numbers of the units.
-            start: int32 [n_units], device of each unit in the placement known, or None.
+            order: Numbers of the groups.
+            start: int32 [n_groups], device of each group in the placement known, or None.
 
         Returns:
             New number of each device, which brings `start` into that order.
@@ -155,22 +155,22 @@ class PlacementModel:
             number |= dict(zip(by_use, members, strict=True))
         return number
 
-    def forbid(self, unit_place: Sequence[int]) -> None:
+    def forbid(self, group_place: Sequence[int]) -> None:
         """Adds a row that rules one placement out."""
-        self.program.any_of([], unless=[row[p] for row, p in zip(self.on, unit_place, strict=True)])
+        self.program.any_of([], unless=[row[p] for row, p in zip(self.on, group_place, strict=True)])
 
-    def hint(self, unit_place: Sequence[int]) -> None:
+    def hint(self, group_place: Sequence[int]) -> None:
         """Gives the solver a placement to begin from."""
         for u, row in enumerate(self.on):
             for p, variable in row.items():
-                self.program.hint[variable] = float(unit_place[u] == p)
+                self.program.hint[variable] = float(group_place[u] == p)
 
     def op_device(self, values: FloatArray | None) -> IntArray | None:
         """int32 [n_ops] of a solution, where places are devices; None without one."""
-        return None if values is None else self.units.op_device(self.unit_place(values))
+        return None if values is None else self.groups.op_device(self.group_place(values))
 
-    def unit_place(self, values: FloatArray) -> IntArray:
-        """int32 [n_units] of a solution."""
+    def group_place(self, values: FloatArray) -> IntArray:
+        """int32 [n_groups] of a solution."""
         chosen = [max(row, key=lambda p: values[row[p]]) for row in self.on]
         return np.array(chosen, dtype=np.int32)
 

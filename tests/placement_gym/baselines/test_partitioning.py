@@ -140,42 +140,42 @@ def test_local_search_splits_evenly_and_joins_what_talks() -> None:
 def test_local_search_ends_where_no_move_of_one_block_helps(seed: int) -> None:
     """No block on another device, CPUs included, lowers the load that the plain evaluator gives; the kernel's is it."""
     problem = random_with_cpu(seed)
-    units = Groups.of(problem)
-    unit_device = units.random(problem, np.random.default_rng(seed))
-    kernel_s = descend(LoadArrays.of(problem, units), unit_device, 1e-8)
-    reached_s = max_load_s(problem, units.op_device(unit_device))
+    groups = Groups.of(problem)
+    group_device = groups.random(problem, np.random.default_rng(seed))
+    kernel_s = descend(LoadArrays.of(problem, groups), group_device, 1e-8)
+    reached_s = max_load_s(problem, groups.op_device(group_device))
     assert kernel_s == pytest.approx(reached_s, rel=1e-12)
     tried = 0
-    for u in range(units.n_units):
+    for u in range(groups.n_groups):
         for device in range(problem.n_devices):
-            moved = unit_device.copy()
+            moved = group_device.copy()
             moved[u] = device
-            op_device = units.op_device(moved)
+            op_device = groups.op_device(moved)
             if infeasibility(problem, op_device) is None:
                 tried += 1
                 assert max_load_s(problem, op_device) >= reached_s * (1 - 2e-8)
-    assert tried > 2 * units.n_units
+    assert tried > 2 * groups.n_groups
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_local_search_takes_the_best_move(seed: int) -> None:
     """From one start, the first step lowers the load by as much as the best of all moves that the evaluator knows."""
     problem = random_with_cpu(2 * seed)
-    units = Groups.of(problem)
-    start = units.random(problem, np.random.default_rng(seed))
+    groups = Groups.of(problem)
+    start = groups.random(problem, np.random.default_rng(seed))
     best_s = np.inf
-    for u, device in np.argwhere(units.allowed):
+    for u, device in np.argwhere(groups.allowed):
         moved = start.copy()
         moved[u] = device
-        best_s = min(best_s, max_load_s(problem, units.op_device(moved)))
-    gain = 1 - best_s / max_load_s(problem, units.op_device(start))
+        best_s = min(best_s, max_load_s(problem, groups.op_device(moved)))
+    gain = 1 - best_s / max_load_s(problem, groups.op_device(start))
     assert gain > 0
-    arrays = LoadArrays.of(problem, units)
+    arrays = LoadArrays.of(problem, groups)
     refused, taken = start.copy(), start.copy()
     descend(arrays, refused, gain * (1 + 1e-9))
     descend(arrays, taken, gain * (1 - 1e-9))
     assert (refused == start).all()
-    assert max_load_s(problem, units.op_device(taken)) <= best_s * (1 + 1e-9)
+    assert max_load_s(problem, groups.op_device(taken)) <= best_s * (1 + 1e-9)
 
 
 def test_local_search_is_better_with_more_restarts_and_repeatable() -> None:

@@ -29,7 +29,7 @@ HIGHS = Solver(name="highs", time_limit_s=30.0, workers=1)
 def random_load_problem(rng: np.random.Generator) -> pg.Problem:
     """Up to 6 ops, up to 3 devices: links and memory that differ, several tensors per op, groups, CPUs, support."""
     n_ops, n_devices = int(rng.integers(2, 7)), int(rng.integers(2, 4))
-    unit = float(rng.choice([1e-9, 1.0, 1e6]))
+    group = float(rng.choice([1e-9, 1.0, 1e6]))
     outputs = rng.exponential(rng.choice([0.1, 1.0]), (n_ops, 2))
     pairs = [(a, b) for a in range(n_ops) for b in range(a + 1, n_ops) if rng.random() < 0.45]
     which = rng.integers(0, 2, len(pairs))
@@ -58,9 +58,9 @@ def random_load_problem(rng: np.random.Generator) -> pg.Problem:
             colocation=colocation,
             edge_tensor=tensors,
         ),
-        time * unit,
-        link_latency_s=0.1 * unit if uniform else rng.exponential(0.1, pair) * unit,
-        link_bytes_per_s=1 / unit if uniform else rng.uniform(0.2, 3.0, pair) / unit,
+        time * group,
+        link_latency_s=0.1 * group if uniform else rng.exponential(0.1, pair) * group,
+        link_bytes_per_s=1 / group if uniform else rng.uniform(0.2, 3.0, pair) / group,
         op_memory_bytes=memory,
         device_memory_bytes=np.maximum(capacity, max(memory.max(), 1.0)),
         device_kinds=["cpu" if rng.random() < 0.25 else "accelerator" for _ in range(n_devices)],
@@ -252,7 +252,7 @@ def test_like_devices_are_all_used(n: int) -> None:
 
 
 def test_a_start_is_handed_over_in_the_order_of_like_devices() -> None:
-    """The hint satisfies all rows on where units are, whatever the numbers of the start's devices."""
+    """The hint satisfies all rows on where groups are, whatever the numbers of the start's devices."""
     problem = pg.Problem.from_times(pg.OpGraph.build([f"op{i}" for i in range(6)], []), np.ones((6, 4)))
     for start in ([3, 3, 1, 2, 0, 0], [2, 2, 2, 2, 2, 2], [1, 3, 1, 3, 0, 2]):
         known = np.array(start, dtype=np.int32)
