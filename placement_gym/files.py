@@ -115,3 +115,21 @@ def _array(content: bytes) -> NDArray[Any]:
     if not data:
         return np.zeros(shape, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def field_of(arrays: Mapping[str, NDArray[Any]], key: str, path: str, *, text: bool, scalar: bool) -> Any:  # noqa: ANN401
+    """What a saved array stands for: a text, a number, several texts, or the array itself.
+
+    Raises:
+        InvalidFile: It is missing, or of another kind.
+    """
+    if key not in arrays:
+        raise InvalidFile(f"{path}: field {key!r} is missing")
+    value = arrays[key]
+    if value.dtype.kind not in ("U" if text else "biuf"):
+        raise InvalidFile(f"{path}: field {key!r} has dtype {value.dtype}; expected {'text' if text else 'numbers'}")
+    if scalar != (value.ndim == 0):
+        raise InvalidFile(f"{path}: field {key!r} has shape {value.shape}; expected {'()' if scalar else 'an array'}")
+    if scalar:
+        return str(value) if text else float(value)
+    return tuple(value.ravel().tolist()) if text else value

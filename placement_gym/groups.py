@@ -9,6 +9,9 @@ import numpy as np
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.problem import Problem
 
+# Groups that one call of `Groups.random` places at most in all its tries, about half a second.
+MOST_STEPS = 30_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
@@ -96,7 +99,7 @@ class Groups:
     def random(self, problem: Problem, rng: np.random.Generator, *, n_tries: int = 200) -> IntArray:
         """int32 [n_groups]: each group on a random device that can run it and has room for it, largest groups first.
 
-        If none of `n_tries` has room for all, the one of the least excess.
+        If none of `n_tries` (fewer where there are thousands of groups) has room for all, the one of the least excess.
         """
         largest = self.memory_bytes + self.working_bytes
         if self.memory_bytes.sum() + self.working_bytes.max() <= problem.device_memory_bytes.min():
@@ -104,7 +107,7 @@ class Groups:
             keys = np.where(self.allowed, rng.random(self.allowed.shape), -1.0)
             return np.asarray(np.argmax(keys, axis=1), dtype=np.int32)
         least: tuple[float, IntArray] | None = None
-        for _ in range(n_tries):
+        for _ in range(max(1, min(n_tries, MOST_STEPS // self.n_groups))):
             room, chosen = Room(self, problem), np.zeros(self.n_groups, dtype=np.int32)
             for u in np.argsort(-largest * rng.uniform(0.8, 1.0, self.n_groups), kind="stable"):
                 chosen[u] = rng.choice(room.open_to(u))

@@ -15,7 +15,7 @@ from placement_gym.arrays import FloatArray, IntArray, read_only, span
 from placement_gym.cluster import Cluster
 from placement_gym.costs import CostModel, RooflineCost
 from placement_gym.errors import InvalidFile, InvalidGraph, InvalidProblem, unknown_name
-from placement_gym.files import load_arrays, save_arrays
+from placement_gym.files import field_of, load_arrays, save_arrays
 from placement_gym.graph import OpGraph
 from placement_gym.memory import MemoryRule, why_none_fits, working_bytes
 
@@ -29,6 +29,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 # The graph's own fields are saved one by one; kernels may hold code.
 NOT_SAVED = ("graph", "kernels")
 TEXT_FIELDS = ("name", "memory_rule", "device_names", "device_kinds", "op_names", "op_kinds", "op_dtypes")
+SCALAR_FIELDS = ("name", "tick_s", "memory_rule")  # of the problem; the graph has none
 DEVICE_KINDS = ("accelerator", "cpu")
 # What `Problem.build` can make of a graph's bytes.
 MemoryCount = Literal["live", "parameters", "parameters_and_outputs"]
@@ -53,8 +54,7 @@ class Problem:
         link_latency_s: float64 [n_devices, n_devices], ordered pairs (from, to).
         link_bytes_per_s: float64 [n_devices, n_devices].
         tick_s: If not 0, op times, latencies and bytes / bandwidth are whole multiples of it, and the simulator
-            adds them up as whole numbers: what ties in the published unit then ties here, whatever the rounding
-            of seconds.
+            adds them up as whole numbers, so that what ties in a published unit ties here, too.
         memory_rule: "live" (parameters, live outputs and received copies at the worst instant of the run) or "claims"
             (the sum of the claims), see `memory.py`.
         op_working_bytes: float64 [n_ops], derived: live bytes beside parameters while an op runs, at least; 0 under
@@ -131,10 +131,7 @@ class Problem:
         if self.memory_rule not in get_args(MemoryRule):
             raise InvalidProblem(unknown_name("memory rule", self.memory_rule, get_args(MemoryRule)))
         if self.memory_rule == "live" and not np.array_equal(self.op_memory_bytes, self.graph.op_parameter_bytes):
-            raise InvalidProblem(
-                "op_memory_bytes differ from the graph's op_parameter_bytes; expected the same under the memory rule "
-                "'live' (claims of your own need the rule 'claims')"
-            )
+            raise InvalidProblem("op_memory_bytes are not the graph's op_parameter_bytes; expected them under 'live'")
         for d, device in enumerate(self.device_names):
             if not self.device_memory_bytes[d] > 0:
                 raise InvalidProblem(f"memory of device {device!r} is {self.device_memory_bytes[d]}; expected > 0")
@@ -159,18 +156,10 @@ class Problem:
         for group in np.unique(groups[groups >= 0]):
             members = np.flatnonzero(groups == group)
             if not can_run[members].all(axis=0).any():
-                raise InvalidProblem(
-                    f"colocation group {group} ({members.size} ops, first {self.graph.op_names[members[0]]!r}) has no "
-                    "device that can run all of it"
-                )
-        reason = why_none_fits(
-            self.graph,
-            can_run,
-            self.device_memory_bytes,
-            self.device_names,
-            self.op_memory_bytes,
-            self.op_working_bytes,
-        )
+                first = self.graph.op_names[members[0]]
+                raise InvalidProblem(f"no device can run all of colocation group {group} (first op {first!r})")
+        capacity, held = self.device_memory_bytes, self.op_memory_bytes
+        reason = why_none_fits(self.graph, can_run, capacity, self.device_names, held, self.op_working_bytes)
         if reason is not None:
             raise InvalidProblem(f"no placement of {self.name!r} fits into memory: {reason}")
 
@@ -347,7 +336,10 @@ class Problem:
 
         def init_fields(owner: type[Any], prefix: str) -> dict[str, Any]:
             names = [f.name for f in fields(owner) if f.init and f.name not in NOT_SAVED]
-            return {name: _field(arrays, prefix + name, str(path)) for name in names}
+            return {
+                name: field_of(arrays, prefix + name, str(path), text=name in TEXT_FIELDS, scalar=name in SCALAR_FIELDS)
+                for name in names
+            }
 
         try:
             problem = cls(graph=OpGraph(**init_fields(OpGraph, "graph.")), **init_fields(cls, "problem."))
@@ -356,19 +348,3 @@ class Problem:
         if problem._hash(found) != header.get("fingerprint"):
             raise InvalidFile(f"{path}: the content does not match its fingerprint; the file was altered or damaged")
         return problem
-
-
-def _field(arrays: dict[str, NDArray[Any]], key: str, path: str) -> Any:  # noqa: ANN401  (text, number or array)
-    """What a saved array stands for in the constructor: a text, several texts, a number or an array."""
-    if key not in arrays:
-        raise InvalidFile(f"{path}: field {key!r} is missing")
-    value = arrays[key]
-    text = key.partition(".")[2] in TEXT_FIELDS
-    if value.dtype.kind not in ("U" if text else "biuf"):
-        raise InvalidFile(f"{path}: field {key!r} has dtype {value.dtype}; expected {'text' if text else 'numbers'}")
-    scalar = key in ("problem.name", "problem.tick_s", "problem.memory_rule")
-    if scalar != (value.ndim == 0):
-        raise InvalidFile(f"{path}: field {key!r} has shape {value.shape}; expected {'()' if scalar else 'an array'}")
-    if scalar:
-        return str(value) if text else float(value)
-    return tuple(value.ravel().tolist()) if text else value

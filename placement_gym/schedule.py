@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from placement_gym.arrays import FloatArray, IntArray, read_only
 from placement_gym.contention import channels_of
 from placement_gym.errors import InvalidSchedule
-from placement_gym.memory import LiveRows, excess, write_live_rows, write_peaks
-from placement_gym.placement import Placement, device_memory_used_bytes
+from placement_gym.memory import excess
+from placement_gym.placement import Placement
 from placement_gym.problem import Problem
-from placement_gym.rule import CHOICES, Rule
-from placement_gym.trace import Trace, transfer_heads, walk_order
+from placement_gym.rule import Rule
+from placement_gym.trace import Trace, peak_memory_bytes, transfer_heads
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -46,7 +46,7 @@ class Schedule:
         makespan = last_op if self.rule.makespan == "last_op" else float(self.trace.last_event_s)
         object.__setattr__(self, "makespan_s", makespan)
         object.__setattr__(self, "priority", read_only(self.priority, np.float64))
-        peak = _peak_memory_bytes(self.problem, self.op_device, self.rule, self.trace)
+        peak = peak_memory_bytes(self.problem, self.op_device, self.rule, self.trace)
         object.__setattr__(self, "peak_memory_bytes", read_only(peak, np.float64))
 
     def __repr__(self) -> str:
@@ -341,27 +341,3 @@ def _busy(start: FloatArray, end: FloatArray) -> tuple[FloatArray, IntArray]:
     np.add.at(change, np.searchsorted(time, start), 1)
     np.add.at(change, np.searchsorted(time, end), -1)
     return time, np.cumsum(change).astype(np.int32)
-
-
-def _peak_memory_bytes(problem: Problem, op_device: IntArray, rule: Rule, trace: Trace) -> FloatArray:
-    """float64 [n_devices]: bytes at the worst instant of each device, by the problem's memory rule."""
-    if problem.memory_rule == "claims":
-        return device_memory_used_bytes(problem, op_device)
-    graph, walk = problem.graph, walk_order(problem.graph, rule)
-    rows = LiveRows.of_size(problem.n_ops, graph.n_edges, problem.n_devices)
-    n_rows = write_live_rows(
-        CHOICES["transfers"].index(rule.transfers),
-        graph.op_output_bytes,
-        graph.out_start,
-        graph.edge_dst[walk],
-        graph.edge_bytes[walk],
-        graph.edge_tensor[walk],
-        op_device,
-        trace.op_start_s,
-        trace.op_finish_s,
-        trace.transfer_start_s[walk],
-        trace.transfer_arrival_s[walk],
-        rows,
-    )
-    write_peaks(problem.op_memory_bytes, op_device, n_rows, rows)
-    return rows.peak

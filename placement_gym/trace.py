@@ -6,7 +6,10 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.graph import OpGraph
-from placement_gym.rule import Rule
+from placement_gym.memory import LiveRows, write_live_rows, write_peaks
+from placement_gym.placement import device_memory_used_bytes
+from placement_gym.problem import Problem
+from placement_gym.rule import CHOICES, Rule
 
 
 @dataclass(slots=True, eq=False)
@@ -80,3 +83,27 @@ def transfer_heads(graph: OpGraph, op_device: IntArray, rule: Rule) -> IntArray:
     _, first, group = np.unique(key, return_index=True, return_inverse=True)
     heads[remote] = remote[first[group]]
     return heads
+
+
+def peak_memory_bytes(problem: Problem, op_device: IntArray, rule: Rule, trace: Trace) -> FloatArray:
+    """float64 [n_devices]: bytes at the worst instant of each device, by the problem's memory rule."""
+    if problem.memory_rule == "claims":
+        return device_memory_used_bytes(problem, op_device)
+    graph, walk = problem.graph, walk_order(problem.graph, rule)
+    rows = LiveRows.of_size(problem.n_ops, graph.n_edges, problem.n_devices)
+    n_rows = write_live_rows(
+        CHOICES["transfers"].index(rule.transfers),
+        graph.op_output_bytes,
+        graph.out_start,
+        graph.edge_dst[walk],
+        graph.edge_bytes[walk],
+        graph.edge_tensor[walk],
+        op_device,
+        trace.op_start_s,
+        trace.op_finish_s,
+        trace.transfer_start_s[walk],
+        trace.transfer_arrival_s[walk],
+        rows,
+    )
+    write_peaks(problem.op_memory_bytes, op_device, n_rows, rows)
+    return rows.peak

@@ -107,12 +107,13 @@ def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restar
     rng = np.random.default_rng(seed)
     found: list[tuple[float, float, IntArray]] = []
     for groups in Groups.of(problem).ways_to_fit(problem):
-        arrays, starting = LoadArrays.of(problem, groups), _on_accelerators(problem, groups)
+        arrays, starting, n_tries = LoadArrays.of(problem, groups), _on_accelerators(problem, groups), 200
         for _ in range(restarts):
-            group_device = starting.random(problem, rng)
-            if starting is not groups and Room(groups, problem, group_device).excess_bytes > 0:
-                starting = groups
-                group_device = starting.random(problem, rng)
+            group_device = starting.random(problem, rng, n_tries=n_tries)
+            if n_tries > 1 and Room(groups, problem, group_device).excess_bytes > 0:
+                # What does not fit on the accelerators may fit on all devices; if not there, one try is enough from now on.
+                starting, n_tries = groups, 200 if starting is not groups else 1
+                group_device = starting.random(problem, rng, n_tries=n_tries)
             load_s, op_device = descend(arrays, group_device, LEAST_GAIN), groups.op_device(group_device)
             found.append((evaluator.excess_bytes(op_device), load_s, op_device))
     return evaluator.result(min(found, key=lambda one: one[:2])[2])

@@ -6,7 +6,7 @@ from placement_gym.arrays import IntArray
 from placement_gym.baselines.list_scheduling import place_by_list
 from placement_gym.baselines.neighbourhood import Found, Neighbourhood
 from placement_gym.errors import InvalidOption
-from placement_gym.groups import Groups
+from placement_gym.groups import Groups, Room
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 from placement_gym.result import Evaluator, Result, Score
@@ -31,8 +31,14 @@ def random_search(
     evaluator, groups = Evaluator("random_search", problem, rule, seed), Groups.of(problem)
     rng = np.random.default_rng(seed)
     best: tuple[Score, IntArray] | None = None
+    n_tries = 200
     for begin in range(0, simulator_calls, 256):
-        tries = [groups.op_device(groups.random(problem, rng)) for _ in range(min(256, simulator_calls - begin))]
+        tries = []
+        for _ in range(min(256, simulator_calls - begin)):
+            group_device = groups.random(problem, rng, n_tries=n_tries)
+            if n_tries > 1 and Room(groups, problem, group_device).excess_bytes > 0:
+                n_tries = 1  # what does not fit in so many tries is not tried so often again
+            tries.append(groups.op_device(group_device))
         score, row = evaluator.best(np.stack(tries))
         if best is None or score < best[0]:
             best = score, tries[row]

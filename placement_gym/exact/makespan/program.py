@@ -8,7 +8,7 @@ import numpy as np
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.bounds import lower_bound_s
-from placement_gym.errors import InfeasiblePlacement, InvalidOption
+from placement_gym.errors import InvalidOption
 from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.makespan.annealing import anneal
 from placement_gym.exact.makespan.grid import Grid
@@ -145,10 +145,7 @@ def _offer_random(best: Incumbent, seed: int, deadline: Deadline) -> None:
     problem, rng = best.evaluator.problem, np.random.default_rng(seed)
     for _ in range(20):
         deadline.check()
-        try:
-            best.offer(best.groups.op_device(best.groups.random(problem, rng)))
-        except InfeasiblePlacement:
-            return
+        best.offer(best.groups.op_device(best.groups.random(problem, rng, n_tries=10)))
     best.polish(seed, deadline)
 
 
