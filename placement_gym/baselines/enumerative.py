@@ -19,6 +19,7 @@ from placement_gym.simulator.partial import (
     copy_row,
     earliest_start,
     fits,
+    lacking,
     least_lacking,
     put,
 )
@@ -89,9 +90,9 @@ def _place(
     """Puts a group on `devices` (way AS_GIVEN), or writes there where it puts them.
 
     Writes (latest finish, sum of finishes, network seconds, largest load) into `cost`; inf if it breaks support or
-    colocation, FULL more if it does not fit into memory.
+    colocation, FULL more for every byte that is lacking.
     """
-    overfull = False
+    lack = 0.0
     share = (ops.size + f.slots.size - 1) // f.slots.size
     for i in range(4):
         cost[i] = 0.0
@@ -107,7 +108,8 @@ def _place(
             for k in range(4):
                 cost[k] = np.inf
             return
-        overfull = overfull or not fits(f, s.placement, row, group, device)
+        if home < 0:
+            lack += max(0.0, lacking(f, s.placement, row, group, device))
         s.taken[device] += 1
         cost[NETWORK] += _network(f, s, row, op, device, True)
         put(f, s.placement, row, op, device)
@@ -115,9 +117,9 @@ def _place(
         cost[TOTAL_FINISH] += s.placement.clock.finish[row, op]
     for d in range(f.slots.size):
         cost[LOAD] = max(cost[LOAD], s.placement.load[row, d])
-    if overfull:
+    if lack > 0.0:
         for i in range(4):
-            cost[i] += FULL
+            cost[i] += FULL * (1.0 + lack)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -143,7 +145,7 @@ def _cheapest(cost: Cost, tried: IntArray, costs: FloatArray, n_devices: int) ->
         return int(np.lexsort((load, network, finish, total))[0])
     counts = (tried[:, :, None] == np.arange(n_devices)).sum(axis=1)
     uneven = counts.max(axis=1) > -(-tried.shape[1] // n_devices)
-    return int(np.lexsort((finish, load, network, uneven, (finish >= FULL) + 1 * np.isinf(finish)))[0])
+    return int(np.lexsort((finish, load, network, uneven, np.where(finish >= FULL, finish, 0.0)))[0])
 
 
 def _lay_out(evaluator: Evaluator, bytes_of: Groups, groups: list[IntArray], cost: Cost) -> IntArray:

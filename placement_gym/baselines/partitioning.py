@@ -111,7 +111,7 @@ def load_local_search(problem: Problem, *, rule: str | Rule = "physical", restar
         for _ in range(restarts):
             group_device = starting.random(problem, rng, n_tries=n_tries)
             if n_tries > 1 and Room(groups, problem, group_device).excess_bytes > 0:
-                # What does not fit on the accelerators may fit on all devices; if not there, one try is enough from now on.
+                # What does not fit on the accelerators may fit on all devices; if not, one try is enough from then on.
                 starting, n_tries = groups, 200 if starting is not groups else 1
                 group_device = starting.random(problem, rng, n_tries=n_tries)
             load_s, op_device = descend(arrays, group_device, LEAST_GAIN), groups.op_device(group_device)
