@@ -162,7 +162,13 @@ def _first_start(
         if own_device >= 0:
             best_at, best_device, best = at, own_device, own
     if best_at < 0:
-        return n_ready - 1, least_lacking(f, s, 0, f.op_group[ready.ops[n_ready - 1]])
+        group = f.op_group[ready.ops[n_ready - 1]]
+        device = least_lacking(f, s, 0, group)
+        for at in range(n_ready):
+            # The rest of the group may go there now, although it did not fit.
+            if f.op_group[ready.ops[at]] == group:
+                ready.soonest[ready.ops[at], device] = ready.least[ready.ops[at]] = 0.0
+        return n_ready - 1, device
     return best_at, best_device
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import random_problem
@@ -125,6 +125,7 @@ def _problem(rng: np.random.Generator) -> pg.Problem:
 @pytest.mark.parametrize("how", ["insertion", "append", "earliest_first"])
 @settings(deadline=None, max_examples=150)
 @given(seed=st.integers(0, 2**32 - 1), rule=st.sampled_from(RULES), jittered=st.booleans(), biased=st.booleans())
+@example(seed=1569, rule="physical", jittered=False, biased=False)  # a group that fits nowhere is placed in part
 def test_equals_the_plain_definition(how: str, seed: int, rule: pg.Rule | str, jittered: bool, biased: bool) -> None:
     """Same devices and same planned starts under any rule, though memory be short; ranks and scores often tie."""
     rng = np.random.default_rng(seed)

@@ -282,8 +282,8 @@ def test_an_interruption_leaves_what_the_solver_has_found(
     solver = Solver(name, time_limit_s=600.0, workers=2)
     began, real, offered = time.process_time(), Incumbent.propose, list[Incumbent]()
 
-    def propose(incumbent: Incumbent, group_device: tuple[int, ...]) -> None:
-        real(incumbent, group_device)
+    def propose(incumbent: Incumbent, *found: Any) -> None:
+        real(incumbent, *found)
         offered.append(incumbent)
 
     def enough() -> bool:

@@ -99,7 +99,7 @@ def test_every_placement_is_allowed_its_simulated_schedule(i: int) -> None:
         ops = OpModel(problem, rule, grid, int(makespan_s / grid.unit_s), Deadline(), cp_model)
         assert ops.feasible
         add_port_rules(TransferModel(ops), set(range(problem.graph.n_edges)))
-        for u, d in enumerate(ops.units.group_device(placement).tolist()):
+        for u, d in enumerate(ops.groups.group_device(placement).tolist()):
             ops.model.add(ops.place[u][d] == 1)
         ops.model.minimize(ops.makespan)
         solver = cp_model.CpSolver()
