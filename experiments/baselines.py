@@ -71,9 +71,13 @@ def solve_and_record(
 
     Raises:
         InfeasiblePlacement: It found nothing that fits into memory.
+        KeyboardInterrupt: The user ended it; nothing is recorded.
         PlacementGymError: As the baseline.
     """
     result = solve(problem)
+    if result.interrupted:
+        # It has the best so far, which a record would take for all that the method can do.
+        raise KeyboardInterrupt
     if result.excess_bytes > 0:
         raise InfeasiblePlacement(
             f"{method} found no placement of {problem.name!r} that fits into memory; the best it saw exceeds it by "

@@ -72,13 +72,21 @@ def register(name: str, rule: ContentionRule) -> None:
         rule: From device_node, int32 [d], to int32 [d, d, k], the channels of each ordered pair, -1 for none.
 
     Raises:
-        InvalidRule: The name is taken, or the rule is no function.
+        InvalidRule: The name is taken, the rule is no function, or it gives no channels for two devices.
     """
     if not callable(rule):
         raise InvalidRule(f"contention rule {name!r} is a {type(rule).__name__}; expected a function of device_node")
     if name in CONTENTIONS and CONTENTIONS[name] is not rule:
         raise InvalidRule(f"a contention rule named {name!r} exists already; expected a new name")
+    known = CONTENTIONS.get(name)
     CONTENTIONS[name] = rule
+    try:
+        channels_of(name, np.arange(2, dtype=np.int32))
+    except Exception:
+        # A name that a wrong function took could not be given to the right one.
+        if known is None:
+            del CONTENTIONS[name]
+        raise
 
 
 def register_installed() -> None:

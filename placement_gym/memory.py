@@ -76,11 +76,17 @@ class LiveRows(NamedTuple):
         )
 
 
-def working_bytes(graph: OpGraph) -> FloatArray:
+def working_bytes(graph: OpGraph, op_time_s: FloatArray, transfers_s: float) -> FloatArray:
     """float64 [n_ops]: live bytes beside parameters while an op runs: its output and its distinct inputs, at least.
 
     An input that was received counts by its copies, one that was made on the device by its op's output; the smaller
-    of both is counted, since either may be.
+    of both is counted, since either may be. What takes no time beside all the rest may begin and end at one instant
+    of floating point, and holds nothing then.
+
+    Args:
+        graph: The ops.
+        op_time_s: float64 [n_ops, n_devices].
+        transfers_s: Seconds that all transfers take one after the other, at most.
     """
     need = graph.op_output_bytes.copy()
     # A tensor that an op reads twice is there once; tensors of one op add up.
@@ -88,7 +94,8 @@ def working_bytes(graph: OpGraph) -> FloatArray:
     pairs, pair = np.unique(np.stack([read[0], graph.edge_src[first]]), axis=1, return_inverse=True)
     copies = np.bincount(pair.ravel(), graph.edge_bytes[first], minlength=pairs.shape[1])
     np.add.at(need, pairs[0], np.minimum(copies, graph.op_output_bytes[pairs[1]]))
-    return need
+    horizon_s = np.where(np.isfinite(op_time_s), op_time_s, 0.0).max(axis=1).sum() + transfers_s
+    return np.where((op_time_s > 1e-12 * horizon_s).all(axis=1), need, 0.0)
 
 
 def why_none_fits(

@@ -110,7 +110,8 @@ class Problem:
         self._check_numbers()
         working = np.zeros(n)
         if self.memory_rule == "live":
-            working = np.where((self.op_time_s > 0).all(axis=1), working_bytes(self.graph), 0.0)
+            transfer_s = self.link_latency_s.max() + self.graph.edge_bytes / self.link_bytes_per_s.min()
+            working = working_bytes(self.graph, self.op_time_s, float(transfer_s.sum()))
         object.__setattr__(self, "op_working_bytes", read_only(working, np.float64))
         self._check_solvable()
         object.__setattr__(self, "fingerprint", self._hash())

@@ -46,6 +46,7 @@ class Result:
         restricted_to: The kind of placements that an exact method searched ("contiguous", "pipelines", "one subgraph
             per accelerator"): `status` and `class_lower_bound` speak of that kind alone, others may be better. None:
             of all.
+        interrupted: Whether Ctrl-C ended an exact method early: this is the best that it had.
     """
 
     baseline: str
@@ -62,18 +63,20 @@ class Result:
     op_subgraph: IntArray | None = None
     priority: FloatArray | None = None
     restricted_to: str | None = None
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         """At most five lines, whatever the size."""
-        schedule, kind = self.schedule, ""
-        if self.restricted_to is not None:
-            kind = f"; of {self.restricted_to} {self.class_lower_bound:.6g} s, gap {100 * self.class_gap:.3g} %"
+        schedule, proved = self.schedule, f"lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %"
+        if self.excess_bytes > 0:
+            proved = f"does not fit: {schedule.overfull()}; {self.excess_bytes:.6g} bytes over memory in all"
+        elif self.restricted_to is not None:
+            proved += f"; of {self.restricted_to} {self.class_lower_bound:.6g} s, gap {100 * self.class_gap:.3g} %"
         used = np.bincount(self.placement.op_device, minlength=schedule.problem.n_devices)
         return (
             f"Result of {self.baseline!r} on {schedule.problem.name!r}: {self.objective_name} {self.objective:.6g} s, "
-            f"{self.status}{f' among {self.restricted_to}' if self.restricted_to else ''}"
-            f"{f', {self.excess_bytes:.6g} bytes over memory' if self.excess_bytes else ''}\n"
-            f"  lower bound {self.lower_bound:.6g} s, gap {100 * self.gap:.3g} %{kind}\n"
+            f"{self.status}{f' among {self.restricted_to}' if self.restricted_to else ''}\n"
+            f"  {proved}\n"
             f"  ops per device {used[:16].tolist()}{' ...' if len(used) > 16 else ''}; "
             f"makespan {schedule.makespan_s:.6g} s\n"
             f"  {self.runtime_s:.3g} s of work, {self.simulator_calls} simulator calls, seed {self.seed}"
@@ -86,12 +89,19 @@ class Result:
 
     @property
     def gap(self) -> float:
-        """(objective - lower_bound) / objective; 0 where both are 0. It compares with all placements."""
+        """(objective - lower_bound) / objective; 0 where both are 0, NaN where the placement does not fit into memory.
+
+        It compares with all placements.
+        """
+        if self.excess_bytes > 0:
+            return float("nan")
         return (self.objective - self.lower_bound) / self.objective if self.objective > 0 else 0.0
 
     @property
     def class_gap(self) -> float:
         """The same for the kind `restricted_to`, 0 where the placement is optimal among them; `gap` without a kind."""
+        if self.excess_bytes > 0:
+            return float("nan")
         return (self.objective - self.class_lower_bound) / self.objective if self.objective > 0 else 0.0
 
 
@@ -143,7 +153,7 @@ class Evaluator:
         self.ranks: FloatArray | None = None
         if self.rule.queue == "priority":
             self.ranks = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
-        self.simulator_calls = 0
+        self.simulator_calls, self.interrupted = 0, False
         self._began = time.perf_counter()
 
     def weigh(self, op_devices: IntArray, priorities: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
@@ -162,6 +172,11 @@ class Evaluator:
             )
         self.simulator_calls += len(op_devices)
         return self.compiled.weigh(np.ascontiguousarray(op_devices, dtype=np.int32), ranks)
+
+    @property
+    def order_decides_fit(self) -> bool:
+        """Whether a placement may fit in one order and not in another: a `priority` queue, and memory counted live."""
+        return self.ranks is not None and self.compiled.memory.live and self.compiled.memory.binds
 
     def excess_bytes(self, op_device: IntArray, priority: FloatArray | None = None) -> float:
         """Bytes over capacity of int32 [n_ops], all devices together; one call where only a run can tell."""
@@ -230,4 +245,5 @@ class Evaluator:
             op_subgraph,
             priority,
             restricted_to,
+            self.interrupted,
         )

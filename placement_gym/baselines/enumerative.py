@@ -11,7 +11,7 @@ from placement_gym.baselines.meta_ops import meta_ops
 from placement_gym.errors import InvalidOption, unknown_name
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
-from placement_gym.result import Evaluator, Result
+from placement_gym.result import Evaluator, Result, Score
 from placement_gym.rule import Rule
 from placement_gym.simulator.partial import (
     PartialPlacement,
@@ -190,9 +190,11 @@ def enumerative(problem: Problem, *, rule: str | Rule = "physical", cost: Cost |
     if cost not in (*names, "best"):
         raise InvalidOption(unknown_name("cost", cost, (*names, "best")))
     evaluator, groups = Evaluator("enumerative", problem, rule), meta_ops(problem)
+    found: list[tuple[Score, IntArray]] = []
     for bytes_of in Groups.of(problem).ways_to_fit(problem):
         made = [_lay_out(evaluator, bytes_of, groups, name) for name in (names if cost == "best" else (cost,))]
         score, row = evaluator.best(np.stack(made))
+        found.append((score, made[row]))
         if score.excess_bytes == 0:
             break
-    return evaluator.result(made[row], simulated=True)
+    return evaluator.result(min(found, key=lambda one: one[0])[1], simulated=True)

@@ -17,7 +17,7 @@ from placement_gym.groups import Groups, Room
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
 from placement_gym.ranks import critical_path as longest_path
-from placement_gym.result import Evaluator, Result
+from placement_gym.result import Evaluator, Result, Score
 from placement_gym.rule import Rule
 from placement_gym.simulator.partial import PartialProblem
 
@@ -40,6 +40,7 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
         raise InvalidOption(f"n_tries is {n_tries}; expected >= 1")
     evaluator = Evaluator("critical_path", problem, rule, seed)
     rng, rank = np.random.default_rng(seed), upward_rank_s(problem)
+    made: list[tuple[Score, IntArray, FloatArray]] = []
     for groups in Groups.of(problem).ways_to_fit(problem):
         partial = PartialProblem.of(evaluator.compiled, groups)
         tries = [
@@ -48,9 +49,11 @@ def critical_path(problem: Problem, *, rule: str | Rule = "physical", n_tries: i
         ]
         placements, orders = np.stack([t.op_device for t in tries]), np.stack([t.priority for t in tries])
         score, best = evaluator.best(placements, orders)
+        made.append((score, placements[best], orders[best]))
         if score.excess_bytes == 0:
             break
-    return evaluator.result(placements[best], simulated=True, priority=orders[best])
+    _, op_device, order = min(made, key=lambda one: one[0])
+    return evaluator.result(op_device, simulated=True, priority=order)
 
 
 def _listed(
@@ -83,12 +86,14 @@ def _listed(
 
 
 def _fitting(evaluator: Evaluator, groups: Groups, **options: Any) -> Listed:  # noqa: ANN401
-    """What `place_by_list` makes, with every output kept where it would not fit otherwise."""
+    """What `place_by_list` makes, with every output kept where it would not fit otherwise; what lacks less of both."""
+    made = []
     for way in groups.ways_to_fit(evaluator.problem):
         listed = place_by_list(evaluator.compiled, partial=PartialProblem.of(evaluator.compiled, way), **options)
-        if evaluator.excess_bytes(listed.op_device, listed.priority) == 0:
+        made.append((evaluator.excess_bytes(listed.op_device, listed.priority), listed))
+        if made[-1][0] == 0:
             break
-    return listed
+    return min(made, key=lambda one: one[0])[1]
 
 
 def heft(problem: Problem, *, rule: str | Rule = "physical", simulator_calls: int = 128) -> Result:

@@ -159,7 +159,7 @@ def search_loop(
     scale = now
     over_now = _over(options, arrays, memory, op_device[0], op_times, transfer_times, rows)
     over_best = over_now
-    op_bytes = (memory.held.sum() + (memory.output.sum() if memory.live else 0.0)) / n
+    op_bytes = (memory.held.sum() + memory.output.sum() + arrays.size.sum()) / n
     for u in range(n_groups):
         best_group_device[u] = group_device[u]
     chain = np.empty(n, np.int32)

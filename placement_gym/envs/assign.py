@@ -54,9 +54,10 @@ def check_sizes(problem: Problem, sizes: Sizes) -> None:
 
 
 def schedule_so_far(problem: Problem, op_device: IntArray, rule: Rule, priority: FloatArray | None = None) -> Schedule:
-    """The schedule of int32 [n_ops], where -1 stands for the first device that can run the op."""
+    """The schedule of int32 [n_ops], where -1 stands for the first device that can run the op; it may not fit."""
     fallback = np.argmax(np.isfinite(problem.op_time_s), axis=1)
-    return simulate(problem, np.where(op_device >= 0, op_device, fallback), rule=rule, priority=priority)
+    devices = np.where(op_device >= 0, op_device, fallback)
+    return simulate(problem, devices, rule=rule, priority=priority, memory="report")
 
 
 class AssignEnv(gym.Env[Observation, np.int64]):

@@ -55,9 +55,9 @@ def brute_force(
         many = f"{places.number:.3g}" if places.number < 10**300 else f"1e{math.log10(places.number):.0f}"
         raise InvalidOption(f"{problem.name!r} has {many} placements; brute force is limited to {limit}")
     kind = kind_of(subgraphs) if objective == "latency" else None
-    if objective == "makespan" and evaluator.ranks is not None:
-        # Under a `priority` queue another order may be better than the one that placements are judged by.
-        kind = "b-level order"
+    if evaluator.order_decides_fit or (objective == "makespan" and evaluator.ranks is not None):
+        # Under a `priority` queue another order may be better than the one in which placements are simulated.
+        kind = f"{kind}, b-level order" if kind else "b-level order"
     best: tuple[float, IntArray, IntArray] | None = None
     complete = False
     try:
@@ -68,8 +68,10 @@ def brute_force(
     except KeyboardInterrupt:
         if best is None:
             raise
+        evaluator.interrupted = True
     if best is None:
-        raise InfeasiblePlacement(f"none of the {places.number} placements of {problem.name!r} is feasible")
+        said = " in b-level order" if evaluator.order_decides_fit else ""
+        raise InfeasiblePlacement(f"none of the {places.number} placements of {problem.name!r} is feasible{said}")
     return evaluator.result(
         best[1],
         "optimal" if complete else "limit_reached",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from placement_gym.arrays import IntArray
 from placement_gym.errors import InvalidProblem
 from placement_gym.exact.deadline import Deadline
 from placement_gym.objectives import gpipe_load_s, latency_s, max_load_s
@@ -36,14 +37,20 @@ def solve_within_memory(
     bound = first.lower_bound
     if first.proven and bound == 0:
         # A proof without a bound says that this placement is the optimum.
-        if evaluator.objective == "latency":
-            bound = latency_s(problem, first.op_device, first.op_subgraph)
-        else:
-            load_s = max_load_s if evaluator.objective == "max_load" else gpipe_load_s
-            bound = load_s(problem, first.op_device)
+        bound = value_s(evaluator, first.op_device, first.op_subgraph)
     kept = problem.graph.op_parameter_bytes + problem.graph.op_output_bytes
     with suppress(InvalidProblem):
         second = solve(replace(problem, memory_rule="claims", op_memory_bytes=kept), deadline)
-        if second.op_device is not None and evaluator.excess_bytes(second.op_device) == 0:
+        if second.op_device is not None and (
+            evaluator.excess_bytes(second.op_device) < evaluator.excess_bytes(first.op_device)
+        ):
             return replace(second, lower_bound=bound, proven=False)
     return replace(first, lower_bound=bound, proven=False)
+
+
+def value_s(evaluator: Evaluator, op_device: IntArray, op_subgraph: IntArray | None = None) -> float:
+    """Seconds of the evaluator's objective, a load or the latency, for int32 [n_ops] (see `objectives`)."""
+    problem, objective = evaluator.problem, evaluator.objective
+    if objective == "latency":
+        return latency_s(problem, op_device, op_subgraph)
+    return max_load_s(problem, op_device) if objective == "max_load" else gpipe_load_s(problem, op_device)

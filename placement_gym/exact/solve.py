@@ -1,13 +1,11 @@
 """mip: integer and constraint programmes for every objective, solved by free solvers."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
 from placement_gym.exact.deadline import Deadline
-from placement_gym.exact.fitting import solve_within_memory
+from placement_gym.exact.fitting import solve_within_memory, value_s
 from placement_gym.exact.latency.mip import solve_latency
 from placement_gym.exact.latency.subgraphs import check_subgraphs, kind_of
 from placement_gym.exact.makespan.program import solve_makespan
@@ -86,11 +84,22 @@ def mip(
         known = best_start(evaluator, deadline, contiguous=contiguous, seed=solver.seed)
     fitting = known if known is not None and known.excess_bytes == 0 else None
     answer = _solve(evaluator, solver, deadline, fitting, contiguous, subgraphs)
-    if answer.op_device is None and not answer.proven and known is not None:
-        answer = replace(answer, op_device=known.op_device, priority=known.priority)
+    if known is not None and _is_better(evaluator, known, answer):
+        answer = Answer(known.op_device, answer.lower_bound, False, priority=known.priority)
     if answer.op_device is None and not answer.proven and deadline.interrupted:
         raise KeyboardInterrupt
+    evaluator.interrupted = deadline.interrupted
     return _result(evaluator, answer, _kind(evaluator, contiguous, subgraphs))
+
+
+def _is_better(evaluator: Evaluator, known: Start, answer: Answer) -> bool:
+    """Whether what the search began from is better than what it found; under "live" that may not fit."""
+    if answer.op_device is None:
+        return not answer.proven
+    if evaluator.objective == "makespan":
+        return False
+    found = evaluator.excess_bytes(answer.op_device), value_s(evaluator, answer.op_device, answer.op_subgraph)
+    return (known.excess_bytes, value_s(evaluator, known.op_device) * (1 + 1e-9)) < found
 
 
 def _solve(

@@ -15,10 +15,10 @@ from placement_gym.baselines.load_moves import LoadArrays, descend
 from placement_gym.baselines.partitioning import greedy_latency, load_local_search
 from placement_gym.errors import InfeasiblePlacement, InvalidProblem
 from placement_gym.exact.deadline import Deadline
+from placement_gym.exact.fitting import value_s
 from placement_gym.exact.makespan.annealing import anneal
 from placement_gym.exact.max_load.pipeline import best_pipeline
 from placement_gym.groups import Groups
-from placement_gym.objectives import gpipe_load_s, latency_s, max_load_s
 from placement_gym.problem import Problem
 from placement_gym.result import Evaluator, Result
 
@@ -78,8 +78,7 @@ def _score(evaluator: Evaluator, op_device: IntArray, priority: FloatArray | Non
     """(bytes over capacity, seconds of the objective)."""
     if evaluator.objective == "makespan":
         return evaluator.best(op_device[None, :], priority)[0]
-    value = {"max_load": max_load_s, "gpipe_load": gpipe_load_s, "latency": latency_s}[evaluator.objective]
-    return evaluator.excess_bytes(op_device), value(evaluator.problem, op_device)
+    return evaluator.excess_bytes(op_device), value_s(evaluator, op_device)
 
 
 def _pipelines(problem: Problem, deadline: Deadline) -> Iterator[Ordered]:

@@ -46,7 +46,9 @@ def ranks_of(problem: Problem, rule: Rule, priority: ArrayLike | None) -> FloatA
         raise InvalidOption(_cannot_count("priority", rule))
     if priority is None:
         if rule.queue == "priority":
-            raise InvalidOption("queue 'priority' needs priority, a number per op (see placement_gym.ranks)")
+            raise InvalidOption(
+                "queue 'priority' needs priority, a number per op (Result.priority, or placement_gym.ranks.b_level_s)"
+            )
         return np.zeros(problem.n_ops)
     ranks = np.asarray(priority, dtype=np.float64)
     if ranks.shape != (problem.n_ops,) or bool(np.isnan(ranks).any()):

@@ -134,12 +134,14 @@ def fits(f: PartialProblem, s: PartialPlacement, b: int, group: int, device: int
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def least_lacking(f: PartialProblem, s: PartialPlacement, b: int, group: int) -> int:
-    """Where a group goes that fits nowhere: of the devices that can run it the one that lacks least."""
-    best = -1
+    """Where a group goes that fits nowhere: where it is, or the device that lacks least of those that can run it."""
+    best = s.group_device[b, group]
+    if best >= 0:
+        return int(best)
     for device in range(f.slots.size):
         if f.allowed[group, device] and (best < 0 or lacking(f, s, b, group, device) < lacking(f, s, b, group, best)):
             best = device
-    return best
+    return int(best)
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)

@@ -5,6 +5,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ import pytest
 
 import placement_gym.baselines
 from experiments import instances, solve, validate
+from experiments.baselines import solve_and_record
 from experiments.command import INTERRUPTED
 from experiments.curves import save_png
+from experiments.folder import RunFolder
 from experiments.grid import TrialGrid, as_markdown, draw_ratios
 from experiments.instances import find_instances
 from experiments.record import read
 from experiments.table import TableRow, is_baseline
+from placement_gym.baselines import round_robin
 from placement_gym.errors import InfeasiblePlacement, InvalidFile, InvalidOption, InvalidProblem
 from placement_gym.problem import Problem
 from placement_gym.result import Result
+from placement_gym.workloads import layered
 
 OUT = Path("outputs/dnn_partitioning_throughput")
 CHEAP = "baseline=[round_robin,heft]"
@@ -306,3 +311,12 @@ def test_methods_are_compared_by_their_own_objective() -> None:
     assert gaps == "| a | 0.00 | 25.00 |  |"
     (panel,) = draw_ratios(grid).axes
     assert [line.get_xdata().tolist() for line in panel.lines] == [[1.5], [1.0], []]
+
+
+def test_what_an_interrupted_method_had_is_not_recorded(tmp_path: Path) -> None:
+    """An exact method returns its best on Ctrl-C; the run ends, and the method starts anew when it goes on."""
+    problem, folder = layered(n_ops=4, n_devices=2), RunFolder(tmp_path)
+    result = replace(round_robin(problem), interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        solve_and_record("mip", lambda _: result, problem, folder, verb="solve", config={})
+    assert not folder.records.exists()

@@ -140,8 +140,11 @@ def test_what_is_refused(bus: str) -> None:
     [np.zeros((4, 4)), np.zeros((4, 4, 1)), np.zeros((3, 4, 1), int), np.zeros((4, 3, 1), int), np.full((4, 4, 1), -2)],
 )
 def test_wrong_channels_are_refused(given: NDArray[np.generic]) -> None:
-    """Of two dimensions, no whole numbers, of other devices, and below -1."""
-    register("test_wrong", lambda _: given)  # type: ignore[arg-type,return-value]
+    """Of two dimensions, no whole numbers, of other devices, and below -1; at once, or for other devices than two."""
+    with pytest.raises(InvalidRule, match="expected whole numbers >= -1 of shape"):
+        register("test_wrong", lambda _: given)  # type: ignore[arg-type,return-value]
+    # The name was not taken.
+    register("test_wrong", lambda nodes: np.full((2, 2, 1), -1) if len(nodes) == 2 else given)  # type: ignore[arg-type,return-value]
     try:
         with pytest.raises(InvalidRule, match="expected whole numbers >= -1 of shape"):
             channels_of("test_wrong", TWO_NODES)

@@ -136,7 +136,8 @@ def solve_makespan(
             bound = max(bound, _round(best, done, deadline, solver, cp_model))
     bound = min(bound, best.makespan_s)
     if math.isinf(bound):
-        return Answer(None, 0.0, True)
+        # Where the order decides what fits, a placement that was ruled out may fit in another one.
+        return Answer(None, 0.0, not (evaluator.order_decides_fit and best.seen))
     return Answer(best.op_device, bound, bound >= best.makespan_s * (1 - TOLERANCE), priority=best.priority)
 
 

@@ -89,6 +89,7 @@ def dp(
         raise InfeasiblePlacement(
             f"{none} was found within the limits of {time_limit_s} s and {max_ideals} ideals; there may be one"
         )
+    evaluator.interrupted = deadline.interrupted
     status: Status = "optimal" if found.proven else "limit_reached"
     return evaluator.result(found.op_device, status, lower_bound=found.lower_bound, restricted_to="pipelines")
 

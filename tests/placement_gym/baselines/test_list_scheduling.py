@@ -101,7 +101,7 @@ def _problem(rng: np.random.Generator) -> pg.Problem:
     problem = random_problem(rng, n_ops=n, n_devices=d, whole_numbers=bool(rng.integers(2)), unsupported=True)
     graph, live = problem.graph, bool(rng.integers(2))
     claims = graph.op_parameter_bytes + graph.op_output_bytes
-    working = float(working_bytes(graph).max()) if live else 0.0
+    working = float(working_bytes(graph, problem.op_time_s, 0.0).max()) if live else 0.0
     able = np.isfinite(problem.op_time_s).all(axis=1)
     edges = zip(graph.edge_src.tolist(), graph.edge_dst.tolist(), graph.edge_bytes.tolist(), strict=True)
     colocation = np.where(able, rng.integers(-2, 2, n), -1)

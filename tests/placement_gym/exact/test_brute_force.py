@@ -45,7 +45,7 @@ def test_an_interruption_leaves_the_best_so_far(monkeypatch: pytest.MonkeyPatch)
 
     interrupted(1)
     result = brute_force(independent(13))
-    assert (result.status, result.objective) == ("limit_reached", 7.0)
+    assert (result.status, result.objective, result.interrupted) == ("limit_reached", 7.0, True)
     assert result.lower_bound == pytest.approx(6.5)
     assert result.simulator_calls == 4096
     interrupted(0)
