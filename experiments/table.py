@@ -114,7 +114,8 @@ def order_note(rule: Rule) -> str:
             "Queue `priority`: each method is simulated in its own order, one that decides none in b-level order "
             "(its status says so)."
         )
-    return f"Queue `{rule.queue}`: an order that a method decides is ignored."
+    first = "first" if rule.queue == "fifo" else "last"
+    return f"Queue `{rule.queue}`: what is ready {first} runs first; orders that methods decide do not count."
 
 
 def status_of(row: TableRow) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from placement_gym.arrays import FloatArray, IntArray, read_only
+from placement_gym.arrays import FloatArray, IntArray, read_only, span
 from placement_gym.errors import InvalidCluster, unknown_name
 
 DeviceKind = Literal["accelerator", "cpu"]
@@ -131,7 +131,7 @@ class Node:
         return Cluster(tuple(copies), latency, speed, np.zeros(len(copies), dtype=np.int32))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cluster:
     """Devices and, for every ordered pair of them, a latency and a bandwidth.
 
@@ -147,9 +147,19 @@ class Cluster:
     """
 
     devices: tuple[Device, ...]
-    latency_s: FloatArray = field(repr=False)
-    bytes_per_s: FloatArray = field(repr=False)
-    device_node: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int32), repr=False)
+    latency_s: FloatArray
+    bytes_per_s: FloatArray
+    device_node: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+
+    def __repr__(self) -> str:
+        names, pairs = [d.name for d in self.devices], ~np.eye(len(self.devices), dtype=bool)
+        memory = span(np.array([d.memory_bytes for d in self.devices]))
+        return (
+            f"Cluster of {len(names)} devices in {len(set(self.device_node.tolist()))} nodes: {', '.join(names[:8])}"
+            f"{', ...' if len(names) > 8 else ''}\n"
+            f"  memory of a device: {memory} bytes\n"
+            f"  links: {span(self.latency_s[pairs])} s, {span(self.bytes_per_s[pairs])} bytes/s"
+        )
 
     def __post_init__(self) -> None:
         n = len(self.devices)

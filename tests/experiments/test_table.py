@@ -73,4 +73,6 @@ def test_a_table_says_whose_order_counts() -> None:
     assert cells([replace(without, by_b_level=True), own], None)[1][-1] == "b-level order"
     assert cells([without, own], None)[1][-1] == ""
     assert "each method is simulated in its own order" in order_note(Rule(queue="priority"))
-    assert order_note(Rule()) == "Queue `fifo`: an order that a method decides is ignored."
+    assert (
+        order_note(Rule()) == "Queue `fifo`: what is ready first runs first; orders that methods decide do not count."
+    )

@@ -156,3 +156,10 @@ def test_every_pair_follows_the_one_rule(shapes: list[tuple[int, int, float]]) -
                 inside = cluster.device_node[a] == cluster.device_node[b]
                 assert cluster.latency_s[a, b] == (1e-6 if inside else 1e-5)
                 assert cluster.bytes_per_s[a, b] == (100.0 if inside else min(10.0, cards[a], cards[b]))
+
+
+def test_a_cluster_prints_in_three_lines() -> None:
+    """Devices, nodes, memory and links with units, whatever the size."""
+    text = repr(pg.presets.cluster("4xh100_8xl4_host"))
+    assert text.startswith("Cluster of 13 devices in ")
+    assert (len(text.splitlines()), len(text) < 400) == (3, True)
