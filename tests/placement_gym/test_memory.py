@@ -158,7 +158,7 @@ def test_proofs_are_true_and_say_what_lacks() -> None:
 
 
 SEARCHES = {
-    "random_search": lambda p: random_search(p, simulator_calls=300),
+    "random_search": lambda p: random_search(p, simulator_calls=100),
     "local_search": lambda p: local_search(p, simulator_calls=300),
     "simulated_annealing": lambda p: simulated_annealing(p, simulator_calls=300),
     "critical_path": lambda p: critical_path(p, n_tries=10),
@@ -170,7 +170,7 @@ SEARCHES = {
 def test_searches_return_what_fits_or_say_that_they_found_nothing(live: bool) -> None:
     """Never a placement that `check` refuses without the status; never a raise; annealing finds nearly all there is."""
     possible, found = 0, dict.fromkeys(SEARCHES, 0)
-    for seed in range(60):
+    for seed in range(36):
         problem = tight(seed, share=0.42 if live else 0.55, live=live)
         if problem is None:
             continue
@@ -188,7 +188,7 @@ def test_searches_return_what_fits_or_say_that_they_found_nothing(live: bool) ->
                 assert result.excess_bytes == 0
                 result.schedule.check()
                 found[name] += 1
-    assert possible > 10
+    assert possible > 5
     assert found["simulated_annealing"] >= 0.9 * possible
     assert found["local_search"] >= 0.9 * possible
 
