@@ -44,8 +44,8 @@ class Result:
         priority: float64 [n_ops], the order that the method decided, largest first; None where it decides none. Under
             a `priority` queue the schedule goes by it, or by b-level ranks where it is None; other queues ignore it.
         restricted_to: The kind of placements that an exact method searched ("contiguous", "pipelines", "one subgraph
-            per accelerator"): `status` and `class_lower_bound` speak of that kind alone, others may be better. None:
-            of all.
+            per accelerator"; under a `priority` queue "b-level order", "the orders tried"): `status` and
+            `class_lower_bound` speak of that kind alone, others may be better. None: of all.
         interrupted: Whether Ctrl-C ended an exact method early: this is the best that it had.
     """
 
