@@ -128,3 +128,14 @@ def test_a_copied_row_is_equal(seed: int, rule: pg.Rule | str) -> None:
     copy_row(f, s, 0, 1, rest)
     for array in (*s.clock, *s[1:]):
         np.testing.assert_array_equal(array[0], array[1])
+
+
+def test_a_pair_waits_for_its_own_channels_alone() -> None:
+    """Inside a node no card is taken: while the cards carry 10 bytes between nodes, 1 byte moves beside them."""
+    graph = pg.OpGraph.build(["a", "b", "c", "d"], [(0, 2, 10.0), (1, 3, 1.0)])
+    problem = pg.Problem.from_times(graph, np.ones((4, 3)), link_bytes_per_s=1.0, device_node=[0, 0, 1])
+    f, s = _fresh(problem, pg.Rule(contention="nic"))
+    for op, device in ((0, 0), (1, 1), (2, 2)):
+        put(f, s, 0, op, device)
+    assert s.clock.channel_free[0].max() == 11.0
+    assert earliest_start(f, s, 0, 3, 0) == 2.0
