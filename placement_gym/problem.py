@@ -46,8 +46,7 @@ class Problem:
         device_kinds: "accelerator" or "cpu" per device.
         device_slots: int32 [n_devices], ops that run at once.
         device_memory_bytes: float64 [n_devices], capacity, `inf` where unlimited.
-        device_node: int32 [n_devices], the number (>= 0) of the node (machine) that a device is part of; devices of
-            equal number share one.
+        device_node: int32 [n_devices], number (>= 0) of each device's node (machine); equal numbers share one.
         op_time_s: float64 [n_ops, n_devices], `inf` where the device cannot run the op.
         op_memory_bytes: float64 [n_ops], what an op holds on its device throughout: its claim under the memory rule
             "claims", its parameters under "live".

@@ -21,7 +21,7 @@ def put_in_place(put: Callable[[Any, str, Any], None]) -> None:
     """Puts plain functions where the kernel's are; `put` is as `setattr`."""
     # Not at the top, since pytest takes notice of what it imports after its plugins.
     from placement_gym.baselines import moves
-    from placement_gym.simulator import channels, compiled, kernel, queues
+    from placement_gym.simulator import channels, compiled, kernel, queues, weigh
     from placement_gym.simulator.arrays import Arrays, Options, Workspace
 
     for module in (kernel, channels, queues):
@@ -36,8 +36,9 @@ def put_in_place(put: Callable[[Any, str, Any], None]) -> None:
         plain(options, Arrays(*map(_widened, arrays)), _widened(op_devices), *written, Workspace(*map(_widened, work)))
 
     put(compiled, "run_many", run_many)
-    if not hasattr(vars(moves)["run_many"], "py_func"):  # else only compiled code calls it
-        put(moves, "run_many", run_many)
+    for module in (moves, weigh):
+        if not hasattr(vars(module)["run_many"], "py_func"):  # else only compiled code calls it
+            put(module, "run_many", run_many)
 
 
 def pytest_configure() -> None:

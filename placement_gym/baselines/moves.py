@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from placement_gym.memory import LiveRows, MemoryArrays, excess, most_excess
+from placement_gym.memory import LiveRows, MemoryArrays, excess
 from placement_gym.simulator.arrays import Arrays, Options, Workspace
 from placement_gym.simulator.chain import write_chain
 from placement_gym.simulator.kernel import run_many
@@ -81,25 +81,6 @@ def _propose(
     return n
 
 
-@njit(cache=True)
-def _over(
-    options: Options,
-    arrays: Arrays,
-    memory: MemoryArrays,
-    op_device: np.ndarray,
-    op_times: np.ndarray,
-    transfer_times: np.ndarray,
-    rows: LiveRows,
-) -> float:
-    """Bytes over capacity, all devices together, of the run just made."""
-    if not memory.binds:
-        return 0.0
-    most = float(most_excess(memory, arrays.out_start, arrays.dst, arrays.size, op_device, rows.peak))
-    if not memory.live or most == 0.0:
-        return most
-    return float(excess_of_run(options, arrays, memory, op_device, op_times, transfer_times, rows))
-
-
 @njit(cache=True, nogil=True)
 def search_loop(
     options: Options,
@@ -157,7 +138,7 @@ def search_loop(
     now = ends[0, at_event]
     best = now
     scale = now
-    over_now = _over(options, arrays, memory, op_device[0], op_times, transfer_times, rows)
+    over_now = excess_of_run(options, arrays, memory, op_device[0], op_times, transfer_times, rows)
     over_best = over_now
     op_bytes = (memory.held.sum() + memory.output.sum() + arrays.size.sum()) / n
     for u in range(n_groups):
@@ -251,7 +232,7 @@ def search_loop(
         run_many(options, arrays, op_device, ends, new_times, transfer_times, work)
         done += 1
         then = ends[0, at_event]
-        over = _over(options, arrays, memory, op_device[0], new_times, transfer_times, rows)
+        over = excess_of_run(options, arrays, memory, op_device[0], new_times, transfer_times, rows)
         temperature = 0.0
         if hot > 0.0:
             temperature = scale * hot * (cold / hot) ** (done / calls)

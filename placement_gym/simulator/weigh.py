@@ -18,7 +18,12 @@ def excess_of_run(
     transfer_times: np.ndarray,
     rows: LiveRows,
 ) -> float:
-    """Bytes over capacity under the rule "live", all devices together, of the run that `run_many` recorded."""
+    """Bytes over capacity, all devices together, of the run that `run_many` recorded; 0 if the placement fits."""
+    if not memory.binds:
+        return 0.0
+    most = float(most_excess(memory, arrays.out_start, arrays.dst, arrays.size, op_device, rows.peak))
+    if not memory.live or most == 0.0:
+        return most
     n_rows = write_live_rows(
         options.transfers,
         memory.output,

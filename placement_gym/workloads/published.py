@@ -254,11 +254,10 @@ def read_dapple(
             np.array(backward) * 1e-3 if training else None,
         )
         machine = np.arange(n_devices) // devices_per_machine
-        near = machine[:, None] == machine[None, :]
         return Problem.from_times(
             graph,
             np.repeat(time_s[:, None], n_devices, axis=1),
-            link_bytes_per_s=np.where(near, nvlink_bytes_per_s, ethernet_bytes_per_s),
+            link_bytes_per_s=np.where(machine[:, None] == machine, nvlink_bytes_per_s, ethernet_bytes_per_s),
             device_memory_bytes=memory_bytes,
             op_memory_bytes=graph.op_parameter_bytes + graph.op_output_bytes,
             name=Path(path).stem,
