@@ -7,6 +7,7 @@ import networkx as nx
 import numpy as np
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
+from placement_gym.errors import MissingDependency
 from placement_gym.problem import Problem
 
 # Groups that one call of `Groups.random` places at most in all its tries, about half a second.
@@ -54,6 +55,18 @@ class Groups:
         between.add_edges_from(zip(*ends, strict=True))
         fused = {u: i for i, circle in enumerate(nx.strongly_connected_components(between)) for u in circle}
         return cls.by_key(problem, [fused[u] for u in single.op_group.tolist()])
+
+    @classmethod
+    def together(cls, problem: Problem, op_key: IntArray) -> "Groups":
+        """The groups whose ops share a key, int [n_ops], or a colocation group, or both with a third op."""
+        keys, colocation = [("key", key) for key in op_key.tolist()], problem.graph.op_colocation.tolist()
+        shared: nx.Graph[tuple[str, int]] = nx.Graph()
+        shared.add_nodes_from(keys)
+        shared.add_edges_from(
+            (key, ("group", group)) for key, group in zip(keys, colocation, strict=True) if group >= 0
+        )
+        number = {key: i for i, part in enumerate(nx.connected_components(shared)) for key in part}
+        return cls.by_key(problem, [number[key] for key in keys])
 
     @classmethod
     def single(cls, problem: Problem) -> "Groups":
@@ -118,6 +131,45 @@ class Groups:
                 break
         assert least is not None
         return least[1]
+
+
+def metis_parts(problem: Problem, n_parts: int, *, seed: int = 0) -> IntArray:
+    """int32 [n_ops]: at most so many parts of about equal work and few bytes between them, by METIS.
+
+    Karypis and Kumar, SIAM J. Sci. Comput. 20(1), 1998. An op weighs its mean time, an edge its bytes.
+
+    Raises:
+        MissingDependency: pymetis is not installed.
+    """
+    try:
+        import pymetis
+    except ImportError as error:
+        raise MissingDependency("groups='metis' needs the package pymetis: pip install placement-gym[metis]") from error
+    graph, n = problem.graph, problem.n_ops
+    if n <= n_parts:
+        return np.arange(n, dtype=np.int32)
+    able = np.isfinite(problem.op_time_s)
+    time = np.where(able, problem.op_time_s, 0.0).sum(axis=1) / able.sum(axis=1)
+    bytes_between: dict[tuple[int, int], float] = {}
+    for a, b, size in zip(graph.edge_src.tolist(), graph.edge_dst.tolist(), graph.edge_bytes.tolist(), strict=True):
+        for pair in ((a, b), (b, a)):
+            bytes_between[pair] = bytes_between.get(pair, 0.0) + size
+    pairs = sorted(bytes_between)
+    start = np.concatenate([[0], np.cumsum(np.bincount([a for a, _ in pairs], minlength=n))])
+
+    def whole(weights: list[float]) -> list[int]:
+        """Weights as METIS takes them: whole numbers from 1 on."""
+        most = max(weights, default=0.0) or 1.0
+        return [1 + round(1000 * weight / most) for weight in weights]
+
+    _, part = pymetis.part_graph(
+        n_parts,
+        pymetis.CSRAdjacency(start.tolist(), [b for _, b in pairs]),
+        vweights=whole(time.tolist()),
+        eweights=whole([bytes_between[pair] for pair in pairs]),
+        options=pymetis.Options(seed=seed),
+    )
+    return np.asarray(part, dtype=np.int32)
 
 
 class Room:

@@ -31,12 +31,19 @@ def objective_s(objective: Objective, schedule: Schedule, op_subgraph: ArrayLike
     """
     if objective == "makespan":
         return makespan_s(schedule)
+    return placement_objective_s(objective, schedule.problem, schedule.op_device, op_subgraph)
+
+
+def placement_objective_s(
+    objective: Objective, problem: Problem, op_device: ArrayLike, op_subgraph: ArrayLike | None = None
+) -> float:
+    """Seconds of an objective that needs no simulation: all but the makespan; arguments and errors as `objective_s`."""
     if objective == "max_load":
-        return max_load_s(schedule.problem, schedule.op_device)
+        return max_load_s(problem, op_device)
     if objective == "gpipe_load":
-        return gpipe_load_s(schedule.problem, schedule.op_device)
+        return gpipe_load_s(problem, op_device)
     if objective == "latency":
-        return latency_s(schedule.problem, schedule.op_device, op_subgraph)
+        return latency_s(problem, op_device, op_subgraph)
     raise InvalidOption(unknown_name("objective", objective, OBJECTIVES))
 
 

@@ -2,21 +2,24 @@
 
 import gymnasium as gym
 
-from placement_gym.envs.assign import AssignEnv
-from placement_gym.envs.select_place import SelectPlaceEnv
-from placement_gym.envs.select_place_episodes import SelectPlaceEpisodes
-from placement_gym.envs.select_place_vector import SelectPlaceVectorEnv
-from placement_gym.envs.vector import AssignVectorEnv
+from placement_gym.envs.assign import AssignEnv, AssignVectorEnv
+from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv
+from placement_gym.envs.observation import Sizes
+from placement_gym.envs.select_place import SelectPlaceEnv, SelectPlaceVectorEnv
 
-gym.register(
-    id="placement_gym/Assign-v0",
-    entry_point="placement_gym.envs.assign:AssignEnv",
-    vector_entry_point="placement_gym.envs.vector:AssignVectorEnv",
-)
-gym.register(
-    id="placement_gym/SelectPlace-v0",
-    entry_point="placement_gym.envs.select_place:SelectPlaceEnv",
-    vector_entry_point="placement_gym.envs.select_place_vector:SelectPlaceVectorEnv",
-)
+for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place")):
+    gym.register(
+        id=f"placement_gym/{_name}-v0",
+        entry_point=f"placement_gym.envs.{_module}:{_name}Env",
+        vector_entry_point=f"placement_gym.envs.{_module}:{_name}VectorEnv",
+    )
 
-__all__ = ["AssignEnv", "AssignVectorEnv", "SelectPlaceEnv", "SelectPlaceEpisodes", "SelectPlaceVectorEnv"]
+__all__ = [
+    "AssignEnv",
+    "AssignVectorEnv",
+    "PlacementEnv",
+    "PlacementVectorEnv",
+    "SelectPlaceEnv",
+    "SelectPlaceVectorEnv",
+    "Sizes",
+]

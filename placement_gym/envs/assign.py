@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.envs.episodes import AssignEpisodes
-from placement_gym.envs.observation import Observation, Sizes, observation_space, static_observation
-from placement_gym.envs.reward import Reward, check_reward, of_one, reference_s, settle
-from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
+from placement_gym.arrays import BoolArray, IntArray
+from placement_gym.envs.actions import Invalid
+from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv, task_of
+from placement_gym.envs.device_features import describe
+from placement_gym.envs.observation import PLACE, Form, Sizes
+from placement_gym.envs.problems import Draw, GroupName, Path
+from placement_gym.envs.process import Process, Rows
+from placement_gym.envs.reward import Reward, check_choice
+from placement_gym.envs.stack import ProblemStack, StackArrays, problem_at
+from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
-from placement_gym.rule import Rule, resolve_rule
-from placement_gym.schedule import Schedule
-from placement_gym.simulator import compile_problem, simulate
+from placement_gym.rule import Rule
+from placement_gym.simulator.partial import PartialPlacement, clear_row, put
 
 Order = Literal["rank", "topological"]
 
@@ -31,8 +36,7 @@ def assignment_order(problem: Problem, order: Order) -> IntArray:
     Raises:
         InvalidOption: An unknown order.
     """
-    if order not in get_args(Order):
-        raise InvalidOption(unknown_name("order", order, get_args(Order)))
+    check_choice("order", order, Order)
     if order == "topological":
         return problem.graph.order
     level = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
@@ -42,159 +46,177 @@ def assignment_order(problem: Problem, order: Order) -> IntArray:
     return np.lexsort((position, -level)).astype(np.int32)
 
 
-def check_sizes(problem: Problem, sizes: Sizes) -> None:
-    """Raises InvalidOption if the problem is larger than what observations are padded to."""
-    for what, got, most in (
-        ("ops", problem.n_ops, sizes.n_ops),
-        ("edges", problem.graph.n_edges, sizes.n_edges),
-        ("devices", problem.n_devices, sizes.n_devices),
-    ):
-        if got > most:
-            raise InvalidOption(f"{problem.name!r} has {got} {what}; this environment is padded to {most}")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _begin(
+    stack: StackArrays,
+    s: PartialPlacement,
+    rows: np.ndarray,
+    place: np.ndarray,
+    order: np.ndarray,
+    position: np.ndarray,
+    op: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+) -> None:
+    for b in rows:
+        f = problem_at(stack, place[b])
+        clear_row(f.partial, s, b)
+        for d in range(mask.shape[1]):
+            mask[b, d] = False
+            for i in range(features.shape[2]):
+                features[b, d, i] = 0.0
+        position[b] = 0
+        op[b, 0] = order[place[b], 0]
+        describe(f, s, b, op[b, 0], b, features, mask)
 
 
-def schedule_so_far(problem: Problem, op_device: IntArray, rule: Rule, priority: FloatArray | None = None) -> Schedule:
-    """The schedule of int32 [n_ops], where -1 stands for the first device that can run the op; it may not fit."""
-    fallback = np.argmax(np.isfinite(problem.op_time_s), axis=1)
-    devices = np.where(op_device >= 0, op_device, fallback)
-    return simulate(problem, devices, rule=rule, priority=priority, memory="report")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _step(
+    stack: StackArrays,
+    s: PartialPlacement,
+    actions: np.ndarray,
+    active: np.ndarray,
+    by_group: bool,
+    place: np.ndarray,
+    order: np.ndarray,
+    position: np.ndarray,
+    op: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+    done: np.ndarray,
+) -> None:
+    p = place[0]
+    f = problem_at(stack, p)
+    for b in range(actions.size):
+        if not active[b]:
+            continue
+        if place[b] != p:
+            p = place[b]
+            f = problem_at(stack, p)
+        device = actions[b]
+        while device >= 0:
+            put(f.partial, s, b, op[b, 0], device)
+            position[b] += 1
+            device = -1
+            if position[b] == stack.n_ops[p]:
+                done[b] = True
+                break
+            op[b, 0] = order[p, position[b]]
+            if by_group:
+                device = s.group_device[b, f.partial.op_group[op[b, 0]]]
+        if not done[b]:
+            describe(f, s, b, op[b, 0], b, features, mask)
 
 
-class AssignEnv(gym.Env[Observation, np.int64]):
+class AssignProcess(Process):
+    """Episodes that place ops in one given order."""
+
+    def __init__(self, stack: ProblemStack, n_rows: int, *, order: Order) -> None:
+        super().__init__(stack, n_rows)
+        self._order: Order = order
+        self.position = np.zeros(n_rows, np.int64)
+        self.phase[:] = PLACE
+        self.shared["order"] = np.zeros((len(stack.entries), stack.sizes.n_ops), np.int32)
+
+    @classmethod
+    def n_actions(cls, sizes: Sizes) -> int:
+        """One action per device."""
+        return sizes.n_devices
+
+    def new_problem(self, place: int) -> None:
+        """Writes the problem's order."""
+        problem = self.stack.entry(place).problem
+        self.shared["order"][place, : problem.n_ops] = assignment_order(problem, self._order)
+
+    def n_steps(self, place: int) -> int:
+        """One per op, or per group."""
+        entry = self.stack.entry(place)
+        return entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops
+
+    def begin(self, rows: Rows) -> None:
+        """Takes everything off the devices; the first op is next."""
+        written = (self.place, self.shared["order"], self.position, self.op, self.features, self.mask)
+        _begin(self.stack.arrays, self.partial, rows, *written)
+
+    def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
+        """Puts the next op of each active episode, or its group, on a device."""
+        written = (self.place, self.shared["order"], self.position, self.op, self.features, self.mask, self.done)
+        _step(self.stack.arrays, self.partial, actions, active, self.stack.by_group, *written)
+
+
+class AssignEnv(PlacementEnv):
     """Places the ops of a problem one by one in a fixed order; the simulator evaluates the whole.
 
     ## Action Space
 
-    `Discrete(max_devices)`: the device of the op that is next. Only devices in `action_mask` are allowed.
+    `Discrete(max_devices)`: the device of the op that is next. `action_mask` allows a device that can run the op and
+    every other op of its colocation group and has room for all of them; once one op of a group is placed, the others
+    follow. Where there is room nowhere, it allows all devices that can run the op, and the episode may end overfull.
 
     ## Observation Space
 
-    A `Dict` of `Box`es, see `placement_gym.envs.observation`: the graph (`op_features`, `edge_index`,
-    `edge_features`, `n_ops`, `n_edges`), the op that is next (`op`), what each device would mean for it
-    (`device_features`), the placement so far (`op_device`, -1 for none) and `action_mask`. The mask allows a device
-    that can run the op and every other op of its colocation group and has room for all of them; once one op of a
-    group is placed, the others follow. Where there is room nowhere, it allows all devices that can run the op, and
-    the episode ends overfull.
+    The `Dict` of `placement_gym.envs.observation`, or a `Box` under `observation="flat"`. `op` is the op that is next,
+    `phase` is always PLACE, and `action_features` has a row for each device. After the last step, all but `op_device`
+    and `context` stay.
 
     ## Rewards
 
-    The return of an episode is minus its simulated makespan over `reference_s` (all ops one after the other, each
-    on its fastest device), -10 if a device is over its memory. `reward="terminal"` gives it at the last step;
-    `reward="dense"` gives, at each step, minus what the placed op adds to the estimated makespan (the clock of
-    `simulator.clock`), and at the last step what is missing.
+    The return of an episode is minus its objective over the reference: all ops one after the other, each on its
+    fastest device. `reward="terminal"` gives it at the last step. `reward="dense"` gives, at each step, minus what the
+    placed op adds to the estimate (the clock of `simulator.clock`; under the loads' objectives the largest work on a
+    device), and at the last step what is missing. Ops that are not placed yet count nothing. An episode that ends over
+    memory counts as the worst value that any placement of the problem can have, and one reference more.
 
     ## Episode End
 
-    Terminates when all ops are placed. `info` then has `makespan_s`, `op_device` and `overfull`.
+    Terminates when all ops are placed. `info` then has `makespan_s`, `objective_s`, `excess_bytes`, `overfull` and
+    `op_device`; unless `invalid="raise"`, also `invalid_actions`, their number.
+
+    ## Arguments
+
+    * `problem`: a `Problem`, or the path of a saved one; a toy of 12 ops on 3 devices where nothing is given.
+    * `problems`: instead, a sequence of them, of which each episode draws one; or a function that draws a problem with
+      a `numpy.random.Generator`, which needs `sizes`.
+    * `sizes`: `Sizes(n_ops, n_edges, n_devices)`, what observations are padded to.
+    * `groups`: None, "colocation", "metis" or int [n_ops]: an action places a whole group.
+    * `rule`: simulator rule, a preset's name or a `Rule`; under a `priority` queue ops go by b-level.
+    * `objective`: "makespan", "max_load", "gpipe_load" or "latency".
+    * `reward`: "terminal" or "dense".
+    * `invalid`: what an action outside the mask does: "raise" (InvalidAction), "nearest" (the allowed action of nearest
+      number is done, the lower of two), or "penalty" (that, and 0.1 less reward).
+    * `noise`: standard deviation of the logarithm of the factor on every duration, drawn anew for each episode.
+    * `observation`: "dict" or "flat".
+    * `order`: "rank" (largest b-level first) or "topological".
+    * `render_mode`: None, "rgb_array" or "human": a Gantt chart of the placement so far.
 
     ## Version History
 
     * v0: initial version.
-
-    Args:
-        problem: What is placed; `reset(options={"problem": ...})` changes it.
-        rule: Simulator rule, a preset's name or a `Rule` (not `priority`, which needs ranks).
-        reward: "terminal" or "dense".
-        order: "rank" or "topological", see `assignment_order`.
-        max_ops: Padding of ops (default: those of `problem`); likewise `max_edges`, `max_devices`.
-        max_edges: See `max_ops`.
-        max_devices: See `max_ops`.
-        render_mode: None or "rgb_array" (Gantt chart).
-
-    Raises:
-        InvalidOption: An unknown reward, order or render mode, or a problem larger than the padding.
-        InvalidRule: An unknown rule.
     """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (gymnasium's own contract)
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | Path | None = None,
         *,
+        problems: Sequence[Problem | Path] | Draw | None = None,
+        sizes: Sizes | None = None,
+        groups: GroupName | ArrayLike | None = None,
         rule: str | Rule = "physical",
+        objective: Objective = "makespan",
         reward: Reward = "terminal",
+        invalid: Invalid = "raise",
+        noise: float = 0.0,
+        observation: Form = "dict",
         order: Order = "rank",
-        max_ops: int | None = None,
-        max_edges: int | None = None,
-        max_devices: int | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_reward(reward)
-        if render_mode not in (None, "rgb_array"):
-            raise InvalidOption(unknown_name("render_mode", render_mode, ("None", "rgb_array")))
-        self.rule, self.reward, self.order, self.render_mode = resolve_rule(rule), reward, order, render_mode
-        if self.rule.queue == "priority":
-            raise InvalidOption(
-                "rule.queue is 'priority', which needs ranks; Assign-v0 places without: use fifo or lifo"
-            )
-        self.sizes = Sizes(
-            max_ops or problem.n_ops, max_edges or problem.graph.n_edges, max_devices or problem.n_devices
-        )
-        self.observation_space = observation_space(self.sizes)
-        self.action_space = spaces.Discrete(self.sizes.n_devices)
-        self._set_problem(problem)
+        check_choice("order", order, Order)
+        task = task_of(problem, problems, sizes, groups, rule, objective, reward, invalid, noise, observation)
+        super().__init__(task, partial(AssignProcess, order=order), render_mode)
+        self.order = order
 
-    def _set_problem(self, problem: Problem) -> None:
-        check_sizes(problem, self.sizes)
-        self.problem = problem
-        self._static = static_observation(problem, self.sizes)
-        self.episodes = AssignEpisodes(
-            compile_problem(problem, self.rule), assignment_order(problem, self.order), 1, reference_s(problem)
-        )
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Begins an episode; `options={"problem": problem}` changes the problem for this and later episodes."""
-        super().reset(seed=seed)
-        if options and "problem" in options:
-            self._set_problem(options["problem"])
-        self.episodes.reset()
-        return self._observation(), {}
+class AssignVectorEnv(PlacementVectorEnv):
+    """The native vector form of `AssignEnv`."""
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Places the next op.
-
-        Raises:
-            InvalidAction: The device is not in the action mask, or the episode is over; nothing changes.
-        """
-        episodes = self.episodes
-        if episodes.done:
-            raise InvalidAction("the episode is over; call reset()")
-        before = episodes.reached_s.copy()
-        episodes.step([int(action)])
-        reward, info = of_one(*settle(self.reward, before, episodes))
-        return self._observation(), reward, episodes.done, False, info
-
-    def action_masks(self) -> NDArray[np.bool_]:
-        """Bool [max_devices], under the name that sb3-contrib looks for."""
-        mask = np.zeros(self.sizes.n_devices, dtype=np.bool_)
-        mask[: self.problem.n_devices] = self.episodes.mask[0]
-        return mask
-
-    def schedule(self) -> Schedule:
-        """The schedule of the placement so far; ops not placed yet run on the first device that can run them."""
-        return schedule_so_far(self.problem, self.episodes.op_device[0], self.rule)
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """uint8 [height, width, 3]: Gantt chart of `schedule()`; None without a render mode."""
-        if self.render_mode is None:
-            return None
-        from placement_gym.render import gantt_rgb  # matplotlib takes a second to import
-
-        return gantt_rgb(self.schedule())
-
-    def _observation(self) -> Observation:
-        episodes, n, d = self.episodes, self.problem.n_ops, self.problem.n_devices
-        features = np.zeros((self.sizes.n_devices, episodes.features.shape[2]), np.float32)
-        features[:d] = episodes.features[0]
-        op_device = np.full(self.sizes.n_ops, -1, np.int32)
-        op_device[:n] = episodes.op_device[0]
-        return {
-            **{name: value.copy() for name, value in self._static.items()},
-            "op": np.array([episodes.op], np.int32),
-            "device_features": features.ravel(),
-            "op_device": op_device,
-            "action_mask": self.action_masks().astype(np.int8),
-        }
+    form = AssignEnv

@@ -8,26 +8,34 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from placement_gym.envs.observation import BOUND, DEVICE_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES, BOUND
 from placement_gym.simulator import CompiledProblem
 from placement_gym.simulator.clock import inputs_ready
 from placement_gym.simulator.partial import PartialPlacement, PartialProblem, fits, least_slot
 
-N_FEATURES = len(DEVICE_FEATURES)
+N_FEATURES = len(ACTION_FEATURES)
 TIME, START, FINISH, START_BEHIND, FINISH_BEHIND, LOAD, INPUT_LOAD = range(7)
 INPUT_START, INPUT_FINISH, FREE, MEMORY_LEFT, ALLOWED = range(7, N_FEATURES)
 
 
 class EpisodeProblem(NamedTuple):
-    """What holds for all episodes of a problem: the problem, and the seconds that times are measured by."""
+    """What holds for all episodes of a problem.
+
+    Attributes:
+        partial: The problem.
+        reference_s: Seconds that times are measured by.
+        work: float64 [n_ops, n_devices], seconds of what is placed along with an op: its own time, or its group's.
+    """
 
     partial: PartialProblem
     reference_s: float
+    work: np.ndarray
 
     @classmethod
     def of(cls, compiled: CompiledProblem, reference_s: float) -> "EpisodeProblem":
-        """Of a problem and a rule."""
-        return cls(PartialProblem.of(compiled), reference_s)
+        """Of a problem and a rule; every op is placed by itself."""
+        partial = PartialProblem.of(compiled)
+        return cls(partial, reference_s, partial.clock.op_time)
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
@@ -60,7 +68,7 @@ def describe(
                 load += c.op_time[a, d]
                 input_start = min(input_start, s.clock.finish[b, a] - c.op_time[a, d])
                 input_finish = max(input_finish, s.clock.finish[b, a])
-        time = c.op_time[op, d]
+        time = problem.work[op, d]
         runs = time < np.inf
         start = max(free, inputs_ready(c, s.clock, b, op, d))
         features[row, d, TIME] = time * per_s if runs else 0.0
@@ -79,6 +87,8 @@ def describe(
             first_finish = min(first_finish, features[row, d, FINISH])
     for d in range(f.slots.size):
         features[row, d, START_BEHIND] = features[row, d, START] - first_start
-        features[row, d, FINISH_BEHIND] = features[row, d, FINISH] - first_finish if c.op_time[op, d] < np.inf else 0.0
+        features[row, d, FINISH_BEHIND] = (
+            features[row, d, FINISH] - first_finish if problem.work[op, d] < np.inf else 0.0
+        )
         for i in range(N_FEATURES):
             features[row, d, i] = min(max(features[row, d, i], -BOUND), BOUND)

@@ -1,158 +1,413 @@
-"""Episodes: B placements of one problem built in lockstep; the state behind every environment."""
+"""Episodes: B episodes of one environment under way; the scalar form has one of them, the native vector form many."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs.device_features import N_FEATURES, EpisodeProblem, describe
-from placement_gym.errors import InvalidAction
-from placement_gym.simulator import CompiledProblem
-from placement_gym.simulator.partial import PartialPlacement, put
+from placement_gym.envs.actions import Invalid, first_wrong, nearest_allowed, whole_numbers
+from placement_gym.envs.observation import BOUND, CONTEXT, Form, Observation, flat_observation
+from placement_gym.envs.problems import Problems
+from placement_gym.envs.process import Process, Rows
+from placement_gym.envs.reward import PENALTY, Reward, check_choice
+from placement_gym.envs.stack import ProblemStack
+from placement_gym.errors import InvalidAction, InvalidOption
+from placement_gym.objectives import Objective, placement_objective_s
+from placement_gym.problem import Problem
+from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
+from placement_gym.rule import Rule
+from placement_gym.simulator import noise_factors
+
+MakeProcess = Callable[[ProblemStack, int], Process]
+# Placements that are evaluated on all cores; fewer are not worth starting threads for.
+MANY = 64
+NO_ROWS = np.zeros(0, np.int64)
 
 
-def write_actions(what: str, actions: ArrayLike, into: NDArray[np.int64]) -> None:
-    """Copies whole numbers [B] into the array that kernels take.
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is placed and how it is scored: the options that all environments share.
+
+    Attributes:
+        problems: Where problems come from.
+        rule: Simulator rule.
+        objective: What is minimised.
+        reward: "terminal" or "dense".
+        invalid: What an action outside the mask does.
+        noise: Standard deviation of the logarithm of the factor on every duration.
+        observation: "dict" or "flat".
 
     Raises:
-        InvalidAction: Another shape, or no whole numbers.
+        InvalidOption: An unknown choice, or noise that goes with another objective than the makespan.
     """
-    given = np.asarray(actions)
-    if given.shape != into.shape:
-        raise InvalidAction(f"{what} has shape {given.shape}; expected {into.shape}")
-    if given.dtype.kind not in "iu":
-        raise InvalidAction(f"{what} has dtype {given.dtype}; expected whole numbers")
-    into[:] = given
+
+    problems: Problems
+    rule: Rule
+    objective: Objective
+    reward: Reward
+    invalid: Invalid
+    noise: float
+    observation: Form
+
+    def __post_init__(self) -> None:
+        for what, known in (("objective", Objective), ("reward", Reward), ("invalid", Invalid), ("observation", Form)):
+            check_choice(what, getattr(self, what), known)
+        if not 0 <= self.noise < np.inf:
+            raise InvalidOption(f"noise is {self.noise}; expected a finite standard deviation >= 0")
+        if self.noise > 0 and self.objective != "makespan":
+            raise InvalidOption(f"noise is {self.noise}, objective is {self.objective!r}; only makespans are noisy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpisodeState:
+    """Where an episode stands, from `get_state`. Its arrays belong to it alone.
+
+    Attributes:
+        problem: What is placed.
+        arrays: What the process knows.
+        numbers: Its values in seconds, bytes over capacity, illegal actions.
+        generator: State of the episode's random generator.
+        over: Whether the episode is over.
+    """
+
+    problem: Problem
+    arrays: tuple[NDArray[Any], ...]
+    numbers: tuple[float, ...]
+    generator: dict[str, Any]
+    over: bool
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _count(active: np.ndarray, done: np.ndarray, steps: np.ndarray, so_far_s: np.ndarray, value_s: np.ndarray) -> int:
+    """Counts a step of each active episode and takes over its value so far; returns how many of them are done."""
+    n_ended = 0
+    for b in range(active.size):
+        if active[b]:
+            steps[b] += 1
+            value_s[b] = so_far_s[b]
+            n_ended += done[b]
+    return n_ended
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _write_context(
+    steps: np.ndarray, n_steps: np.ndarray, value_s: np.ndarray, reference_s: np.ndarray, context: np.ndarray
+) -> None:
+    """Writes float32 [B, CONTEXT]."""
+    for b in range(steps.size):
+        context[b, 0] = steps[b] / n_steps[b]
+        context[b, 1] = min(value_s[b] / reference_s[b], BOUND)
 
 
 class Episodes:
-    """`n_episodes` placements of one problem under construction.
-
-    All arrays have the episode as axis 0, are allocated once, and are handed out as they are: the next step
-    overwrites them. Copy what you keep.
+    """B episodes under way, each with its own problem and random generator.
 
     Attributes:
-        compiled: The problem and the rule by which placements are evaluated.
-        n_episodes: How many.
-        n_ops: Ops of the problem, as many as an episode places.
-        reference_s: Seconds by which the times among the features are divided.
-        position: How many ops are placed.
-        features: float32 [B, n_devices, N_FEATURES], of the op that is placed next, see `observation.DEVICE_FEATURES`.
+        task: What all of them are about.
+        process: What actions do.
+        problems: The problem of each.
+        generators: Of each; problems and noise are drawn from it.
+        value_s: float64 [B], objective of what is placed so far.
+        over: bool [B], which episodes have ended and not begun anew.
+        n_over: How many.
     """
 
-    def __init__(self, compiled: CompiledProblem, n_episodes: int, reference_s: float, *, mask_width: int = 0) -> None:
-        self.compiled, self.reference_s, self.n_episodes = compiled, reference_s, n_episodes
-        self.n_ops, d = compiled.problem.n_ops, compiled.problem.n_devices
-        self._fixed = EpisodeProblem.of(compiled, reference_s)
-        self._partial = PartialPlacement.fresh(self._fixed.partial, n_episodes)
-        self._devices = np.zeros(n_episodes, np.int64)
-        self._mask = np.zeros((n_episodes, max(d, mask_width)), np.bool_)
-        self.features = np.zeros((n_episodes, d, N_FEATURES), np.float32)
-        self.position = 0
+    def __init__(self, task: Task, make_process: MakeProcess, n_rows: int) -> None:
+        self.task, self.n_rows = task, n_rows
+        n_places = len(task.problems.known) or n_rows
+        by_group = task.problems.groups is not None
+        self._stack = ProblemStack(task.rule, task.problems.sizes, n_places + n_rows, by_group=by_group)
+        self.process = make_process(self._stack, n_rows)
+        self.problems: list[Problem] = []
+        self.generators = [np.random.default_rng(row) for row in range(n_rows)]
+        self.value_s, self._first_s = np.zeros(n_rows), np.zeros(n_rows)
+        self._reference_s, self._worst_s = np.ones(n_rows), np.ones(n_rows)
+        self._n_steps, self._n_invalid = np.ones(n_rows), np.zeros(n_rows, np.int64)
+        self._makespan_s, self._objective_s, self._excess_bytes = (np.zeros(n_rows) for _ in range(3))
+        self.over, self.n_over = np.zeros(n_rows, np.bool_), 0
+        self._given: list[Problem | None] = [None] * n_rows
+        self._static: Observation = {}
+        self._static_is_shared = False
+        self._context = np.zeros((n_rows, len(CONTEXT)), np.float32)
+        self._rows = np.arange(n_rows)
+        self._views: Observation | None = None
+        self.begin(self._rows)
 
-    @property
-    def mask(self) -> BoolArray:
-        """Bool [B, n_devices], the devices that the next op may go to: by support, colocation and free memory.
+    # Problems.
 
-        Where no device has memory for it: all devices that can run it (the episode is then `overfull`).
-        """
-        return self._mask[:, : self.compiled.problem.n_devices]
+    def begin(self, rows: Rows) -> None:
+        """Begins episodes in these rows, int64 [any], each with a problem of its own draw."""
+        changed = False
+        for row in rows.tolist():
+            changed |= self._choose(row)
+        self.process.fit()
+        self.process.steps[rows] = 0
+        self.process.done[rows] = False
+        self.process.begin(rows)
+        self.n_over -= int(self.over[rows].sum())
+        self.over[rows] = False
+        self._n_invalid[rows] = 0
+        if changed:
+            self._write_static(rows)
+        self.value_s[rows] = 0.0
+        if self.process.complete:
+            self._evaluate(rows)
+        self._first_s[rows] = self.value_s[rows]
 
-    @property
-    def op_device(self) -> IntArray:
-        """int32 [B, n_ops], -1 where not placed yet."""
-        return self._partial.clock.op_device
+    def give(self, rows: Rows, problem: Problem) -> None:
+        """Makes a problem the one of these rows, from their next episode on."""
+        for row in rows.tolist():
+            self._given[row] = problem
 
-    @property
-    def finish_s(self) -> FloatArray:
-        """float64 [B, n_ops], finish on the clock of `simulator.clock`; 0 where not placed yet."""
-        return self._partial.clock.finish
+    def _choose(self, row: int) -> bool:
+        """Sets the problem of a row's next episode; returns whether it is another one."""
+        n_known, given = len(self.task.problems.known), self._given[row]
+        if given is not None:
+            number, problem = -1, given
+        else:
+            number, problem = self.task.problems.next(self.generators[row])
+        if len(self.problems) > row and self.problems[row] is problem:
+            return False
+        place = number if number >= 0 else (n_known or 0) + row
+        entry = self._stack.entries[place]
+        if entry is None or entry.problem is not problem:
+            self._stack.put(place, problem, self.task.problems.groups_of(problem))
+            self.process.new_problem(place)
+        if len(self.problems) > row:
+            self.problems[row] = problem
+        else:
+            self.problems.append(problem)
+        entry = self._stack.entry(place)
+        self.process.place[row] = place
+        self._reference_s[row], self._worst_s[row] = entry.reference_s, entry.worst_s
+        self._n_steps[row] = self.process.n_steps(place)
+        return True
 
-    @property
-    def reached_s(self) -> FloatArray:
-        """float64 [B], latest finish on the clock so far."""
-        return self._partial.reached
+    def _write_static(self, rows: Rows) -> None:
+        """Writes the STATIC keys of rows with another problem; arrays that were handed out stay as they are."""
+        places = self.process.place
+        first = self._stack.entry(int(places[0])).static
+        if bool((places == places[0]).all()):
+            self._static = {key: np.broadcast_to(value, (self.n_rows, *value.shape)) for key, value in first.items()}
+            self._static_is_shared = True
+            return
+        if self._static_is_shared or not self._static:
+            rows = self._rows
+        for key, value in first.items():
+            array = np.empty((self.n_rows, *value.shape), value.dtype)
+            if len(rows) < self.n_rows:
+                array[:] = self._static[key]
+            for row in rows.tolist():
+                array[row] = self._stack.entry(int(places[row])).static[key]
+            array.flags.writeable = False
+            self._static[key] = array
+        self._static, self._static_is_shared = dict(self._static), False
 
-    @property
-    def overfull(self) -> BoolArray:
-        """Bool [B], whether a device is known to hold more than its memory; of complete placements `weigh` says it."""
-        return self._partial.overfull
+    # Steps.
 
-    @property
-    def done(self) -> bool:
-        """Whether all ops are placed."""
-        return self.position == self.n_ops
-
-    def weigh(self, *, n_threads: int | None = None) -> tuple[FloatArray, FloatArray]:
-        """Makespans and bytes over capacity of the complete placements, as `CompiledProblem.weigh`."""
-        return self.compiled.weigh(self.op_device, n_threads=n_threads)
-
-    def _refuse_device(self, episode: int, op: int) -> InvalidAction:
-        name, allowed = self.compiled.problem.graph.op_names[op], np.flatnonzero(self.mask[episode]).tolist()
-        return InvalidAction(
-            f"episode {episode}: op {name!r} may not go to device {self._devices[episode]}; "
-            f"the action mask allows {allowed}"
-        )
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _place_all(
-    f: EpisodeProblem,
-    s: PartialPlacement,
-    op: int,
-    next_op: int,
-    devices: np.ndarray,
-    features: np.ndarray,
-    mask: np.ndarray,
-) -> int:
-    """Puts `op` on devices[b] everywhere and describes next_op (-1: none is left)."""
-    for b in range(devices.size):
-        if not 0 <= devices[b] < f.partial.slots.size or not mask[b, devices[b]]:
-            return b
-    for b in range(devices.size):
-        put(f.partial, s, b, op, devices[b])
-        if next_op >= 0:
-            describe(f, s, b, next_op, b, features, mask)
-    return -1
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _describe_all(f: EpisodeProblem, s: PartialPlacement, op: int, features: np.ndarray, mask: np.ndarray) -> None:
-    for b in range(mask.shape[0]):
-        describe(f, s, b, op, b, features, mask)
-
-
-class AssignEpisodes(Episodes):
-    """Episodes that place ops in one given order, int32 [n_ops]: `step(devices)` until `done`."""
-
-    def __init__(self, compiled: CompiledProblem, order: IntArray, n_episodes: int, reference_s: float) -> None:
-        super().__init__(compiled, n_episodes, reference_s)
-        self.order = order
-        self.reset()
-
-    @property
-    def op(self) -> int:
-        """The op that is placed next (the last one when all are placed)."""
-        return int(self.order[min(self.position, self.n_ops - 1)])
-
-    def reset(self) -> None:
-        """Begins anew, with no op placed."""
-        self._partial.clear(self._fixed.partial)
-        self.position = 0
-        _describe_all(self._fixed, self._partial, self.op, self.features, self._mask)
-
-    def step(self, devices: ArrayLike) -> None:
-        """Puts the next op of episode b on device devices[b]; `devices` are whole numbers [B].
+    def actions_of(
+        self, actions: ArrayLike, shape: tuple[int, ...], active: BoolArray
+    ) -> tuple[NDArray[np.int64], Rows]:
+        """(actions int64 [B] that are allowed, rows int64 [any] whose action was not).
 
         Raises:
-            InvalidAction: A device outside its episode's mask (the first one is named); nothing changes.
+            InvalidAction: Wrong type, shape or number; or outside the mask, under invalid="raise". Nothing changes.
         """
-        write_actions("devices", devices, self._devices)
-        op, last = self.op, self.position == self.n_ops - 1
-        next_op = -1 if last else int(self.order[self.position + 1])
-        wrong = _place_all(self._fixed, self._partial, op, next_op, self._devices, self.features, self._mask)
-        if wrong >= 0:
-            raise self._refuse_device(wrong, op)
-        self.position += 1
+        given, mask = whole_numbers(actions, shape).reshape(self.n_rows), self.process.mask
+        row, n = first_wrong(mask, given, active), mask.shape[1]
+        if row < 0:
+            return given, NO_ROWS
+        outside = active & ((given < 0) | (given >= n))
+        if self.task.invalid == "raise" or outside.any():
+            row = int(np.flatnonzero(outside)[0]) if outside.any() else row
+            raise self._refusal(row, int(given[row]))
+        wrong = np.flatnonzero(active & ~mask[self._rows, np.where(active, given, 0)])
+        nearest_allowed(mask, given, wrong)
+        return given, wrong
+
+    def _refusal(self, row: int, action: int) -> InvalidAction:
+        process, problem = self.process, self.problems[row]
+        allowed = np.flatnonzero(process.mask[row]).tolist()
+        shown = f"{allowed}" if len(allowed) <= 20 else f"{allowed[:20]} and {len(allowed) - 20} more"
+        about = f" for op {problem.graph.op_names[int(process.op[row, 0])]!r}" if process.op[row, 0] >= 0 else ""
+        where = f"episode {row}: " if self.n_rows > 1 else ""
+        return InvalidAction(f"{where}action {action}{about} is not in the action mask, which allows {shown}")
+
+    def step(self, actions: NDArray[np.int64], wrong: Rows, active: BoolArray) -> tuple[FloatArray, Rows]:
+        """(rewards float64 [B], 0 where not active; rows int64 [any] whose episode ended); arguments are checked."""
+        process, task = self.process, self.task
+        before = self.value_s.copy() if task.reward == "dense" else self.value_s
+        process.step(actions, active)
+        so_far = process.partial.reached if self._by_clock else process.partial.load.max(axis=1)
+        n_ended = _count(active, process.done, process.steps, so_far, self.value_s)
+        ended = np.flatnonzero(process.done & active) if n_ended else NO_ROWS
+        if process.complete:
+            self._evaluate(np.flatnonzero(active))
+        elif n_ended:
+            self._evaluate(ended)
+        rewards = np.zeros(self.n_rows)
+        if task.reward == "dense":
+            np.divide(before - self.value_s, self._reference_s, out=rewards, where=active)
+        elif len(ended):
+            rewards[ended] = (self._first_s[ended] - self.value_s[ended]) / self._reference_s[ended]
+        self.over[ended] = True
+        self.n_over += len(ended)
+        if len(wrong):
+            self._n_invalid[wrong] += 1
+            if task.invalid == "penalty":
+                rewards[wrong] -= PENALTY
+        return rewards, ended
+
+    @property
+    def _by_clock(self) -> bool:
+        return self.task.objective in ("makespan", "latency")
+
+    # Evaluation.
+
+    def _evaluate(self, rows: Rows) -> None:
+        """Writes value, makespan, objective and bytes over capacity of rows, int64 [any], whose placement is whole.
+
+        A placement that is overfull has the worst value of the problem and a reference beside.
+        """
+        for place in np.unique(self.process.place[rows]).tolist():
+            of_it = rows[self.process.place[rows] == place]
+            entry = self._stack.entry(place)
+            problem, compiled = entry.problem, entry.compiled
+            op_device = np.ascontiguousarray(self.process.op_device[of_it, : problem.n_ops])
+            priorities = self.priorities(of_it)
+            threads = None if len(of_it) >= MANY else 1
+            self._makespan_s[of_it], self._excess_bytes[of_it] = compiled.weigh(op_device, priorities, threads)
+            worst = np.full(len(of_it), entry.worst_s)
+            if self.task.noise > 0:
+                for i, row in enumerate(of_it.tolist()):
+                    self._makespan_s[row], most = self._noisy(row, op_device[i], self.generators[row])
+                    worst[i] *= most
+            objective = self._makespan_s[of_it]
+            if self.task.objective != "makespan":
+                objective = np.array([placement_objective_s(self.task.objective, problem, one) for one in op_device])
+            self._objective_s[of_it] = objective
+            overfull = self._excess_bytes[of_it] > 0
+            self.value_s[of_it] = np.where(overfull, worst + entry.reference_s, objective)
+
+    def priorities(self, rows: Rows) -> FloatArray | None:
+        """float64 [len(rows), n_ops] or [n_ops]: ranks of ops of rows that share a problem; None if none are asked for.
+
+        They are b-levels where the process chooses none.
+        """
+        if self.task.rule.queue != "priority":
+            return None
+        chosen = self.process.priorities(rows)
+        if chosen is not None:
+            return chosen
+        problem = self.problems[int(rows[0])]
+        return b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
+
+    def _noisy(self, row: int, op_device: IntArray, rng: np.random.Generator) -> tuple[float, float]:
+        """(makespan in seconds under one draw of noise, largest factor of the draw) of a whole placement."""
+        entry = self._stack.entry(int(self.process.place[row]))
+        op_factor, edge_factor = noise_factors(entry.problem, self.task.noise, rng)
+        ranks = self.priorities(np.array([row]))
+        ranks = np.zeros(entry.problem.n_ops) if ranks is None else ranks.reshape(entry.problem.n_ops)
+        trace = entry.compiled.trace(op_device, ranks, op_factor, edge_factor)
+        end = trace.last_event_s if self.task.rule.makespan == "last_event" else np.nanmax(trace.op_finish_s)
+        return float(end), float(max(op_factor.max(), edge_factor.max(initial=0.0)))
+
+    def draws_s(self, row: int, n_draws: int) -> FloatArray:
+        """float64 [n_draws]: makespans of a row's whole placement under other draws of noise, always the same ones."""
+        op_device = self.whole_placement(row)
+        rng = np.random.default_rng(0)
+        return np.array([self._noisy(row, op_device, rng)[0] for _ in range(n_draws)])
+
+    def whole_placement(self, row: int) -> IntArray:
+        """int32 [n_ops]: the placement of a row; ops not placed yet on the first device that can run their group."""
+        entry = self._stack.entry(int(self.process.place[row]))
+        so_far = self.process.op_device[row, : entry.problem.n_ops]
+        default = entry.groups.op_device(entry.groups.allowed.argmax(axis=1).astype(np.int32))
+        return np.where(so_far >= 0, so_far, default).astype(np.int32)
+
+    def info(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """What the last info of these rows says, axis 0 is the row; `op_device` is -1 behind the last op."""
+        said: dict[str, NDArray[Any]] = {
+            "makespan_s": self._makespan_s[rows],
+            "objective_s": self._objective_s[rows],
+            "excess_bytes": self._excess_bytes[rows],
+            "overfull": self._excess_bytes[rows] > 0,
+            "op_device": self.process.op_device[rows],
+            **self.process.info(rows),
+        }
+        if self.task.invalid != "raise":
+            said["invalid_actions"] = self._n_invalid[rows]
+        return said
+
+    # What learners see.
+
+    def observation(self, *, copy: bool) -> Observation:
+        """All keys with the row as axis 0; DYNAMIC ones are fresh arrays, or read-only views that steps overwrite."""
+        _write_context(self.process.steps, self._n_steps, self.value_s, self._reference_s, self._context)
+        dynamic = self._dynamic()
+        if self.task.observation == "flat":
+            return {"flat": flat_observation({**self._static, **dynamic})}
+        if copy:
+            dynamic = {key: value.copy() for key, value in dynamic.items()}
+        return {**self._static, **dynamic}
+
+    def _dynamic(self) -> Observation:
+        """The DYNAMIC keys as read-only views."""
+        process = self.process
+        if self._views is None or self._views["op_device"].base is not process.op_device:
+            self._views = {
+                "phase": process.phase.view(),
+                "op": process.op.view(),
+                "op_device": process.op_device.view(),
+                "action_features": process.features.reshape(self.n_rows, -1),
+                "action_mask": process.mask.view(np.int8),
+                "context": self._context.view(),
+            }
+            for view in self._views.values():
+                view.flags.writeable = False
+        return self._views
+
+    # States.
+
+    @property
+    def _numbers(self) -> tuple[NDArray[Any], ...]:
+        """What `EpisodeState.numbers` holds, of all rows."""
+        values = (self.value_s, self._first_s, self._makespan_s, self._objective_s, self._excess_bytes)
+        return (*values, self._n_invalid)
+
+    def get_state(self, row: int) -> EpisodeState:
+        """Where a row's episode stands."""
+        numbers = tuple(float(array[row]) for array in self._numbers)
+        generator = dict(self.generators[row].bit_generator.state)
+        arrays = self.process.save_row(row)
+        return EpisodeState(self.problems[row], arrays, numbers, generator, bool(self.over[row]))
+
+    def set_state(self, row: int, state: EpisodeState) -> None:
+        """Goes on in a row from where `get_state` was called, in this or another row or environment alike.
+
+        Raises:
+            InvalidOption: `state` is no such state.
+            InvalidProblem: Its problem is larger than the environment is padded to.
+        """
+        if not isinstance(state, EpisodeState):
+            raise InvalidOption(f"state is a {type(state).__name__}; expected what get_state returned")
+        before = self._given[row]
+        self._given[row] = state.problem
+        try:
+            if self._choose(row):
+                self.process.fit()
+                self._write_static(np.array([row]))
+        finally:
+            self._given[row] = before
+        self.process.load_row(row, state.arrays)
+        for array, number in zip(self._numbers, state.numbers, strict=True):
+            array[row] = number
+        self.generators[row].bit_generator.state = state.generator
+        self.n_over += int(state.over) - int(self.over[row])
+        self.over[row] = state.over

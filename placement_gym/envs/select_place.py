@@ -2,64 +2,314 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import FloatArray
-from placement_gym.envs.allowed import AllowedDiscrete, AllowedMultiDiscrete
-from placement_gym.envs.assign import check_sizes, schedule_so_far
-from placement_gym.envs.observation import (
-    DYNAMIC_JOINT,
-    DYNAMIC_PHASED,
-    PLACE,
-    SELECT,
-    Observation,
-    Sizes,
-    observation_space,
-    static_observation,
-)
-from placement_gym.envs.reward import Reward, check_reward, of_one, reference_s, settle
-from placement_gym.envs.select_place_episodes import SelectPlaceEpisodes
-from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
+from placement_gym.arrays import BoolArray, FloatArray
+from placement_gym.envs.actions import Invalid
+from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv, task_of
+from placement_gym.envs.device_features import describe
+from placement_gym.envs.observation import PAIR, PLACE, SELECT, Form, Sizes
+from placement_gym.envs.problems import Draw, GroupName, Path
+from placement_gym.envs.process import Process, Rows
+from placement_gym.envs.reward import Reward, check_choice
+from placement_gym.envs.stack import ProblemStack, StackArrays, problem_at
+from placement_gym.errors import InvalidOption
+from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
-from placement_gym.schedule import Schedule
-from placement_gym.simulator import compile_problem
+from placement_gym.simulator.partial import PartialPlacement, PartialProblem, clear_row, put
 
 Action = Literal["phased", "joint"]
 Priority = Literal["none", "selection"]
-
-
-def check_action(action: str) -> None:
-    """Raises InvalidOption, listing the known ones, if `action` is none of them."""
-    if action not in get_args(Action):
-        raise InvalidOption(unknown_name("action", action, get_args(Action)))
 
 
 def evaluation_rule(rule: str | Rule, priority: Priority) -> Rule:
     """The caller's rule; where the priority is "selection", its queue is changed from "fifo" to "priority".
 
     Raises:
-        InvalidOption: An unknown priority, or one that does not go with the rule's queue.
+        InvalidOption: An unknown priority, or "selection" with the queue "lifo".
         InvalidRule: An unknown rule.
     """
-    if priority not in get_args(Priority):
-        raise InvalidOption(unknown_name("priority", priority, get_args(Priority)))
+    check_choice("priority", priority, Priority)
     resolved = resolve_rule(rule)
-    if priority == "selection":
-        if resolved.queue == "lifo":
-            raise InvalidOption("rule.queue is 'lifo', priority is 'selection'; expected fifo or priority with it")
-        return replace(resolved, queue="priority")
-    if resolved.queue == "priority":
-        raise InvalidOption("rule.queue is 'priority', which needs ranks: use priority='selection', or fifo or lifo")
-    return resolved
+    if priority == "none":
+        return resolved
+    if resolved.queue == "lifo":
+        raise InvalidOption("rule.queue is 'lifo', priority is 'selection'; expected fifo or priority with it")
+    return replace(resolved, queue="priority")
 
 
-class SelectPlaceEnv(gym.Env[Observation, Any]):
+def priority_of(order: NDArray[Any], n_ops: int) -> FloatArray:
+    """float64 [B, n_ops]: n_ops for the op placed first, one less for the next; 0 for those not placed.
+
+    Args:
+        order: int [B, n_placed], ops in the order in which they were placed.
+        n_ops: Of the problem.
+    """
+    priority = np.zeros((len(order), n_ops))
+    np.put_along_axis(priority, order, np.arange(n_ops, n_ops - order.shape[1], -1.0)[None, :], axis=1)
+    return priority
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def _place(
+    f: PartialProblem,
+    s: PartialPlacement,
+    b: int,
+    op: int,
+    device: int,
+    by_group: bool,
+    missing: np.ndarray,
+    ready: np.ndarray,
+    order: np.ndarray,
+    position: np.ndarray,
+) -> None:
+    """Puts an op on a device and updates the ready set; with groups then also the ready ops whose group has a device.
+
+    These are looked for from the lowest number to the highest, again and again until there is none.
+    """
+    k, moved = 0, False
+    while True:
+        put(f, s, b, op, device)
+        order[b, position[b]] = op
+        position[b] += 1
+        ready[b, op] = False
+        for i in range(f.out_start[op], f.out_start[op + 1]):
+            reader = f.out_ops[i]
+            missing[b, reader] -= 1
+            if missing[b, reader] == 0:
+                ready[b, reader] = True
+        if not by_group:
+            return
+        op, moved = -1, True
+        while op < 0:
+            if k == f.op_group.size:
+                if not moved:
+                    return
+                k, moved = 0, False
+            home = s.group_device[b, f.op_group[k]]
+            if ready[b, k] and home >= 0:
+                op, device = k, home
+            k += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _begin(
+    stack: StackArrays,
+    s: PartialPlacement,
+    rows: np.ndarray,
+    place: np.ndarray,
+    missing: np.ndarray,
+    ready: np.ndarray,
+    order: np.ndarray,
+    position: np.ndarray,
+) -> None:
+    for b in rows:
+        f = problem_at(stack, place[b])
+        clear_row(f.partial, s, b)
+        for op in range(ready.shape[1]):
+            ready[b, op], order[b, op] = False, -1
+        for op in range(f.partial.op_group.size):
+            missing[b, op] = f.partial.clock.in_start[op + 1] - f.partial.clock.in_start[op]
+            ready[b, op] = missing[b, op] == 0
+        position[b] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _select_or_place(
+    stack: StackArrays,
+    s: PartialPlacement,
+    actions: np.ndarray,
+    active: np.ndarray,
+    by_group: bool,
+    place: np.ndarray,
+    missing: np.ndarray,
+    ready: np.ndarray,
+    order: np.ndarray,
+    position: np.ndarray,
+    phase: np.ndarray,
+    op: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+    done: np.ndarray,
+) -> None:
+    p = place[0]
+    f = problem_at(stack, p)
+    for b in range(actions.size):
+        if not active[b]:
+            continue
+        if place[b] != p:
+            p = place[b]
+            f = problem_at(stack, p)
+        if phase[b, 0] == SELECT:
+            mask[b, :] = False
+            op[b, 0], phase[b, 0] = actions[b], PLACE
+            describe(f, s, b, op[b, 0], b, features, mask)
+            continue
+        _place(f.partial, s, b, op[b, 0], actions[b], by_group, missing, ready, order, position)
+        if position[b] == stack.n_ops[p]:
+            done[b] = True
+            continue
+        op[b, 0], phase[b, 0] = -1, SELECT
+        features[b, :, :] = 0.0
+        for i in range(ready.shape[1]):
+            mask[b, i] = ready[b, i]
+        for i in range(ready.shape[1], mask.shape[1]):
+            mask[b, i] = False
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _place_pairs(
+    stack: StackArrays,
+    s: PartialPlacement,
+    actions: np.ndarray,
+    active: np.ndarray,
+    by_group: bool,
+    place: np.ndarray,
+    missing: np.ndarray,
+    ready: np.ndarray,
+    order: np.ndarray,
+    position: np.ndarray,
+    done: np.ndarray,
+) -> None:
+    width = s.load.shape[1]
+    for b in range(actions.size):
+        if active[b]:
+            f = problem_at(stack, place[b])
+            op, device = actions[b] // width, actions[b] % width
+            _place(f.partial, s, b, op, device, by_group, missing, ready, order, position)
+            done[b] = position[b] == stack.n_ops[place[b]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _describe_pairs(
+    stack: StackArrays,
+    s: PartialPlacement,
+    rows: np.ndarray,
+    place: np.ndarray,
+    ready: np.ndarray,
+    features: np.ndarray,
+    mask: np.ndarray,
+) -> None:
+    """Writes features and mask of all pairs, their first axis the row and the op joined."""
+    n = ready.shape[1]
+    for b in rows:
+        f = problem_at(stack, place[b])
+        for op in range(n):
+            row = b * n + op
+            for d in range(mask.shape[1]):
+                mask[row, d] = False
+                for i in range(features.shape[2]):
+                    features[row, d, i] = 0.0
+            if ready[b, op]:
+                describe(f, s, b, op, row, features, mask)
+
+
+class SelectPlaceProcess(Process):
+    """Episodes that choose an op, then a device for it; or both at once.
+
+    Attributes:
+        ready: bool [B, max_ops], ops that are not placed, but whose inputs are.
+        order: int32 [B, max_ops], `order[b, k]` is the k-th op that was placed, -1 where none is yet.
+        position: int64 [B], how many ops are placed.
+    """
+
+    def __init__(self, stack: ProblemStack, n_rows: int, *, by_selection: bool) -> None:
+        super().__init__(stack, n_rows)
+        n = stack.sizes.n_ops
+        self.by_selection = by_selection
+        self.ready = np.zeros((n_rows, n), np.bool_)
+        self.order = np.full((n_rows, n), -1, np.int32)
+        self.position = np.zeros(n_rows, np.int64)
+        self._missing = np.zeros((n_rows, n), np.int32)
+
+    @property
+    def _written(self) -> tuple[NDArray[Any], ...]:
+        return self.place, self._missing, self.ready, self.order, self.position
+
+    @classmethod
+    def n_actions(cls, sizes: Sizes) -> int:
+        """Ops and devices have the same numbers, in turn."""
+        return max(sizes.n_ops, sizes.n_devices)
+
+    def n_steps(self, place: int) -> int:
+        """Two per op, or per group."""
+        entry = self.stack.entry(place)
+        return 2 * (entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops)
+
+    def begin(self, rows: Rows) -> None:
+        """Takes everything off the devices; an op without inputs is to be selected."""
+        _begin(self.stack.arrays, self.partial, rows, *self._written)
+        self.phase[rows], self.op[rows], self.features[rows] = SELECT, -1, 0.0
+        self.mask[rows] = False
+        self.mask[rows, : self.ready.shape[1]] = self.ready[rows]
+
+    def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
+        """Selects an op in each active episode, or places the selected one, by the episode's phase."""
+        seen = (self.phase, self.op, self.features, self.mask, self.done)
+        by_group = self.stack.by_group
+        _select_or_place(self.stack.arrays, self.partial, actions, active, by_group, *self._written, *seen)
+
+    def priorities(self, rows: Rows) -> FloatArray | None:
+        """The op selected first has the largest rank, if the environment says so."""
+        if not self.by_selection:
+            return None
+        n, placed = self.stack.entry(int(self.place[rows[0]])).problem.n_ops, self.position[rows]
+        return np.concatenate(
+            [priority_of(self.order[row : row + 1, :k], n) for row, k in zip(rows, placed, strict=True)]
+        )
+
+    def info(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """The order of selection."""
+        return {"order": self.order[rows]}
+
+
+class JointProcess(SelectPlaceProcess):
+    """Episodes that choose an op and its device at once: action op * max_devices + device."""
+
+    def __init__(self, stack: ProblemStack, n_rows: int, *, by_selection: bool) -> None:
+        super().__init__(stack, n_rows, by_selection=by_selection)
+        self.phase[:] = PAIR
+
+    @classmethod
+    def n_actions(cls, sizes: Sizes) -> int:
+        """All pairs."""
+        return sizes.n_ops * sizes.n_devices
+
+    @classmethod
+    def n_described(cls, sizes: Sizes) -> int:
+        """All pairs."""
+        return sizes.n_ops * sizes.n_devices
+
+    def n_steps(self, place: int) -> int:
+        """One per op, or per group."""
+        return super().n_steps(place) // 2
+
+    def begin(self, rows: Rows) -> None:
+        """Takes everything off the devices."""
+        _begin(self.stack.arrays, self.partial, rows, *self._written)
+        self._describe(rows)
+
+    def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
+        """Places an op, or its group, in each active episode."""
+        by_group = self.stack.by_group
+        _place_pairs(self.stack.arrays, self.partial, actions, active, by_group, *self._written, self.done)
+        self._describe(np.flatnonzero(active & ~self.done))
+
+    def _describe(self, rows: Rows) -> None:
+        n_rows, d = self.n_rows * self.stack.sizes.n_ops, self.stack.sizes.n_devices
+        features, mask = self.features.reshape(n_rows, d, -1), self.mask.reshape(n_rows, d)
+        _describe_pairs(self.stack.arrays, self.partial, rows, self.place, self.ready, features, mask)
+
+
+class SelectPlaceEnv(PlacementEnv):
     """Chooses an op whose inputs are all placed, then a device for it, until all ops are placed.
 
     This is the decision process of DOPPLER (arXiv 2505.23131, section "dual policy"): SEL chooses the op, PLC the
@@ -67,25 +317,17 @@ class SelectPlaceEnv(gym.Env[Observation, Any]):
 
     ## Action Space
 
-    `action="phased"`: `Discrete(max(max_ops, max_devices))`, in turn an op (`phase` 0) and a device for it (`phase`
-    1), so an episode has two steps per op. `action="joint"`: `MultiDiscrete([max_ops, max_devices])`, one step per op.
-    `sample()` draws from `action_mask`.
+    `action="phased"`: `Discrete(max(max_ops, max_devices))`, in turn an op (`phase` SELECT) and a device for it
+    (`phase` PLACE), so an episode has two steps per op. `action="joint"`: `Discrete(max_ops * max_devices)`, the number
+    op * max_devices + device (`phase` PAIR), one step per op. `action_mask` allows ops that are not placed, but whose
+    inputs are, and devices as in Assign-v0.
 
     ## Observation Space
 
-    A `Dict` of `Box`es, see `placement_gym.envs.observation`. Always the graph (`op_features`, `edge_index`,
-    `edge_features`, `n_ops`, `n_edges`), `ready` (1 for each op that is not placed, but whose inputs are), the
-    placement so far (`op_device`, -1 for none) and `action_mask`.
-
-    Phased: `phase`; `op`, the chosen one (-1 while one is to be chosen); `device_features`, what each device would
-    mean for it (0 while one is to be chosen). `action_mask` is `ready`, then the devices that the chosen op may go to,
-    as in Assign-v0. After the last step, all but `ready` and `op_device` stays.
-
-    Joint: `pair_features` and `pair_mask`, what each device would mean for each ready op and whether it may go there
-    (0 for ops that are not ready). All pairs in `pair_mask` may be chosen. Which devices an op may go to depends on
-    the op, which a mask of ops and one of devices cannot say: of `action_mask`, max_ops and max_devices long, every op
-    and every device make an allowed pair, but where support, memory or colocation bind, not every allowed pair is in
-    it: its devices are those of the first ready op, its ops those that may go to all of these.
+    The `Dict` of `placement_gym.envs.observation`, or a `Box` under `observation="flat"`. Phased: `op` is the chosen
+    op, -1 while one is to be chosen; `action_features` has a row for each device, 0 while an op is to be chosen: what
+    there is to say of ops stands in `op_features`. Joint: `op` is always -1; `action_features` has a row for each pair,
+    0 for ops that are not ready. After the last step, all but `op_device` and `context` stay.
 
     Times ahead are by the clock of `simulator.clock`, which takes ops and transfers in the order of selection and
     counts communication, waiting and the contention of the rule. Without contention (multicast apart) it is exactly
@@ -96,148 +338,53 @@ class SelectPlaceEnv(gym.Env[Observation, Any]):
 
     ## Rewards
 
-    As in Assign-v0: the return of an episode is minus its simulated makespan over `reference_s`, -10 if a device is
-    over its memory. `reward="terminal"` gives it at the last step; `reward="dense"` gives, where an op is placed, minus
-    what it adds to the estimated makespan, and at the last step what is missing.
+    As in Assign-v0; `reward="dense"` gives something where an op is placed.
 
     ## Episode End
 
-    Terminates when all ops are placed. `info` then has `makespan_s`, `op_device`, `overfull`, and `order`, the ops in
-    the order of selection.
+    Terminates when all ops are placed. `info` then says what it says in Assign-v0, and `order`, the ops in the order of
+    selection.
+
+    ## Arguments
+
+    Those of Assign-v0 but `order`, and:
+
+    * `action`: "phased" or "joint" (much slower: all pairs are described).
+    * `priority`: "none", or "selection": ops that wait for a device or a channel go in the order in which they were
+      selected (the rule's queue is then "priority", and the op selected first has the largest).
+    * `groups`: where an action places a group, its ops follow as they become ready.
 
     ## Version History
 
     * v0: initial version.
-
-    Args:
-        problem: What is placed; `reset(options={"problem": ...})` changes it.
-        rule: Simulator rule, a preset's name or a `Rule`.
-        reward: "terminal" or "dense".
-        action: "phased" or "joint".
-        priority: "none", or "selection": ops that wait for a device or a channel go in the order in which they were
-            selected (the rule's queue is then "priority", and the op selected first has the largest).
-        sizes: What observations are padded to (default: the sizes of `problem`).
-        render_mode: None or "rgb_array" (Gantt chart).
-
-    Raises:
-        InvalidOption: An unknown reward, action, priority or render mode, a queue that does not go with the priority,
-            or a problem larger than the padding.
-        InvalidRule: An unknown rule.
     """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (gymnasium's own contract)
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | Path | None = None,
         *,
+        problems: Sequence[Problem | Path] | Draw | None = None,
+        sizes: Sizes | None = None,
+        groups: GroupName | ArrayLike | None = None,
         rule: str | Rule = "physical",
+        objective: Objective = "makespan",
         reward: Reward = "terminal",
+        invalid: Invalid = "raise",
+        noise: float = 0.0,
+        observation: Form = "dict",
         action: Action = "phased",
         priority: Priority = "none",
-        sizes: Sizes | None = None,
         render_mode: str | None = None,
     ) -> None:
-        check_reward(reward)
-        check_action(action)
-        if render_mode not in (None, "rgb_array"):
-            raise InvalidOption(unknown_name("render_mode", render_mode, ("None", "rgb_array")))
-        self.rule, self.reward, self.render_mode = evaluation_rule(rule, priority), reward, render_mode
+        check_choice("action", action, Action)
+        resolved = evaluation_rule(rule, priority)
+        task = task_of(problem, problems, sizes, groups, resolved, objective, reward, invalid, noise, observation)
+        process = JointProcess if action == "joint" else SelectPlaceProcess
+        super().__init__(task, partial(process, by_selection=priority == "selection"), render_mode)
         self.action, self.priority = action, priority
-        self.sizes = sizes or Sizes(problem.n_ops, problem.graph.n_edges, problem.n_devices)
-        self.observation_space = observation_space(self.sizes, DYNAMIC_JOINT if action == "joint" else DYNAMIC_PHASED)
-        n, d = self.sizes.n_ops, self.sizes.n_devices
-        self.action_space = (
-            AllowedMultiDiscrete([n, d], self.action_masks)
-            if action == "joint"
-            else AllowedDiscrete(max(n, d), self.action_masks)
-        )
-        self._set_problem(problem)
 
-    def _set_problem(self, problem: Problem) -> None:
-        check_sizes(problem, self.sizes)
-        self.problem = problem
-        self._static = static_observation(problem, self.sizes)
-        self.episodes = SelectPlaceEpisodes(
-            compile_problem(problem, self.rule),
-            1,
-            reference_s(problem),
-            by_selection=self.priority == "selection",
-            pairs=self.action == "joint",
-        )
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Begins an episode; `options={"problem": problem}` changes the problem for this and later episodes."""
-        super().reset(seed=seed)
-        if options and "problem" in options:
-            self._set_problem(options["problem"])
-        self.episodes.reset()
-        return self._observation(), {}
+class SelectPlaceVectorEnv(PlacementVectorEnv):
+    """The native vector form of `SelectPlaceEnv`."""
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:  # noqa: ANN401
-        """Chooses an op, or places the chosen one; both if joint.
-
-        Raises:
-            InvalidAction: An op that is not ready, a device it may not go to, or the episode is over; nothing changes.
-        """
-        episodes = self.episodes
-        if episodes.done:
-            raise InvalidAction("the episode is over; call reset()")
-        before = episodes.reached_s.copy()
-        episodes.act(np.asarray(action)[None], joint=self.action == "joint")
-        reward, info = of_one(*settle(self.reward, before, episodes))
-        if episodes.done:
-            info["order"] = episodes.order[0].copy()
-        return self._observation(), reward, episodes.done, False, info
-
-    def action_masks(self) -> NDArray[np.bool_]:
-        """Bool `action_mask`, under the name that sb3-contrib looks for."""
-        episodes, n, d, most = self.episodes, self.problem.n_ops, self.problem.n_devices, self.sizes.n_ops
-        if self.action == "joint":
-            product = episodes.product_mask[0]
-            mask = np.zeros(most + self.sizes.n_devices, dtype=np.bool_)
-            mask[:n], mask[most : most + d] = product[:n], product[n:]
-            return mask
-        mask = np.zeros(max(most, self.sizes.n_devices), dtype=np.bool_)
-        mask[: max(n, d)] = episodes.action_mask[0]
-        return mask
-
-    def schedule(self) -> Schedule:
-        """The schedule of the placement so far; ops not placed yet run last, on the first device that can run them."""
-        return schedule_so_far(self.problem, self.episodes.op_device[0], self.rule, self._priority())
-
-    def _priority(self) -> FloatArray | None:
-        return self.episodes.priority[0] if self.priority == "selection" else None
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """uint8 [height, width, 3]: Gantt chart of `schedule()`; None without a render mode."""
-        if self.render_mode is None:
-            return None
-        from placement_gym.render import gantt_rgb  # matplotlib takes a second to import
-
-        return gantt_rgb(self.schedule())
-
-    def _observation(self) -> Observation:
-        episodes, n, d, sizes = self.episodes, self.problem.n_ops, self.problem.n_devices, self.sizes
-        ready, op_device = np.zeros(sizes.n_ops, np.int8), np.full(sizes.n_ops, -1, np.int32)
-        ready[:n], op_device[:n] = episodes.ready[0], episodes.op_device[0]
-        seen = {**{name: value.copy() for name, value in self._static.items()}, "ready": ready, "op_device": op_device}
-        width = episodes.features.shape[2]
-        if self.action == "joint":
-            features = np.zeros((sizes.n_ops, sizes.n_devices, width), np.float32)
-            mask = np.zeros((sizes.n_ops, sizes.n_devices), np.int8)
-            features[:n, :d], mask[:n, :d] = episodes.pair_features[0], episodes.pair_mask[0]
-            seen |= {"pair_features": features.ravel(), "pair_mask": mask.ravel()}
-        else:
-            placing = episodes.phase == "place"
-            devices = np.zeros((sizes.n_devices, width), np.float32)
-            if placing:
-                devices[:d] = episodes.features[0]
-            seen |= {
-                "phase": np.array([PLACE if placing else SELECT], np.int8),
-                "op": np.array([episodes.op[0] if placing else -1], np.int32),
-                "device_features": devices.ravel(),
-            }
-        return {**seen, "action_mask": self.action_masks().astype(np.int8)}
+    form = SelectPlaceEnv

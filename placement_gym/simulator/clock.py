@@ -89,18 +89,6 @@ class ClockState(NamedTuple):
     copied: np.ndarray
     channel_free: np.ndarray
 
-    @classmethod
-    def fresh(cls, c: ClockProblem, n_episodes: int) -> "ClockState":
-        """Nothing placed."""
-        n, d = c.op_time.shape
-        n_tensors = int(c.tensor.max(initial=-1)) + 1 if c.copies else 0
-        return cls(
-            np.full((n_episodes, n), -1, np.int32),
-            np.zeros((n_episodes, n)),
-            np.full((n_episodes, n_tensors, d), -1.0),
-            np.zeros((n_episodes, int(c.channels.max(initial=-1)) + 1)),
-        )
-
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def _arrival(c: ClockProblem, s: ClockState, b: int, edge: int, device: int) -> float:

@@ -20,7 +20,8 @@ Engine = Literal["kernel", "reference"]
 Memory = Literal["enforce", "report"]
 
 
-def _noise_factors(problem: Problem, noise: float, rng: np.random.Generator | None) -> tuple[FloatArray, FloatArray]:
+def noise_factors(problem: Problem, noise: float, rng: np.random.Generator | None) -> tuple[FloatArray, FloatArray]:
+    """(float64 [n_ops], float64 [n_edges]): one draw of the factors on durations, each log-normal with mean 1."""
     if not 0 <= noise < float("inf"):
         raise InvalidOption(f"noise is {noise}; expected a finite standard deviation >= 0")
     if noise == 0:
@@ -94,7 +95,7 @@ def simulate(
     if reason is not None:
         raise InfeasiblePlacement(reason)
     ranks = ranks_of(problem, resolved, priority)
-    op_factor, edge_factor = _noise_factors(problem, noise, rng)
+    op_factor, edge_factor = noise_factors(problem, noise, rng)
     if engine == "reference":
         trace = ReferenceSimulator(problem, placement.op_device, resolved, ranks, op_factor, edge_factor).run()
     else:

@@ -88,19 +88,28 @@ class PartialPlacement(NamedTuple):
     @classmethod
     def fresh(cls, f: PartialProblem, n_placements: int) -> "PartialPlacement":
         """Nothing placed."""
-        b, d = n_placements, len(f.slots)
-        placement = cls(
-            ClockState.fresh(f.clock, b),
-            np.empty((b, len(f.group_memory)), np.int32),
-            np.empty((b, d, int(f.slots.max()))),
-            np.empty((b, d)),
-            np.empty((b, d)),
-            np.empty((b, d)),
-            np.empty(b),
-            np.empty(b, np.bool_),
-        )
+        n, d = f.clock.op_time.shape
+        n_tensors = int(f.clock.tensor.max(initial=-1)) + 1 if f.clock.copies else 0
+        n_channels = int(f.clock.channels.max(initial=-1)) + 1
+        placement = cls.empty(n_placements, n, d, len(f.group_memory), int(f.slots.max()), n_tensors, n_channels)
         placement.clear(f)
         return placement
+
+    @classmethod
+    def empty(
+        cls, b: int, n_ops: int, n_devices: int, n_groups: int, n_slots: int, n_tensors: int, n_channels: int
+    ) -> "PartialPlacement":
+        """Arrays for b placements of so many ops; clear them before use."""
+        clock = ClockState(
+            np.empty((b, n_ops), np.int32),
+            np.empty((b, n_ops)),
+            np.empty((b, n_tensors, n_devices)),
+            np.empty((b, n_channels)),
+        )
+        load, memory_used, working = (np.empty((b, n_devices)) for _ in range(3))
+        slot_free, reached = np.empty((b, n_devices, n_slots)), np.empty(b)
+        group_device, overfull = np.empty((b, n_groups), np.int32), np.empty(b, np.bool_)
+        return cls(clock, group_device, slot_free, load, memory_used, working, reached, overfull)
 
     def clear(self, f: PartialProblem) -> None:
         """Takes everything off the devices."""
@@ -111,6 +120,24 @@ class PartialPlacement(NamedTuple):
         self.reached.fill(0)
         self.overfull.fill(False)
         self.slot_free[:] = np.where(np.arange(self.slot_free.shape[2]) < f.slots[:, None], 0.0, np.inf)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def clear_row(f: PartialProblem, s: PartialPlacement, b: int) -> None:
+    """Takes everything off the devices of placement b; its arrays may be larger than the problem needs."""
+    for op in range(s.clock.op_device.shape[1]):
+        s.clock.op_device[b, op], s.clock.finish[b, op] = -1, 0.0
+    for group in range(s.group_device.shape[1]):
+        s.group_device[b, group] = -1
+    for i in range(s.clock.channel_free.shape[1]):
+        s.clock.channel_free[b, i] = 0.0
+    for d in range(s.load.shape[1]):
+        s.load[b, d], s.memory_used[b, d], s.working[b, d] = 0.0, 0.0, 0.0
+        for i in range(s.clock.copied.shape[1]):
+            s.clock.copied[b, i, d] = -1.0
+        for i in range(s.slot_free.shape[2]):
+            s.slot_free[b, d, i] = 0.0 if d < f.slots.size and i < f.slots[d] else np.inf
+    s.reached[b], s.overfull[b] = 0.0, False
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
