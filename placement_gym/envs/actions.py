@@ -60,7 +60,7 @@ def whole_numbers(actions: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:  #
     """
     try:
         given = np.asarray(actions)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidAction(f"the action is no array ({error}); expected whole numbers of shape {shape}") from error
     if given.shape != shape or given.dtype.kind not in "iu":
         raise InvalidAction(
