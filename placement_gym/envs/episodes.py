@@ -17,7 +17,7 @@ from placement_gym.envs.problems import Problems
 from placement_gym.envs.process import Process, Rows
 from placement_gym.envs.reward import PENALTY, Reward, check_choice
 from placement_gym.envs.stack import ProblemStack
-from placement_gym.errors import InvalidAction, InvalidOption
+from placement_gym.errors import InfeasiblePlacement, InvalidAction, InvalidOption
 from placement_gym.groups import Groups
 from placement_gym.objectives import Objective, placement_objective_s
 from placement_gym.problem import Problem
@@ -290,7 +290,7 @@ class Episodes:
     def _evaluate(self, rows: Rows) -> None:
         """Writes value, makespan, objective and bytes over capacity of rows, int64 [any], whose placement is whole.
 
-        A placement that is overfull has the worst value of the problem and a reference beside.
+        A placement that is overfull, or has no latency, has the worst value of the problem and a reference beside.
         """
         for place in np.unique(self.process.place[rows]).tolist():
             of_it = rows[self.process.place[rows] == place]
@@ -308,10 +308,17 @@ class Episodes:
                     worst[i] *= max(1.0, most)  # what the rule holds after an op is not noisy
             objective = self._makespan_s[of_it]
             if self.task.objective != "makespan":
-                objective = np.array([placement_objective_s(self.task.objective, problem, one) for one in op_device])
+                objective = np.array([self._load_s(problem, one) for one in op_device])
             self._objective_s[of_it] = objective
-            overfull = self._excess_bytes[of_it] > 0
-            self.value_s[of_it] = np.where(overfull, worst + entry.reference_s, objective)
+            failed = (self._excess_bytes[of_it] > 0) | np.isinf(objective)
+            self.value_s[of_it] = np.where(failed, worst + entry.reference_s, objective)
+
+    def _load_s(self, problem: Problem, op_device: IntArray) -> float:
+        """The objective of a whole placement without the simulator; inf where subgraphs wait for each other."""
+        try:
+            return placement_objective_s(self.task.objective, problem, op_device)
+        except InfeasiblePlacement:
+            return np.inf
 
     def priorities(self, rows: Rows) -> FloatArray | None:
         """float64 [len(rows), n_ops] or [n_ops]: ranks of ops of rows that share a problem; None if none are asked for.
