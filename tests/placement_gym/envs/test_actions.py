@@ -16,7 +16,6 @@ from placement_gym.envs.actions import AllowedBatch, AllowedDiscrete
 from placement_gym.envs.reward import PENALTY
 from placement_gym.errors import InvalidAction
 
-
 # The options on which masks depend.
 MASKS = [case for case in MAIN if case.id.rsplit("-", 1)[1] in ("dense", "colocation", "groups", "mixed", "callable")]
 

@@ -220,7 +220,13 @@ def test_noisy_makespans_by_the_simulator() -> None:
     np.testing.assert_allclose(times, expected, rtol=1e-12)
     exact = pg.simulate(problem, info["op_device"]).makespan_s
     assert np.percentile(times, 95) > times.mean() > 0.8 * exact
-    vector.set_state(1, env.get_state())
+    state = env.get_state()
+    vector.set_state(1, state)
+    env.reset()
+    vector.reset()  # the first one, and yet the row's generator goes on
+    assert vector.np_random[1].bit_generator.state == env.np_random.bit_generator.state
+    env.set_state(state)
+    vector.set_state(1, state)
     np.testing.assert_array_equal(vector.noisy_makespans_s(1, 5), times[:5])
     still = make("Assign", problem=problem)
     still.reset()

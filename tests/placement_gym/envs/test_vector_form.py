@@ -103,6 +103,11 @@ def test_seeds_of_rows(name: str, own: dict[str, Any]) -> None:
     vector.reset(seed=[9, None])
     single.reset(seed=9)
     assert vector.call("np_random")[0].bit_generator.state == single.np_random.bit_generator.state
+    assert vector.np_random_seed == vector.call("np_random_seed")
+    assert vector.np_random_seed[0] == 9
+    with_second = make(name, **options)
+    with_second.reset(seed=vector.np_random_seed[1])
+    assert vector.np_random[1].bit_generator.state == with_second.np_random.bit_generator.state
     states = [rng.bit_generator.state for rng in vector.call("np_random")]
     vector.reset()
     assert [rng.bit_generator.state for rng in vector.call("np_random")] != states
