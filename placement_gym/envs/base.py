@@ -296,7 +296,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         """The simulator's rule."""
         return self.task.rule
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generator of each row, as in `SyncVectorEnv`."""
         return tuple(self.episodes.generators)
