@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -26,6 +26,9 @@ from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import simulate
+
+if TYPE_CHECKING:
+    from placement_gym.render import Window
 
 RENDER_MODES = ("rgb_array", "human")
 
@@ -69,6 +72,26 @@ def _schedule(episodes: Episodes, row: int) -> Schedule:
     return simulate(problem, op_device, rule=episodes.task.rule, priority=ranks, memory="report")
 
 
+def _picture(episodes: Episodes, row: int) -> NDArray[np.uint8]:
+    """Gantt chart of a row's placement so far: the clock's times while ops are missing, then the schedule."""
+    from placement_gym.render import gantt_of_ops, gantt_rgb, rgb  # matplotlib takes a second to import
+
+    problem, clock = episodes.problems[row], episodes.process.partial.clock
+    op_device = clock.op_device[row, : problem.n_ops]
+    if bool((op_device >= 0).all()):
+        return gantt_rgb(_schedule(episodes, row))
+    finish_s = clock.finish[row, : problem.n_ops]
+    start_s = finish_s - problem.op_time_s[np.arange(problem.n_ops), np.maximum(op_device, 0)]
+    return rgb(gantt_of_ops(problem, op_device, start_s, finish_s))
+
+
+def _window() -> Window:
+    """A window; matplotlib is imported only here and in `_picture`."""
+    from placement_gym.render import Window
+
+    return Window()
+
+
 class PlacementEnv(gym.Env[Any, np.int64]):
     """Base class of the scalar forms. A subclass says which process it is, and documents it as its page.
 
@@ -99,7 +122,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
             else observation_space(task.problems.sizes, n, described)
         )
         self.action_space = AllowedDiscrete(n, self.action_masks)
-        self._window: Any = None
+        self._window = _window() if render_mode == "human" else None
 
     @property
     def problem(self) -> Problem:
@@ -183,27 +206,21 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         return self.episodes.draws_s(0, n_draws)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """uint8 [height, width, 3]: Gantt chart of `schedule()`, if the render mode is "rgb_array"."""
-        if self.render_mode != "rgb_array":
-            return None
-        from placement_gym.render import gantt_rgb  # matplotlib takes a second to import
+        """uint8 [height, width, 3]: Gantt chart of what is placed so far, if the render mode is "rgb_array".
 
-        return gantt_rgb(self.schedule())
+        While ops are missing it shows the clock's times; then the simulator's schedule.
+        """
+        return _picture(self.episodes, 0) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Closes the window of render mode "human"."""
         if self._window is not None:
             self._window.close()
-            self._window = None
 
     def _show(self) -> None:
-        """Draws the schedule in a window, if the render mode is "human"."""
-        if self.render_mode != "human":
-            return
-        from placement_gym.render import GanttWindow
-
-        self._window = self._window or GanttWindow()
-        self._window.show(self.schedule())
+        """Draws what is placed so far in the window, if there is one."""
+        if self._window is not None:
+            self._window.show(_picture(self.episodes, 0))
 
     def _observation(self) -> Any:  # noqa: ANN401
         seen = {key: value[0].copy() for key, value in self.episodes.observation(copy=False).items()}
@@ -416,9 +433,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         """A Gantt chart of each row, uint8 [height, width, 3], if the render mode is "rgb_array"."""
         if self.render_mode != "rgb_array":
             return None
-        from placement_gym.render import gantt_rgb
-
-        return tuple(gantt_rgb(self.schedule(row)) for row in range(self.num_envs))
+        return tuple(_picture(self.episodes, row) for row in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:  # noqa: ANN401
         """For each row, what the scalar form's method or attribute of that name gives.
