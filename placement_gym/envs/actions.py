@@ -60,11 +60,14 @@ def whole_numbers(actions: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:  #
     """
     try:
         given = np.asarray(actions)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InvalidAction(f"the action is no array ({error}); expected whole numbers of shape {shape}") from error
-    if given.shape != shape or given.dtype.kind not in "iu":
+    # NumPy makes a number of a bool among numbers.
+    has_bool = isinstance(actions, list | tuple) and any(np.asarray(one).dtype == bool for one in actions)
+    if given.shape != shape or given.dtype.kind not in "iu" or has_bool:
         raise InvalidAction(
-            f"the action has shape {given.shape} and dtype {given.dtype}; expected whole numbers of shape {shape}"
+            f"the action has shape {given.shape} and dtype {'bool' if has_bool else given.dtype}; expected whole "
+            f"numbers of shape {shape}"
         )
     return given.astype(np.int64)
 

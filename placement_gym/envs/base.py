@@ -17,7 +17,7 @@ from placement_gym.arrays import BoolArray, FloatArray
 from placement_gym.envs.actions import AllowedBatch, AllowedDiscrete, Invalid
 from placement_gym.envs.episodes import NO_ROWS, Episodes, EpisodeState, MakeProcess, Task
 from placement_gym.envs.observation import Form, Observation, Sizes, flat_space, observation_space
-from placement_gym.envs.problems import Draw, GroupName, Path, Problems
+from placement_gym.envs.problems import Draw, GroupName, Path, Problems, loaded
 from placement_gym.envs.process import Rows
 from placement_gym.envs.reward import Reward
 from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
@@ -59,9 +59,7 @@ def _refuse_unknown(options: dict[str, Any] | None, known: Sequence[str]) -> dic
 
 def _given_problem(options: dict[str, Any]) -> Problem | None:
     """The problem among the options of a reset, if there is one."""
-    if "problem" not in options:
-        return None
-    return Problems(options["problem"]).known[0]
+    return loaded("options['problem']", options["problem"]) if "problem" in options else None
 
 
 def _schedule(episodes: Episodes, row: int) -> Schedule:
@@ -124,6 +122,11 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         self.action_space = AllowedDiscrete(n, self.action_masks)
         self._window = _window() if render_mode == "human" else None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's action space samples what the copy allows."""
+        self.__dict__.update(state)
+        self.action_space = AllowedDiscrete(len(self.action_masks()), self.action_masks)
+
     @property
     def problem(self) -> Problem:
         """What the episode places."""
@@ -153,9 +156,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         problem = _given_problem(_refuse_unknown(options, ("problem",)))
         super().reset(seed=seed)
         self.episodes.generators[0] = self.np_random
-        if problem is not None:
-            self.episodes.give(np.zeros(1, np.int64), problem)
-        self.episodes.begin(np.zeros(1, np.int64))
+        self.episodes.begin(np.zeros(1, np.int64), problem)
         self._show()
         return self._observation(), {}
 
@@ -278,7 +279,12 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         self.action_space = AllowedBatch(num_envs, len(single.action_masks()), self.action_masks)
         self._all: Rows = np.arange(num_envs)
         self._everyone = np.ones(num_envs, np.bool_)
-        self._seeded = False
+        self._seeded = np.zeros(num_envs, np.bool_)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's action space samples what the copy allows."""
+        self.__dict__.update(state)
+        self.action_space = AllowedBatch(self.num_envs, len(self.single.action_masks()), self.action_masks)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -326,9 +332,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         rows = self._masked(given["reset_mask"]) if "reset_mask" in given else self._all
         problem = _given_problem(given)
         self._seed(seed, rows)
-        if problem is not None:
-            self.episodes.give(rows, problem)
-        self.episodes.begin(rows)
+        self.episodes.begin(rows, problem)
         return self._observation(), {}
 
     def _masked(self, mask: Any) -> Rows:  # noqa: ANN401
@@ -346,11 +350,11 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None and len(seed) != self.num_envs:
             raise InvalidOption(f"seed has {len(seed)} numbers; expected {self.num_envs}, one for each row")
-        for row in rows.tolist() if seed is not None or not self._seeded else []:
+        for row in rows.tolist():
             number = None if seed is None else seed[row]
-            if number is not None or not self._seeded:
-                self.episodes.generators[row], _ = np_random(number)
-        self._seeded = True
+            if number is not None or not self._seeded[row]:
+                self.episodes.generators[row], _ = np_random(None if number is None else int(number))
+        self._seeded[rows] = True
 
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:  # noqa: ANN401
         """Does one action in every episode; with NEXT_STEP, rows whose episode has ended begin a new one instead.
@@ -368,12 +372,12 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
                 f"episode {begins[0]} is over; begin it anew with reset(options={{'reset_mask': ...}}) before a step"
             )
         given, wrong = episodes.actions_of(actions, (self.num_envs,), active)
+        if len(begins):  # first, because a problem drawn may be refused
+            episodes.begin(begins)
         if len(begins) < self.num_envs:
             rewards, ended = episodes.step(given, wrong, active)
         else:
             rewards, ended = np.zeros(self.num_envs), NO_ROWS
-        if len(begins):
-            episodes.begin(begins)
         info: dict[str, Any] = {}
         terminated = np.zeros(self.num_envs, np.bool_)
         if len(ended):

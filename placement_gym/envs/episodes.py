@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs.actions import Invalid, first_wrong, nearest_allowed, whole_numbers
-from placement_gym.envs.observation import BOUND, CONTEXT, Form, Observation, flat_observation
+from placement_gym.envs.observation import BOUND, CONTEXT, Form, Observation, Sizes, flat_observation
 from placement_gym.envs.problems import Problems
 from placement_gym.envs.process import Process, Rows
 from placement_gym.envs.reward import PENALTY, Reward, check_choice
 from placement_gym.envs.stack import ProblemStack
 from placement_gym.errors import InvalidAction, InvalidOption
+from placement_gym.groups import Groups
 from placement_gym.objectives import Objective, placement_objective_s
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
@@ -71,9 +72,11 @@ class EpisodeState:
     Attributes:
         problem: What is placed.
         arrays: What the process knows.
-        numbers: Its values in seconds, bytes over capacity, illegal actions.
+        numbers: Its values in seconds, bytes over capacity, illegal actions, seed of its noise.
         generator: State of the episode's random generator.
         over: Whether the episode is over.
+        process: Name of the process class.
+        sizes: What observations are padded to.
     """
 
     problem: Problem
@@ -81,6 +84,8 @@ class EpisodeState:
     numbers: tuple[float, ...]
     generator: dict[str, Any]
     over: bool
+    process: str
+    sizes: Sizes
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -128,10 +133,11 @@ class Episodes:
         self.generators = [np.random.default_rng(row) for row in range(n_rows)]
         self.value_s, self._first_s = np.zeros(n_rows), np.zeros(n_rows)
         self._reference_s, self._worst_s = np.ones(n_rows), np.ones(n_rows)
-        self._n_steps, self._n_invalid = np.ones(n_rows), np.zeros(n_rows, np.int64)
+        self._n_steps = np.ones(n_rows)
+        self._n_invalid, self._noise_seed = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
         self._makespan_s, self._objective_s, self._excess_bytes = (np.zeros(n_rows) for _ in range(3))
         self.over, self.n_over = np.zeros(n_rows, np.bool_), 0
-        self._given: list[Problem | None] = [None] * n_rows
+        self._given = np.full(n_rows, None, dtype=object)
         self._static: Observation = {}
         self._static_is_shared = False
         self._context = np.zeros((n_rows, len(CONTEXT)), np.float32)
@@ -141,11 +147,22 @@ class Episodes:
 
     # Problems.
 
-    def begin(self, rows: Rows) -> None:
-        """Begins episodes in these rows, int64 [any], each with a problem of its own draw."""
+    def begin(self, rows: Rows, given: Problem | None = None) -> None:
+        """Begins episodes in these rows, int64 [any], each with a problem of its own draw.
+
+        Args:
+            rows: The rows.
+            given: What these rows place from now on, instead of what is drawn.
+
+        Raises:
+            InvalidProblem: A problem is larger than `sizes`; nothing but random generators has changed then.
+        """
+        drawn = [self._draw(row, self._given[row] if given is None else given) for row in rows.tolist()]
+        if given is not None:
+            self._given[rows] = given
         changed = False
-        for row in rows.tolist():
-            changed |= self._choose(row)
+        for row, choice in zip(rows.tolist(), drawn, strict=True):
+            changed |= self._take(row, *choice)
         self.process.fit()
         self.process.steps[rows] = 0
         self.process.done[rows] = False
@@ -155,29 +172,29 @@ class Episodes:
         self._n_invalid[rows] = 0
         if changed:
             self._write_static(rows)
+        if self.task.noise > 0:
+            self._noise_seed[rows] = [self.generators[row].integers(2**53) for row in rows.tolist()]
         self.value_s[rows] = 0.0
         if self.process.complete:
             self._evaluate(rows)
         self._first_s[rows] = self.value_s[rows]
 
-    def give(self, rows: Rows, problem: Problem) -> None:
-        """Makes a problem the one of these rows, from their next episode on."""
-        for row in rows.tolist():
-            self._given[row] = problem
+    def _draw(self, row: int, given: Problem | None) -> tuple[int, Problem, Groups | None]:
+        """(place in the stack, problem, its groups if it is not there yet) of a row's next episode."""
+        number, problem = (-1, given) if given is not None else self.task.problems.next(self.generators[row])
+        place = number if number >= 0 else len(self.task.problems.known) + row
+        entry = self._stack.entries[place]
+        if entry is not None and entry.problem is problem:
+            return place, problem, None
+        self.task.problems.check(problem)
+        return place, problem, self.task.problems.groups_of(problem)
 
-    def _choose(self, row: int) -> bool:
-        """Sets the problem of a row's next episode; returns whether it is another one."""
-        n_known, given = len(self.task.problems.known), self._given[row]
-        if given is not None:
-            number, problem = -1, given
-        else:
-            number, problem = self.task.problems.next(self.generators[row])
+    def _take(self, row: int, place: int, problem: Problem, groups: Groups | None) -> bool:
+        """Sets the problem of a row's next episode to what `_draw` chose; returns whether it is another one."""
         if len(self.problems) > row and self.problems[row] is problem:
             return False
-        place = number if number >= 0 else (n_known or 0) + row
-        entry = self._stack.entries[place]
-        if entry is None or entry.problem is not problem:
-            self._stack.put(place, problem, self.task.problems.groups_of(problem))
+        if groups is not None:
+            self._stack.put(place, problem, groups)
             self.process.new_problem(place)
         if len(self.problems) > row:
             self.problems[row] = problem
@@ -286,8 +303,9 @@ class Episodes:
             worst = np.full(len(of_it), entry.worst_s)
             if self.task.noise > 0:
                 for i, row in enumerate(of_it.tolist()):
-                    self._makespan_s[row], most = self._noisy(row, op_device[i], self.generators[row])
-                    worst[i] *= most
+                    rng = np.random.default_rng(self._noise_seed[row])
+                    self._makespan_s[row], most = self._noisy(row, op_device[i], rng)
+                    worst[i] *= max(1.0, most)  # what the rule holds after an op is not noisy
             objective = self._makespan_s[of_it]
             if self.task.objective != "makespan":
                 objective = np.array([placement_objective_s(self.task.objective, problem, one) for one in op_device])
@@ -325,10 +343,12 @@ class Episodes:
         return np.array([self._noisy(row, op_device, rng)[0] for _ in range(n_draws)])
 
     def whole_placement(self, row: int) -> IntArray:
-        """int32 [n_ops]: the placement of a row; ops not placed yet on the first device that can run their group."""
+        """int32 [n_ops]: the placement of a row; ops not placed yet where their group is, or first could be."""
         entry = self._stack.entry(int(self.process.place[row]))
         so_far = self.process.op_device[row, : entry.problem.n_ops]
-        default = entry.groups.op_device(entry.groups.allowed.argmax(axis=1).astype(np.int32))
+        home = self.process.partial.group_device[row, : entry.groups.n_groups]
+        first = entry.groups.allowed.argmax(axis=1).astype(np.int32)
+        default = entry.groups.op_device(np.where(home >= 0, home, first))
         return np.where(so_far >= 0, so_far, default).astype(np.int32)
 
     def info(self, rows: Rows) -> dict[str, NDArray[Any]]:
@@ -379,32 +399,36 @@ class Episodes:
     def _numbers(self) -> tuple[NDArray[Any], ...]:
         """What `EpisodeState.numbers` holds, of all rows."""
         values = (self.value_s, self._first_s, self._makespan_s, self._objective_s, self._excess_bytes)
-        return (*values, self._n_invalid)
+        return (*values, self._n_invalid, self._noise_seed)
+
+    @property
+    def _like(self) -> tuple[str, Sizes]:
+        """What environments that share states have in common."""
+        return type(self.process).__name__, self.task.problems.sizes
 
     def get_state(self, row: int) -> EpisodeState:
         """Where a row's episode stands."""
         numbers = tuple(float(array[row]) for array in self._numbers)
         generator = dict(self.generators[row].bit_generator.state)
         arrays = self.process.save_row(row)
-        return EpisodeState(self.problems[row], arrays, numbers, generator, bool(self.over[row]))
+        problem, over = self.problems[row], bool(self.over[row])
+        return EpisodeState(problem, arrays, numbers, generator, over, *self._like)
 
     def set_state(self, row: int, state: EpisodeState) -> None:
         """Goes on in a row from where `get_state` was called, in this or another row or environment alike.
 
         Raises:
-            InvalidOption: `state` is no such state.
-            InvalidProblem: Its problem is larger than the environment is padded to.
+            InvalidOption: `state` is no such state, or that of an environment with other actions or sizes.
         """
         if not isinstance(state, EpisodeState):
             raise InvalidOption(f"state is a {type(state).__name__}; expected what get_state returned")
-        before = self._given[row]
-        self._given[row] = state.problem
-        try:
-            if self._choose(row):
-                self.process.fit()
-                self._write_static(np.array([row]))
-        finally:
-            self._given[row] = before
+        if (state.process, state.sizes) != self._like:
+            raise InvalidOption(
+                f"state is of a {state.process} padded to {state.sizes}; expected a {self._like[0]} and {self._like[1]}"
+            )
+        if self._take(row, *self._draw(row, state.problem)):
+            self.process.fit()
+            self._write_static(np.array([row]))
         self.process.load_row(row, state.arrays)
         for array, number in zip(self._numbers, state.numbers, strict=True):
             array[row] = number

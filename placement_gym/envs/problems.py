@@ -28,7 +28,12 @@ def toy() -> Problem:
     return layered(n_ops=12, n_devices=3, seed=0)
 
 
-def _loaded(what: str, given: object) -> Problem:
+def loaded(what: str, given: object) -> Problem:
+    """The problem itself, or the one saved at that path.
+
+    Raises:
+        InvalidOption: It is neither.
+    """
     if isinstance(given, Problem):
         return given
     if isinstance(given, (str, os.PathLike)):
@@ -106,12 +111,24 @@ class Problems:
                 )
             self.draw = problems
         elif problems is None:
-            self.known = (toy() if problem is None else _loaded("problem", problem),)
+            self.known = (toy() if problem is None else loaded("problem", problem),)
         else:
-            self.known = tuple(_loaded(f"problems[{i}]", one) for i, one in enumerate(problems))
+            self.known = tuple(loaded(f"problems[{i}]", one) for i, one in enumerate(problems))
             if not self.known:
                 raise InvalidOption("problems is empty; expected at least one problem")
         self.sizes = sizes or Sizes.of(self.known)
+        for one in self.known:
+            self.check(one)
+
+    def check(self, problem: Problem) -> None:
+        """Raises InvalidProblem if a problem is larger than `sizes`."""
+        got = Sizes.of([problem])
+        for what in ("n_ops", "n_edges", "n_devices"):
+            if getattr(got, what) > getattr(self.sizes, what):
+                raise InvalidProblem(
+                    f"{problem.name!r} has {what} {getattr(got, what)}; the environment is padded to "
+                    f"{getattr(self.sizes, what)} (sizes=Sizes(...))"
+                )
 
     def next(self, rng: np.random.Generator) -> tuple[int, Problem]:
         """(number, problem) of an episode: its number among `known`, -1 for one that was drawn anew.

@@ -118,6 +118,7 @@ class Process(ABC):
 
     def load_row(self, row: int, saved: tuple[NDArray[Any], ...]) -> None:
         """Goes on where `save_row` was called, perhaps of another row or another object; `place` is set already."""
+        self.partial.slot_free[row] = np.inf  # of all that may be missing in a smaller state, only slots are looked at
         for array, kept in zip(self._row_arrays(), saved, strict=True):
             width = tuple(min(a, b) for a, b in zip(array.shape[1:], kept.shape, strict=True))
             write_corner(array[row : row + 1], np.asarray(kept)[None][corner_of((1, *width))])

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from placement_gym.arrays import FloatArray
 from placement_gym.envs.device_features import EpisodeProblem
 from placement_gym.envs.observation import Observation, Sizes, static_observation
-from placement_gym.errors import InvalidProblem
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.ranks import fastest_op_time_s
@@ -153,18 +152,7 @@ class ProblemStack:
         return entry
 
     def put(self, place: int, problem: Problem, groups: Groups) -> None:
-        """Writes a problem to a place.
-
-        Raises:
-            InvalidProblem: It is larger than `sizes`.
-        """
-        got = Sizes.of([problem])
-        for what in ("n_ops", "n_edges", "n_devices"):
-            if getattr(got, what) > getattr(self.sizes, what):
-                raise InvalidProblem(
-                    f"{problem.name!r} has {what} {getattr(got, what)}; the environment is padded to "
-                    f"{getattr(self.sizes, what)} (sizes=Sizes(...))"
-                )
+        """Writes a problem, no larger than `sizes`, to a place."""
         compiled, reference = compile_problem(problem, self.rule), reference_s(problem)
         one = self._arrays(compiled, groups, reference)
         if self.arrays is None or any(
