@@ -110,14 +110,9 @@ def describe_turn(
     """
     f, group = problem.partial, problem.partial.op_group[op]
     home = s.group_device[b, group]
-    used, working = s.memory_used[b, home], s.working[b, home]
+    used = s.memory_used[b, home]
     s.group_device[b, group] = -1
     s.memory_used[b, home] = used - f.group_memory[group]
-    if 0.0 < working <= f.group_working[group]:
-        s.working[b, home] = 0.0
-        for other in range(f.group_memory.size):
-            if s.group_device[b, other] == home:
-                s.working[b, home] = max(s.working[b, home], f.group_working[other])
     for d in range(f.slots.size):
         mask[row, d] = d == home or fits(f, s, b, group, d)
     describe_masked(problem, s, b, op, row, features, mask)
@@ -126,8 +121,7 @@ def describe_turn(
         if d == home:
             load = max(0.0, load - problem.work[op, home])
         features[row, d, LOAD] = min(load / problem.reference_s, BOUND)
-    s.group_device[b, group] = home
-    s.memory_used[b, home], s.working[b, home] = used, working
+    s.group_device[b, group], s.memory_used[b, home] = home, used
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)

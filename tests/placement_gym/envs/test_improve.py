@@ -137,13 +137,13 @@ def test_each_step_is_simulated(rule: str, options: dict[str, Any], seed: int) -
 
 
 @pytest.mark.parametrize("options", KINDS)
-@pytest.mark.parametrize("objective", ["makespan", "max_load"])
-def test_return_is_the_improvement(options: dict[str, Any], objective: str) -> None:
+@pytest.mark.parametrize("scored", [{}, {"objective": "max_load"}, {"noise": 0.3}])
+def test_return_is_the_improvement(options: dict[str, Any], scored: dict[str, Any]) -> None:
     """Both rewards add up to the first objective less the last one, over the reference."""
     problem = small(1)
     returns = []
     for reward in ("dense", "terminal"):
-        played = rollout(make(problem, reward=reward, start="random", objective=objective, **options), 3)
+        played = rollout(make(problem, reward=reward, start="random", **scored, **options), 3)
         first, last = (float(played[i][0]["context"][VALUE]) for i in (0, -1))
         returns.append(sum(reward for _, reward, _ in played))
         assert returns[-1] == pytest.approx(first - last, abs=1e-5)
@@ -248,7 +248,7 @@ def test_wrong_options_are_named() -> None:
         ({"n_steps": 2.5}, "n_steps is 2.5"),
     ):
         with pytest.raises(InvalidOption, match=said):
-            pg.envs.ImproveEnv(small(), **options)  # type: ignore[arg-type]
+            pg.envs.ImproveEnv(small(), **options)
 
 
 @pytest.mark.parametrize("options", KINDS)

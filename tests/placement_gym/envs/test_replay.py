@@ -97,7 +97,7 @@ class Plain:
             put(self.partial, s, 0, before, int(op_device[before]))
         rows, mask = np.zeros((1, d, len(ACTION_FEATURES)), np.float32), np.zeros((1, d), np.bool_)
         describe(self.episode, s, 0, op, 0, rows, mask)
-        said = {name: rows[0, :, i] for i, name in enumerate(ACTION_FEATURES)}
+        said: dict[str, NDArray[Any]] = {name: rows[0, :, i] for i, name in enumerate(ACTION_FEATURES)}
         others = np.flatnonzero(self.groups.op_group != self.groups.op_group[op])
         load, held = np.zeros(d), np.zeros(d)
         np.add.at(load, op_device[others], problem.op_time_s[others, op_device[others]])
