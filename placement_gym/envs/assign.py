@@ -133,7 +133,7 @@ class AssignProcess(Process):
         entry = self.stack.entry(place)
         return entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; the first op is next."""
         written = (self.place, self.shared["order"], self.position, self.op, self.features, self.mask)
         _begin(self.stack.arrays, self.partial, rows, *written)

@@ -166,7 +166,7 @@ class Episodes:
         self.process.fit()
         self.process.steps[rows] = 0
         self.process.done[rows] = False
-        self.process.begin(rows)
+        self.process.begin(rows, self.generators)
         self.n_over -= int(self.over[rows].sum())
         self.over[rows] = False
         self._n_invalid[rows] = 0
@@ -312,6 +312,7 @@ class Episodes:
             self._objective_s[of_it] = objective
             overfull = self._excess_bytes[of_it] > 0
             self.value_s[of_it] = np.where(overfull, worst + entry.reference_s, objective)
+            self.process.evaluated(of_it, self._makespan_s[of_it], objective, overfull)
 
     def priorities(self, rows: Rows) -> FloatArray | None:
         """float64 [len(rows), n_ops] or [n_ops]: ranks of ops of rows that share a problem; None if none are asked for.

@@ -1,6 +1,7 @@
 """Process: what the actions of one kind of environment do, for B episodes side by side."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,8 +61,11 @@ class Process(ABC):
         return sizes.n_devices
 
     @abstractmethod
-    def begin(self, rows: Rows) -> None:
-        """Begins the episodes of these rows, int64 [any], whose `place` is set; writes all other arrays."""
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
+        """Begins the episodes of these rows, int64 [any], whose `place` is set; writes all other arrays.
+
+        generators[b] is that of episode b, for what its beginning draws.
+        """
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
@@ -73,6 +77,9 @@ class Process(ABC):
 
     def new_problem(self, place: int) -> None:  # noqa: B027
         """Called after a problem was put on a place of the stack: compute what holds for the whole problem."""
+
+    def evaluated(self, rows: Rows, makespan_s: FloatArray, objective_s: FloatArray, overfull: BoolArray) -> None:  # noqa: B027
+        """Called with what the whole placements of these rows were found to be; arrays [len(rows)]."""
 
     def priorities(self, rows: Rows) -> FloatArray | None:  # noqa: ARG002
         """float64 [len(rows), n_ops], ranks of ops of those episodes, all of one problem; None if they choose none."""

@@ -244,7 +244,7 @@ class SelectPlaceProcess(Process):
         entry = self.stack.entry(place)
         return 2 * (entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops)
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; an op without inputs is to be selected."""
         _begin(self.stack.arrays, self.partial, rows, *self._written)
         self.phase[rows], self.op[rows], self.features[rows] = SELECT, -1, 0.0
@@ -292,7 +292,7 @@ class JointProcess(SelectPlaceProcess):
         """One per op, or per group."""
         return super().n_steps(place) // 2
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices."""
         _begin(self.stack.arrays, self.partial, rows, *self._written)
         self._describe(rows)
