@@ -27,7 +27,8 @@ def work_bound_s(problem: Problem, *, parallel_slots: bool = True) -> float:
         choice = priced <= cheapest[:, None] * (1 + 1e-9)
         choice = choice / choice.sum(axis=1, keepdims=True)
         load = np.where(choice > 0, choice * np.where(np.isfinite(per_slot), per_slot, 0.0), 0.0).sum(axis=0)
-        if not load.max() > 0:
+        if load.max() - load.min() <= 1e-12 * load.max():
+            # No weights give a better bound than those under which the loads are even.
             break
         weight = weight * np.exp(0.5 / (1 + 0.1 * step) * (load - load.mean()) / load.max())
         weight /= weight.sum()
