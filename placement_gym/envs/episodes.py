@@ -112,7 +112,7 @@ def _place_all(
         if not 0 <= devices[b] < f.partial.slots.size or not mask[b, devices[b]]:
             return b
     for b in range(devices.size):
-        put(f.partial, s, b, op, devices[b])
+        put(f.partial, s, b, op, np.int64(devices[b]))
         if next_op >= 0:
             describe(f, s, b, next_op, b, features, mask)
     return -1

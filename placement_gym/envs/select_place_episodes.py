@@ -66,8 +66,8 @@ def _place_all(
             return b
     for b in range(devices.size):
         order[b, position] = op[b, 0]
-        put(f, s, b, op[b, 0], devices[b])
-        _release(f, b, op[b, 0], missing, ready)
+        put(f, s, b, np.int64(op[b, 0]), np.int64(devices[b]))
+        _release(f, b, np.int64(op[b, 0]), missing, ready)
     return -1
 
 
@@ -87,14 +87,14 @@ def _step_all(
     for b in range(devices.size):
         if not 0 <= ops[b] < f.op_group.size or not ready[b, ops[b]]:
             return b
-        allow(f, s, b, ops[b], b, mask)
+        allow(f, s, b, np.int64(ops[b]), b, mask)
         if not 0 <= devices[b] < f.slots.size or not mask[b, devices[b]]:
             return b
     for b in range(devices.size):
         op[b, 0] = ops[b]
         order[b, position] = ops[b]
-        put(f, s, b, ops[b], devices[b])
-        _release(f, b, ops[b], missing, ready)
+        put(f, s, b, np.int64(ops[b]), np.int64(devices[b]))
+        _release(f, b, np.int64(ops[b]), missing, ready)
     return -1
 
 
