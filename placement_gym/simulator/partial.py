@@ -5,6 +5,9 @@ start there. Arrays have the placement as axis 0, so that many are made in one c
 
 Dozens of arrays go from function to function here. Everything is inlined and runs without reference counts (`_nrt`,
 which makes Numba refuse whatever would allocate), because these took eight times as long as the work.
+
+Numba compiles a function again for each type that it is called with: a constant has one of its own, int32 another. So
+placements, ops and devices are handed over as `np.int64`.
 """
 
 from typing import NamedTuple
