@@ -96,12 +96,14 @@ def run_many(
             decide = True
             if step < n or (step < 2 * n and not whole):
                 # First all ops without inputs join their queues, then their devices start.
-                op = step % n
-                if n_inputs[op] == 0 and step < n:
+                op = step if step < n else step - n
+                step += 1
+                if n_inputs[op] > 0 and step != n:
+                    continue
+                if n_inputs[op] == 0 and step <= n:
                     ready = op
                 elif n_inputs[op] == 0:
                     device = op_device[op]
-                step += 1
                 decide = step == n or not whole
             else:
                 if now_head < now_tail and not (heap_n > 0 and heap_time[0] == t and heap_key[0] < now_key[now_head]):
