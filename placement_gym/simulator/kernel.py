@@ -11,11 +11,12 @@ import numpy as np
 from numba import njit
 
 from placement_gym.simulator.arrays import Arrays, Options, Workspace
+from placement_gym.simulator.arrivals import EDGE_HERE, send
 from placement_gym.simulator.channels import best_multicast, best_pair, multicast_s, set_taken, touch
 from placement_gym.simulator.queues import PRIORITY, heap_drop, heap_push, join, leave
 
 EDGE, TENSOR, MULTICAST = 0, 1, 2
-OP_END, DEVICE_FREE, EDGE_HERE, READY, TRANSFER_END, CHANNEL_FREE = 0, 1, 2, 3, 4, 5
+OP_END, DEVICE_FREE, READY, TRANSFER_END, CHANNEL_FREE = 0, 1, 3, 4, 5  # and EDGE_HERE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -45,13 +46,14 @@ def run_many(
     channels, channel_start, channel_pairs, priority, op_factor, edge_factor = arrays[10:]
     n, m, d = n_inputs.size, dst_op.size, slots.size
     n_channels = channel_start.size - 1
-    contended = n_channels > 0
-    multicast = transfers == MULTICAST
+    contended, multicast = n_channels > 0, transfers == MULTICAST
+    foreseen = transfers == EDGE and not contended and not whole  # see `arrivals.py`
     n_items, n_queues, n_events = n + m, d + d * d, n + m + d + 1
 
     heap_time, rank = work.floats[:n_events], work.floats[n_events : n_events + n_items]
     heap_key, now_key = work.longs[:n_events], work.longs[n_events : n_events + n + m]
     joined = work.longs[n_events + n + m : n_events + n + m + n_items]
+    latest, latest_key = work.floats[n_events + n_items :], work.longs[n_events + n + m + n_items :]
     ints = work.ints
     missing, ints = ints[:n], ints[n:]
     free_slots, ints = ints[:d], ints[d:]
@@ -64,6 +66,7 @@ def run_many(
     able, ints = ints[: d * d], ints[d * d :]
     listed, ints = ints[: d * d], ints[d * d :]
     waiting = ints[:m]
+    sent = (missing, latest, latest_key, heap_time, heap_key, now_key)
     for i in range(n if mode == PRIORITY else 0):
         rank[i] = priority[i]
 
@@ -71,6 +74,7 @@ def run_many(
         op_device = op_devices[b]
         for i in range(n):
             missing[i] = n_inputs[i]
+            latest[i] = 0.0
         for i in range(d):
             free_slots[i] = slots[i]
             stamp[i] = -1
@@ -134,8 +138,12 @@ def run_many(
                 elif kind == OP_END:
                     last_op = t
                     ended = item
-                    walk = out_start[item]
-                    walk_end = out_start[item + 1]
+                    if foreseen:
+                        heap_n, now_tail, n_scheduled = send(
+                            options, arrays, op_device, transfer_times, sent, item, t, heap_n, now_tail, n_scheduled
+                        )
+                    else:
+                        walk, walk_end = out_start[item], out_start[item + 1]
                 elif kind == TRANSFER_END:
                     arrived = item
                 elif kind == CHANNEL_FREE:
