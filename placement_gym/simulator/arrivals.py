@@ -8,7 +8,7 @@ arrives at once, is the last only if it was sent last.
 import numpy as np
 from numba import njit
 
-from placement_gym.simulator.arrays import Arrays, Options
+from placement_gym.simulator.arrays import Options
 from placement_gym.simulator.queues import heap_push
 
 EDGE_HERE = 2  # the kind of event that delivers one edge
@@ -17,10 +17,10 @@ EDGE_HERE = 2  # the kind of event that delivers one edge
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def send(
     options: Options,
-    arrays: Arrays,
+    edges: tuple[np.ndarray, ...],
     op_device: np.ndarray,
     transfer_times: np.ndarray,
-    sent: tuple[np.ndarray, ...],
+    coming: tuple[np.ndarray, ...],
     ended: int,
     t: float,
     heap_n: int,
@@ -29,14 +29,15 @@ def send(
 ) -> tuple[int, int, int]:
     """Sends the edges of the op that ended at t; returns the new heap_n, now_tail and n_scheduled.
 
-    `sent` is (missing, latest, latest_key, heap_time, heap_key, now_key). `latest` and `latest_key` [n_ops] are the
-    last arrival so far at each op. `missing` counts the edges not sent yet, and the one that the event delivers.
+    `edges` is (out_start, dst_op, size, latency, bytes_per_tick, edge_factor), and `coming` is (missing, latest,
+    latest_key, heap_time, heap_key, now_key): `latest` and `latest_key` [n_ops] are the last arrival so far at each
+    op; `missing` counts the edges into it that are not sent yet, and the one that the event delivers.
     """
-    missing, latest, latest_key, heap_time, heap_key, now_key = sent
-    size, latency, bytes_per_tick = arrays.size, arrays.latency, arrays.bytes_per_tick
+    missing, latest, latest_key, heap_time, heap_key, now_key = coming
+    out_start, dst_op, size, latency, bytes_per_tick, edge_factor = edges
     src = op_device[ended]
-    for k in range(arrays.out_start[ended], arrays.out_start[ended + 1]):
-        op = arrays.dst[k]
+    for k in range(out_start[ended], out_start[ended + 1]):
+        op = dst_op[k]
         dst = op_device[op]
         arrival = t
         if dst != src:
@@ -44,7 +45,7 @@ def send(
             if not options.latency_holds:
                 arrival = latency[src, dst] + arrival
             if options.noisy:
-                arrival = arrival * arrays.edge_factor[k]
+                arrival = arrival * edge_factor[k]
             arrival = t + arrival
             if options.recording:
                 transfer_times[0, k] = transfer_times[1, k] = t

@@ -44,8 +44,7 @@ def run_many(
     mode, transfers, whole, device_hold, latency_holds, noisy, recording = options
     op_time, slots, n_inputs, out_start, src_op, dst_op, size, tensor, latency, bytes_per_tick = arrays[:10]
     channels, channel_start, channel_pairs, priority, op_factor, edge_factor = arrays[10:]
-    n, m, d = n_inputs.size, dst_op.size, slots.size
-    n_channels = channel_start.size - 1
+    n, m, d, n_channels = n_inputs.size, dst_op.size, slots.size, channel_start.size - 1
     contended, multicast = n_channels > 0, transfers == MULTICAST
     foreseen = transfers == EDGE and not contended and not whole  # see `arrivals.py`
     n_items, n_queues, n_events = n + m, d + d * d, n + m + d + 1
@@ -66,7 +65,8 @@ def run_many(
     able, ints = ints[: d * d], ints[d * d :]
     listed, ints = ints[: d * d], ints[d * d :]
     waiting = ints[:m]
-    sent = (missing, latest, latest_key, heap_time, heap_key, now_key)
+    edges = (out_start, dst_op, size, latency, bytes_per_tick, edge_factor)
+    coming = (missing, latest, latest_key, heap_time, heap_key, now_key)
     for i in range(n if mode == PRIORITY else 0):
         rank[i] = priority[i]
 
@@ -140,7 +140,7 @@ def run_many(
                     ended = item
                     if foreseen:
                         heap_n, now_tail, n_scheduled = send(
-                            options, arrays, op_device, transfer_times, sent, item, t, heap_n, now_tail, n_scheduled
+                            options, edges, op_device, transfer_times, coming, item, t, heap_n, now_tail, n_scheduled
                         )
                     else:
                         walk, walk_end = out_start[item], out_start[item + 1]
