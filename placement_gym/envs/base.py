@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray
 from placement_gym.envs.actions import AllowedBatch, AllowedDiscrete, Invalid
-from placement_gym.envs.episodes import NO_ROWS, Episodes, EpisodeState, MakeProcess, Task
+from placement_gym.envs.episodes import NO_ROWS, Episodes, EpisodeState, MakeProcess
 from placement_gym.envs.observation import Form, Observation, Sizes, flat_space, observation_space
 from placement_gym.envs.problems import Draw, GroupName, Path, Problems, loaded
 from placement_gym.envs.process import Rows
 from placement_gym.envs.reward import Reward
+from placement_gym.envs.task import Task
 from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
@@ -64,9 +65,9 @@ def _given_problem(options: dict[str, Any]) -> Problem | None:
 
 def _schedule(episodes: Episodes, row: int) -> Schedule:
     """The schedule of a row's placement so far; ops not placed yet run on the first device that can run them."""
-    priority = episodes.priorities(np.array([row]))
+    priority = episodes.evaluation.priorities(np.array([row]))
     ranks = None if priority is None else priority.reshape(-1)
-    problem, op_device = episodes.problems[row], episodes.whole_placement(row)
+    problem, op_device = episodes.problems[row], episodes.evaluation.whole_placement(row)
     return simulate(problem, op_device, rule=episodes.task.rule, priority=ranks, memory="report")
 
 
@@ -112,7 +113,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         if render_mode not in (None, *RENDER_MODES):
             raise InvalidOption(unknown_name("render_mode", render_mode, ("None", *RENDER_MODES)))
         self.task, self.make_process, self.render_mode = task, make_process, render_mode
-        self.episodes = Episodes(task, make_process, 1)
+        self.episodes = Episodes(task, make_process, 1, copy=False)
         n, described = self.episodes.process.mask.shape[1], self.episodes.process.features.shape[1]
         self.observation_space = (
             flat_space(n, described)
@@ -204,7 +205,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
 
         Report their mean and their 95th percentile.
         """
-        return self.episodes.draws_s(0, n_draws)
+        return self.episodes.evaluation.draws_s(0, n_draws)
 
     def render(self) -> NDArray[np.uint8] | None:
         """uint8 [height, width, 3]: Gantt chart of what is placed so far, if the render mode is "rgb_array".
@@ -224,7 +225,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
             self._window.show(_picture(self.episodes, 0))
 
     def _observation(self) -> Any:  # noqa: ANN401
-        seen = {key: value[0].copy() for key, value in self.episodes.observation(copy=False).items()}
+        seen = {key: value[0].copy() for key, value in self.episodes.observation().items()}
         return seen["flat"] if self.task.observation == "flat" else seen
 
 
@@ -273,7 +274,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         self.metadata = {**self.form.metadata, "autoreset_mode": self.autoreset_mode}
         single = self.form(problem, **options)  # type: ignore[arg-type]
         self.task, self.render_mode, self.single = single.task, single.render_mode, single
-        self.episodes = Episodes(single.task, single.make_process, num_envs)
+        self.episodes = Episodes(single.task, single.make_process, num_envs, copy=copy)
         self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = AllowedBatch(num_envs, len(single.action_masks()), self.action_masks)
@@ -399,7 +400,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
 
     def _final(self, ended: Rows, info: dict[str, Any]) -> dict[str, Any]:
         """What SAME_STEP says of episodes that have ended: their last observations and infos."""
-        seen = self.episodes.observation(copy=True)
+        seen = self.episodes.observation()
         final = np.full(self.num_envs, None, dtype=object)
         for row in ended.tolist():
             one = {key: value[row].copy() for key, value in seen.items()}
@@ -431,7 +432,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
 
     def noisy_makespans_s(self, row: int, n_draws: int = 64) -> FloatArray:
         """float64 [n_draws]: makespans of a row's placement under draws of noise, as in the scalar form."""
-        return self.episodes.draws_s(row, n_draws)
+        return self.episodes.evaluation.draws_s(row, n_draws)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """A Gantt chart of each row, uint8 [height, width, 3], if the render mode is "rgb_array"."""
@@ -475,5 +476,5 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         raise InvalidOption(f"{name!r} cannot be set; make another environment, or reset(options={{'problem': ...}})")
 
     def _observation(self) -> Any:  # noqa: ANN401
-        seen = self.episodes.observation(copy=self.copy)
+        seen = self.episodes.observation()
         return cast("Observation", seen["flat"]) if self.task.observation == "flat" else seen
