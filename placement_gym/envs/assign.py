@@ -165,7 +165,8 @@ class AssignEnv(PlacementEnv):
     fastest device. `reward="terminal"` gives it at the last step. `reward="dense"` gives, at each step, minus what the
     placed op adds to the estimate (the clock of `simulator.clock`; under the loads' objectives the largest work on a
     device), and at the last step what is missing. Ops that are not placed yet count nothing. An episode that ends over
-    memory counts as the worst value that any placement of the problem can have, and one reference more.
+    memory counts as the worst value that any placement of the problem can have, and one reference more; so does one
+    without a latency, because the accelerators' subgraphs wait for each other in a circle (`objective_s` is inf).
 
     ## Episode End
 

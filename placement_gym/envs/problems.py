@@ -88,7 +88,7 @@ class Problems:
         sizes: What observations are padded to.
 
     Raises:
-        InvalidOption: Both `problem` and `problems`, an empty sequence, or a function without `sizes`.
+        InvalidOption: Both `problem` and `problems`, no or an empty sequence, or a function without `sizes`.
         InvalidProblem: A problem is larger than `sizes`.
     """
 
@@ -104,6 +104,8 @@ class Problems:
         self.draw: Draw | None = None
         self.known: tuple[Problem, ...] = ()
         self.groups = groups
+        if isinstance(problems, (Problem, str, os.PathLike)):
+            raise InvalidOption("problems is one problem; expected a sequence or a function, or problem=...")
         if callable(problems):
             if sizes is None:
                 raise InvalidOption(

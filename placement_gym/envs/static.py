@@ -25,13 +25,9 @@ class _Buffer:
         Python counts who holds an object. Here these are: for an array its dictionary, its view in `shown`, the loop
         and the call; for that view its dictionary, the loop and the call.
         """
-        for array in self.own.values():
-            if sys.getrefcount(array) > 4:
-                return False
-        for view in self.shown.values():
-            if sys.getrefcount(view) > 3:
-                return False
-        return True
+        return all(sys.getrefcount(array) <= 4 for array in self.own.values()) and all(
+            sys.getrefcount(view) <= 3 for view in self.shown.values()
+        )
 
 
 class StaticKeys:
