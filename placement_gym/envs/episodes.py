@@ -79,7 +79,7 @@ class Episodes:
         task: What all of them are about.
         make_process: Process of so many rows on a stack of problems.
         n_rows: How many.
-        copy: Whether observations are fresh arrays, or read-only views of what the next step overwrites.
+        copy: Whether DYNAMIC keys are fresh arrays, or read-only views of what the next step overwrites.
 
     Attributes:
         task: What all of them are about.
@@ -106,7 +106,7 @@ class Episodes:
         self._n_invalid = np.zeros(n_rows, np.int64)
         self.over, self.n_over = np.zeros(n_rows, np.bool_), 0
         self._given = np.full(n_rows, None, dtype=object)
-        self._static = StaticKeys(n_rows, copy=copy)
+        self._static = StaticKeys(n_rows)
         self._context = np.zeros((n_rows, len(CONTEXT)), np.float32)
         self._rows = np.arange(n_rows)
         self._views: Observation | None = None

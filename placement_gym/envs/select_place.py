@@ -94,9 +94,9 @@ def _place(
                 if not moved:
                     return
                 k, moved = 0, False
-            home = s.group_device[b, f.op_group[k]]
+            home: int = s.group_device[b, f.op_group[k]]
             if ready[b, k] and home >= 0:
-                op, device = k, np.int64(home)
+                op, device = k, home
             k += 1
 
 

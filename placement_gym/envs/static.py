@@ -31,14 +31,14 @@ class _Buffer:
 
 
 class StaticKeys:
-    """The STATIC keys with the row as axis 0. What was handed out stays as it is, unless `copy` is False.
+    """The STATIC keys with the row as axis 0. What was handed out stays as it is.
 
     Where all rows are of one problem, the arrays are views of that problem's. Else there are a few buffers: a row with
     another problem is written into one that nobody holds any more, and a new buffer is made only if there is none.
     """
 
-    def __init__(self, n_rows: int, *, copy: bool) -> None:
-        self._n_rows, self._copy = n_rows, copy
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
         self._buffers: list[_Buffer] = []
         self.keys: Observation = {}
 
@@ -53,7 +53,7 @@ class StaticKeys:
             }
             return
         self.keys = {}
-        free = next((buffer for buffer in self._buffers if not self._copy or buffer.is_free()), None)
+        free = next((buffer for buffer in self._buffers if buffer.is_free()), None)
         if free is None:
             free = _Buffer(first.static, self._n_rows)
             self._buffers.append(free)
