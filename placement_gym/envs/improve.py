@@ -235,7 +235,7 @@ class ImproveEnv(PlacementEnv):
     """Changes a complete placement; the simulator evaluates it after every step.
 
     An episode begins with a complete placement. Each action re-places one op, or frees some ops and places them again.
-    `action="move", visit="once"` is the decision process of Placeto (Addanki et al., arXiv 1906.08879, section 3.1):
+    `action="move", visit="once"` is the decision process of Placeto (Addanki et al., 2019, arXiv 1906.08879):
     every op is visited once, in a fixed order.
 
     The ops of a colocation group move together, and so do those of a group of `groups`. Wherever this page says op, it

@@ -172,6 +172,14 @@ def test_best_is_kept(options: dict[str, Any]) -> None:
     assert info["best_op_device"].tolist() == played[best][0]["op_device"].tolist()
 
 
+def test_the_first_of_equal_placements_is_best() -> None:
+    """A single op on equal devices: the placement that the episode began with stays the best."""
+    env = make(pg.Problem.from_times(pg.OpGraph.build(["a"], []), np.ones((1, 2))), visit="once")
+    env.reset()
+    info = env.step(np.int64(1))[4]
+    assert (info["op_device"].tolist(), info["best_op_device"].tolist()) == ([1], [0])
+
+
 def test_overfull_counts_as_worst_and_is_never_best() -> None:
     """By earliest finish the small ops take both devices; the large one goes where one of them is in its way."""
     graph = pg.OpGraph.build(["small0", "small1", "large"], [])
