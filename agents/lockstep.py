@@ -46,7 +46,7 @@ class Lockstep:
     def reset(self) -> None:
         """Takes everything off the devices."""
         self._process.done[:] = False
-        self._process.begin(self._rows)
+        self._process.begin(self._rows, ())
 
     def select(self, ops: NDArray[np.int64]) -> None:
         """Chooses the op that is placed next, int64 [B]; writes `features` and `mask`."""
