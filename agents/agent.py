@@ -8,10 +8,11 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from placement_gym.envs import AssignVectorEnv
+from placement_gym.envs import AssignEnv, AssignVectorEnv, PlacementVectorEnv, SelectPlaceEnv
+from placement_gym.envs.assign import Order
 from placement_gym.errors import InvalidOption
 
 
@@ -113,13 +114,48 @@ def resolve_torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_task(env: PlacementVectorEnv) -> None:
+    """Checks that an environment poses what the learners here learn: one problem, op by op, for a short makespan.
+
+    All its episodes are then at the same step all the time.
+
+    Raises:
+        InvalidOption: It does not; the first option in the way is named.
+    """
+    task, single = env.task, env.single
+    several = task.problems.draw is not None or len(task.problems.known) > 1
+    by_selection = isinstance(single, SelectPlaceEnv) and single.priority == "selection"
+    in_the_way = (
+        (several, "draws its problems; learners expect the same one in all episodes"),
+        (task.problems.groups is not None, "places groups; learners expect groups=None"),
+        (task.objective != "makespan", f"has objective {task.objective!r}; learners expect 'makespan'"),
+        (task.noise > 0, f"has noise {task.noise}; learners expect 0"),
+        (task.observation != "dict", f"has observation {task.observation!r}; learners expect 'dict'"),
+        (env.autoreset_mode == AutoresetMode.SAME_STEP, "has autoreset_mode SAME_STEP; learners expect NEXT_STEP"),
+        (
+            env.rule.queue == "priority" and not by_selection,
+            "has rule.queue 'priority', but learners rank no ops unless priority='selection'; they expect fifo or lifo",
+        ),
+    )
+    for is_so, what in in_the_way:
+        if is_so:
+            raise InvalidOption(f"vec_env {what}")
+
+
 def native_env(vec_env: "VectorEnv[Any, Any, Any]") -> AssignVectorEnv:
     """The native vector environment inside `vec_env`.
 
     Raises:
-        InvalidOption: `vec_env` holds none.
+        InvalidOption: `vec_env` holds none, or as `check_task`.
     """
     env = vec_env.unwrapped
     if not isinstance(env, AssignVectorEnv):
         raise InvalidOption(f"vec_env is a {type(env).__name__}; expected the native AssignVectorEnv (gym.make_vec)")
+    check_task(env)
     return env
+
+
+def order_of(env: AssignVectorEnv) -> Order:
+    """The option `order` of the environment."""
+    assert isinstance(env.single, AssignEnv)
+    return env.single.order

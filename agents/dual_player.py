@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from agents.dual_rollout import DualRollout
 from agents.follow import REPLAY, follow
+from agents.graph_input import OP_INPUTS
 from agents.guides import MOVES, GuidedPlan
+from agents.lockstep import Lockstep
 from agents.networks.dual import GUIDE_FEATURES, DualPolicy, Encoded, GraphTensors
 from agents.networks.dual_kernel import Heads, Waiting, place_scores, select_scores
 from placement_gym.arrays import BoolArray, IntArray
-from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.envs.device_features import EpisodeProblem
-from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 from placement_gym.simulator.partial import PartialPlacement
 
 MODE = np.array([how for _, how in MOVES])
@@ -25,7 +26,7 @@ class DualPlayer:
     """Plays batches of episodes with one policy.
 
     Args:
-        episodes: The episodes; with `pairs` for a joint policy.
+        episodes: The episodes; of joint actions for a joint policy.
         policy: The policy.
         graph: The problem.
         kind: "dual", "select_only" (devices of earliest finish), "place_only" (ops of largest b-level) or "joint".
@@ -35,7 +36,7 @@ class DualPlayer:
 
     def __init__(
         self,
-        episodes: SelectPlaceEpisodes,
+        episodes: Lockstep,
         policy: DualPolicy,
         graph: GraphTensors,
         *,
@@ -47,7 +48,7 @@ class DualPlayer:
         self.kind, self.every_step = kind, every_step
         self.max_candidates = min(max_candidates, episodes.n_ops)
         self.static = graph.op_features.cpu().numpy()
-        self.by_level = np.argsort(-self.static[:, OP_FEATURES.index("b_level")], kind="stable")
+        self.by_level = np.argsort(-self.static[:, OP_INPUTS.index("b_level")], kind="stable")
         self.fixed = EpisodeProblem.of(episodes.compiled, episodes.reference_s)
 
     def snapshot(self) -> "Snapshot":
@@ -99,12 +100,12 @@ class DualPlayer:
         batch = PartialPlacement.fresh(self.fixed.partial, b)
         devices, sampled = np.empty((n, b), np.int64), np.empty((n, b), np.bool_)
         groups, ops = np.empty(n * b, np.int64), np.empty(n * b, np.int64)
-        features = np.empty((n * b, d, len(DEVICE_FEATURES) + len(GUIDE_FEATURES)), np.float32)
+        features = np.empty((n * b, d, len(ACTION_FEATURES) + len(GUIDE_FEATURES)), np.float32)
         masks = np.empty((n * b, d), np.bool_)
         parts = heads, encoded.place[0], encoded.content[0], plan.order, plan.op_device, plan.members, modes
         written = devices, sampled, groups, ops, features, masks
         rows = follow(self.fixed, batch, *parts, plan.guide, plan.features, rng, *written)
-        no_ops, no_candidates = np.zeros(0, np.int64), np.zeros((0, 2 * len(OP_FEATURES)), np.float32)
+        no_ops, no_candidates = np.zeros(0, np.int64), np.zeros((0, 2 * len(OP_INPUTS)), np.float32)
         arrays = [plan.order.T, devices, np.zeros_like(sampled), sampled, no_ops, no_ops, no_candidates]
         arrays += [groups[:rows], ops[:rows], features[:rows], masks[:rows]]
         arrays.append((batch.clock.finish / self.episodes.reference_s).astype(np.float32))
@@ -163,7 +164,7 @@ class _Batch:
 
     def _rollout(self) -> DualRollout:
         chosen = self.player.kind in ("dual", "select_only")
-        n = 2 * len(OP_FEATURES)
+        n = 2 * len(OP_INPUTS)
         log = self.select_log or [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, n), np.float32))]
         arrays = [self.ops, self.devices, np.full(self.ops.shape, chosen), self.sampled]
         arrays += [np.concatenate(part) for part in zip(*log, strict=True)]
@@ -189,7 +190,7 @@ class _Batch:
         """int64 [B]: SEL's ops, or those of largest b-level."""
         ready, static = self.episodes.ready, self.player.static
         if self.player.kind == "place_only":
-            level = static[:, OP_FEATURES.index("b_level")]
+            level = static[:, OP_INPUTS.index("b_level")]
             op: NDArray[np.int64] = np.where(ready, level, -1.0).argmax(axis=1)
             return op
         last = self.ops[t - 1] if t else np.full(len(self.rows), -1)
@@ -207,7 +208,7 @@ class _Batch:
         seen = self._seen(self.episodes.features)
         self.place_log.append((self.rows + t * len(self.rows), op, seen, mask))
         if self.player.kind == "select_only":
-            finish = seen[..., DEVICE_FEATURES.index("finish_behind")]
+            finish = seen[..., ACTION_FEATURES.index("finish_behind")]
             self.devices[t] = np.where(mask, finish, np.inf).argmin(axis=1)
             return
         self.sampled[t] = True

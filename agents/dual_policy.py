@@ -44,15 +44,16 @@ from agents.dual_player import DualPlayer
 from agents.dual_problem import graph_of, native_select_place
 from agents.dual_rollout import DualRollout, log_probabilities
 from agents.dual_search import DualSearch, Played
+from agents.graph_input import OP_INPUTS
 from agents.guides import normalised
 from agents.imitation import imitation_loss
+from agents.lockstep import Lockstep
 from agents.networks.dual import DualPolicy
 from agents.pool import SIZE
 from agents.simulated import Evaluator
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.envs import SelectPlaceVectorEnv
-from placement_gym.envs.observation import OP_FEATURES
-from placement_gym.envs.select_place_episodes import priority_of
+from placement_gym.envs.select_place import priority_of
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
 
@@ -86,7 +87,7 @@ class DualPolicyAgent:
     ) -> None:
         self.config = config or DualPolicyConfig()
         self.env, self.device = native_select_place(vec_env, self.config.policy), resolve_torch_device(torch_device)
-        self.episodes, problem = self.env.episodes, self.env.problem
+        self.episodes, problem = Lockstep(self.env), self.env.problem
         self.rng = np.random.default_rng(seed)
         self.graph = graph_of(self.env, self.device)
         with torch.random.fork_rng():
@@ -204,7 +205,7 @@ class DualPolicyAgent:
         teacher = self.teacher_op_device
         rollout = self.player.play(self.player.snapshot(), self.rng, op_device=teacher)
         log_p = log_probabilities(self.policy, self.graph, rollout, every_step=self.player.every_step, whole=True)
-        b_level = self.graph.op_features[:, OP_FEATURES.index("b_level")].cpu()
+        b_level = self.graph.op_features[:, OP_INPUTS.index("b_level")].cpu()
         loss, metrics = imitation_loss(
             rollout, log_p, b_level, teacher, interchangeable=self.found.simulated.interchangeable
         )

@@ -101,7 +101,7 @@ def follow(
                             wanted, highest = d, drawn
             if first:
                 begun, left, to = True, home, wanted
-            put(f.partial, s, b, op, wanted)
+            put(f.partial, s, b, np.int64(op), np.int64(wanted))
             devices[t, b] = wanted
             held[wanted] += content[op]
             count[wanted] += 1

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from agents.dual_config import DualPolicyConfig
 from agents.dual_rollout import DualRollout
 from agents.guides import Guides
+from agents.lockstep import Lockstep
 from agents.networks.dual import GraphTensors
 from agents.pool import Kept, Pool
 from agents.simulated import Evaluator, Simulated
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs import SelectPlaceEpisodes
 
 # Batches without a placement that was not evaluated before, after which nothing new is expected.
 PATIENCE = 30
@@ -36,7 +36,7 @@ class Found:
         stale: Batches since one was evaluated.
     """
 
-    def __init__(self, graph: GraphTensors, episodes: SelectPlaceEpisodes, config: DualPolicyConfig) -> None:
+    def __init__(self, graph: GraphTensors, episodes: Lockstep, config: DualPolicyConfig) -> None:
         self.config, self.episodes = config, episodes
         self.guides = Guides(graph, episodes, config.critical_share)
         self.calls = self.stale = 0

@@ -27,9 +27,11 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from agents.agent import order_of
 from agents.learner import Learner, LearnerConfig, Scorer, advantages, mean_entropy, normalised
 from agents.networks.segment_encoder import SegmentEncoder
-from placement_gym.envs.observation import DEVICE_FEATURES
+from placement_gym.envs.assign import assignment_order
+from placement_gym.envs.observation import ACTION_FEATURES
 from placement_gym.errors import InvalidOption
 from placement_gym.placement import Placement
 
@@ -111,6 +113,7 @@ class Gdp(Learner[GdpConfig]):
         teacher: NDArray[np.int32] | None = None,
     ) -> None:
         super().__init__(vec_env, config, seed=seed, torch_device=torch_device)
+        self._order = assignment_order(self.env.problem, order_of(self.env)).astype(np.int64)
         if teacher is not None:
             Placement(teacher).check(self.env.problem)
         # The teacher's devices, op by op, once they are known.
@@ -127,7 +130,7 @@ class Gdp(Learner[GdpConfig]):
     def _logits(self) -> Tensor:
         """[n_ops, n_devices], of all ops in one shot."""
         features, edge_index, _ = self._graph
-        order = torch.from_numpy(np.array(self.env.episodes.order, np.int64)).to(self.device)
+        order = torch.from_numpy(self._order).to(self.device)
         logits: Tensor = self.policy(normalised(features), edge_index, order)
         return logits
 
@@ -137,7 +140,7 @@ class Gdp(Learner[GdpConfig]):
         def score(op: int, features: Tensor, mask: Tensor) -> Tensor:
             scores = logits[op].expand(mask.shape).masked_fill(~mask, -torch.inf)
             if shows:
-                finish = features[0, :, DEVICE_FEATURES.index("finish")].masked_fill(~mask[0], torch.inf)
+                finish = features[0, :, ACTION_FEATURES.index("finish")].masked_fill(~mask[0], torch.inf)
                 device = int(finish.argmin()) if teacher is None else int(teacher[op])
                 scores[0, torch.arange(len(finish)) != device] = -torch.inf
             return scores

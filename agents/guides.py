@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from agents.follow import EACH, MIRROR, SWAP, TOGETHER
+from agents.lockstep import Lockstep
 from agents.networks.dual import GraphTensors
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs import SelectPlaceEpisodes
-from placement_gym.envs.select_place_episodes import priority_of
+from placement_gym.envs.select_place import priority_of
 from placement_gym.simulator import critical_chain
 from placement_gym.trace import Trace
 
@@ -79,7 +79,7 @@ class Guides:
         critical_share: Share of episodes whose first member is on the chain that sets the guide's makespan.
     """
 
-    def __init__(self, graph: GraphTensors, episodes: SelectPlaceEpisodes, critical_share: float) -> None:
+    def __init__(self, graph: GraphTensors, episodes: Lockstep, critical_share: float) -> None:
         self.episodes, self.critical_share = episodes, critical_share
         self.n_ops, self.n_devices = episodes.n_ops, episodes.compiled.problem.n_devices
         self.now: list[Guide] = []

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from agents.dual_rollout import DualRollout, LogProbabilities
 from placement_gym.arrays import IntArray
-from placement_gym.envs.observation import DEVICE_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 
 # Observations are float32.
 TIE = 1e-6
@@ -43,12 +43,12 @@ def labels(
     rows = log_p.place_rows.cpu()
     mask = rollout.masks[rows]
     if op_device is None:
-        place = mask & (rollout.features[rows][..., DEVICE_FEATURES.index("finish_behind")] <= TIE)
+        place = mask & (rollout.features[rows][..., ACTION_FEATURES.index("finish_behind")] <= TIE)
     else:
         taught = torch.tensor(op_device, dtype=torch.int64)[rollout.place_ops[rows]]
         place = torch.nn.functional.one_hot(taught, mask.shape[1]).bool()
         if interchangeable:
-            empty = rollout.features[rows][..., DEVICE_FEATURES.index("load")] == 0
+            empty = rollout.features[rows][..., ACTION_FEATURES.index("load")] == 0
             place |= empty & (place & empty).any(dim=1, keepdim=True)
         place &= mask
     # Of a joint policy's pairs, those whose op is right too; there is one op per group otherwise.

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from agents.agent import Update, native_env, resolve_torch_device, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.graph_input import GraphInput
 from agents.rollout import Rollout, roll_out
-from placement_gym.envs.observation import DEVICE_FEATURES, table
+from placement_gym.envs.observation import ACTION_FEATURES
 from placement_gym.errors import CheckpointMismatch, InvalidOption
 
-# (op number, device features [B, D, F], masks [B, D]) -> logits [B, D], -inf where not allowed
+# (op number, features of devices [B, D, F], masks [B, D]) -> logits [B, D], -inf where not allowed
 Scorer = Callable[[int, Tensor, Tensor], Tensor]
 
 
@@ -62,15 +63,15 @@ class LearnerConfig:
 Config = TypeVar("Config", bound=LearnerConfig)
 
 
-def earliest_finish_loss(log_p: Tensor, device_features: Tensor, masks: Tensor) -> Tensor:
+def earliest_finish_loss(log_p: Tensor, features: Tensor, masks: Tensor) -> Tensor:
     """Minus the mean log-probability of choosing a device with the earliest finish, any of them where several tie.
 
     Args:
         log_p: float32 [..., n_devices].
-        device_features: float32 [..., n_devices, n_features].
+        features: float32 [..., n_devices, n_features], of the devices.
         masks: bool [..., n_devices].
     """
-    earliest = masks & (device_features[..., DEVICE_FEATURES.index("finish_behind")] <= 1e-6)
+    earliest = masks & (features[..., ACTION_FEATURES.index("finish_behind")] <= 1e-6)
     return -log_p.masked_fill(~earliest, -torch.inf).logsumexp(dim=-1).mean()
 
 
@@ -126,16 +127,10 @@ class Learner(ABC, Generic[Config]):
         self.env, self.device = env, resolve_torch_device(torch_device)
         self.generator = torch.Generator().manual_seed(seed)
         observation, _ = env.reset()
-        keys = ("op_features", "edge_index", "edge_features")
         op_features, edge_index, edge_features = (
-            torch.from_numpy(table(key, np.array(observation[key][0]))) for key in keys
+            torch.from_numpy(part).to(self.device) for part in GraphInput.of(observation)
         )
-        n_edges = observation["n_edges"][0, 0]
-        self._graph = (
-            op_features.to(self.device),
-            edge_index[:, : int(n_edges)].to(self.device),
-            edge_features[: int(n_edges)].to(self.device),
-        )
+        self._graph = op_features, edge_index, edge_features
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = self._make_policy()
@@ -231,7 +226,7 @@ class Learner(ABC, Generic[Config]):
             if makespan < self.best_makespan_s:
                 self.best_makespan_s, self.best_op_device = makespan, rollout.op_device[i].copy()
             if all(makespan != kept[0] for kept in self._elite):
-                features, masks = rollout.device_features[:, i].clone(), rollout.masks[:, i].clone()
+                features, masks = rollout.features[:, i].clone(), rollout.masks[:, i].clone()
                 self._elite.append((makespan, features, masks, rollout.actions[:, i].clone()))
         self._elite = sorted(self._elite, key=lambda kept: kept[0])[: self.config.n_elite]
 

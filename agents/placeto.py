@@ -36,7 +36,7 @@ from agents.learner import (
 from agents.networks.device_head import DeviceHead
 from agents.networks.placement_encoder import PlacementEncoder, PlacementFollower
 from agents.rollout import Rollout
-from placement_gym.envs.observation import DEVICE_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class PlacetoPolicy(nn.Module):
         context = 4 * config.width
         self.encoder = encoder
         self.by_placement = nn.Sequential(nn.Linear(context, 64), nn.ReLU(), nn.Linear(64, n_devices))
-        self.by_device = DeviceHead(context, len(DEVICE_FEATURES), hidden=64) if config.device_features else None
+        self.by_device = DeviceHead(context, len(ACTION_FEATURES), hidden=64) if config.device_features else None
 
     def forward(self, op: int, placed: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """Logits [B, n_devices], -inf where not allowed; `placed` as for the encoder."""
@@ -106,11 +106,12 @@ class Placeto(Learner[PlacetoConfig]):
         return PlacetoPolicy(encoder, n_devices, config)
 
     def _scorer(self) -> Scorer:
-        op_device = torch.from_numpy(self.env.episodes.op_device)
+        process, n = self.env.episodes.process, self.env.problem.n_ops
         encode = PlacementFollower(self.policy.encoder, self.env.num_envs)
 
         def score(op: int, features: Tensor, mask: Tensor) -> Tensor:
-            return self.policy.score(encode(op, (op_device.t().long() + 1).to(self.device)), features, mask)
+            op_device = torch.from_numpy(process.op_device[:, :n]).t()
+            return self.policy.score(encode(op, (op_device.long() + 1).to(self.device)), features, mask)
 
         return score
 
@@ -141,7 +142,7 @@ class Placeto(Learner[PlacetoConfig]):
 
     def _episodes(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features, masks and actions of a batch and of the elite behind it, and each episode's weight in the loss."""
-        parts = [tuple(x.to(self.device) for x in (rollout.device_features, rollout.masks, rollout.actions))]
+        parts = [tuple(x.to(self.device) for x in (rollout.features, rollout.masks, rollout.actions))]
         weights = torch.from_numpy(advantages(rollout.returns)).float() / (self.env.num_envs - 1)
         weights[0] = 0.0
         elite = None if self.imitating else self._elite_steps()

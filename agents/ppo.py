@@ -15,7 +15,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents.agent import Update, native_env, resolve_torch_device, spent_share
+from agents.agent import Update, native_env, order_of, resolve_torch_device, spent_share
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.networks.extractor import GraphExtractor
 from placement_gym.envs import AssignEnv
@@ -72,7 +72,7 @@ class Ppo:
     """The learner.
 
     Args:
-        vec_env: Says problem, rule, reward and order; PPO plays in single environments of its own.
+        vec_env: Says the problem and the options; PPO plays in single environments of its own.
         config: Hyper-parameters.
         seed: Seed of weights, actions and batches.
         torch_device: "auto", "cpu", "cuda", ...
@@ -117,7 +117,10 @@ class Ppo:
 
     def _make_env(self) -> AssignEnv:
         env = self.env
-        return AssignEnv(env.problem, rule=env.rule, reward=env.reward, order=env.order)
+        task = env.task
+        return AssignEnv(
+            env.problem, rule=env.rule, reward=task.reward, invalid=task.invalid, order=order_of(env), sizes=env.sizes
+        )
 
     @staticmethod
     def _global_rng() -> tuple[torch.Tensor, dict[str, Any]]:

@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from agents.graph_input import EDGE_INPUTS, OP_INPUTS
 from agents.learner import Learner, LearnerConfig, Scorer, advantages, earliest_finish_loss, mean_entropy
 from agents.networks.device_head import DeviceHead
 from agents.networks.graph_encoder import GraphEncoder
 from agents.rollout import Rollout
-from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 from placement_gym.errors import InvalidOption, unknown_name
 
 ControlVariate = Literal["mean", "greedy_rollout"]
@@ -59,8 +60,8 @@ class AssignPolicy(nn.Module):
 
     def __init__(self, width: int, n_layers: int) -> None:
         super().__init__()
-        self.encoder = GraphEncoder(len(OP_FEATURES), 1, width=width, n_layers=n_layers)
-        self.head = DeviceHead(width, len(DEVICE_FEATURES), hidden=width)
+        self.encoder = GraphEncoder(len(OP_INPUTS), len(EDGE_INPUTS), width=width, n_layers=n_layers)
+        self.head = DeviceHead(width, len(ACTION_FEATURES), hidden=width)
 
 
 class Reinforce(Learner[ReinforceConfig]):
@@ -88,7 +89,7 @@ class Reinforce(Learner[ReinforceConfig]):
         self._remember(rollout)
         config = self.config
         embedding = self.policy.encoder(*self._graph)[rollout.ops.to(self.device)]
-        features, masks = rollout.device_features.to(self.device), rollout.masks.to(self.device)
+        features, masks = rollout.features.to(self.device), rollout.masks.to(self.device)
         logits = self.policy.head(embedding.unsqueeze(1), features, masks)
         log_p = logits.log_softmax(dim=-1)
         entropy = mean_entropy(log_p, masks)

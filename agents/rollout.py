@@ -1,15 +1,16 @@
-"""Rollout: B episodes of a vector environment whose episodes run in lockstep."""
+"""Rollout: B episodes of a vector environment that are all at the same step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from placement_gym.envs.observation import table
+from placement_gym.envs import AssignVectorEnv
+from placement_gym.envs.observation import ACTION_FEATURES, table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +19,7 @@ class Rollout:
 
     Attributes:
         ops: int64 [T], op of each step.
-        device_features: float32 [T, B, n_devices, n_features].
+        features: float32 [T, B, n_devices, n_features], of the devices.
         masks: bool [T, B, n_devices].
         actions: int64 [T, B].
         makespans_s: float64 [B].
@@ -28,7 +29,7 @@ class Rollout:
     """
 
     ops: Tensor
-    device_features: Tensor
+    features: Tensor
     masks: Tensor
     actions: Tensor
     makespans_s: NDArray[np.float64]
@@ -37,31 +38,31 @@ class Rollout:
     returns: NDArray[np.float64]
 
 
-# (op number, device features [B, D, F], masks [B, D]) -> actions int64 [B]
+# (op number, features of devices [B, D, F], masks [B, D]) -> actions int64 [B]
 Policy = Callable[[int, Tensor, Tensor], Tensor]
 
 
-def roll_out(
-    env: "VectorEnv[dict[str, NDArray[np.generic]], NDArray[np.int64], NDArray[np.generic]]", act: Policy
-) -> Rollout:
+def roll_out(env: AssignVectorEnv, act: Policy) -> Rollout:
     """Runs one batch of episodes to the end.
 
     Args:
-        env: A native vector environment of Assign-v0 (all episodes are at the same step).
+        env: The vector environment (see `agent.native_env`); its observations may be views.
         act: The policy.
     """
-    observation, _ = env.reset()
-    n_steps = int(observation["n_ops"][0, 0])
-    b, d, f = table("device_features", observation["device_features"]).shape
-    ops = torch.empty(n_steps, dtype=torch.int64)
-    features, masks = torch.empty(n_steps, b, d, f), torch.empty(n_steps, b, d, dtype=torch.bool)
-    actions = torch.empty(n_steps, b, dtype=torch.int64)
+    problem = env.problem
+    (n, d), b, f = (problem.n_ops, problem.n_devices), env.num_envs, len(ACTION_FEATURES)
+    ops, actions = torch.empty(n, dtype=torch.int64), torch.empty(n, b, dtype=torch.int64)
+    features, masks = torch.empty(n, b, d, f), torch.empty(n, b, d, dtype=torch.bool)
     returns = np.zeros(b)
-    for t in range(n_steps):
+    info: dict[str, Any] = {}
+    observation, _ = env.reset()
+    for t in range(n):
         ops[t] = int(observation["op"][0, 0])
-        features[t] = torch.from_numpy(table("device_features", observation["device_features"]))
-        masks[t] = torch.from_numpy(observation["action_mask"]).bool()
+        # Written through arrays, because torch wants no tensors of read-only views.
+        features[t].numpy()[:] = table("action_features", observation["action_features"])[:, :d]
+        masks[t].numpy()[:] = observation["action_mask"][:, :d]
         actions[t] = act(int(ops[t]), features[t], masks[t])
         observation, rewards, _, _, info = env.step(actions[t].numpy())
-        returns += np.asarray(rewards, dtype=np.float64)
-    return Rollout(ops, features, masks, actions, info["makespan_s"], ~info["overfull"], info["op_device"], returns)
+        returns += rewards
+    op_device = info["op_device"][:, :n]
+    return Rollout(ops, features, masks, actions, info["makespan_s"], ~info["overfull"], op_device, returns)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs.select_place_episodes import priority_of
+from placement_gym.envs.select_place import priority_of
 from placement_gym.problem import Problem
 
 # (op_device int32 [B, n_ops], priority float64 [B, n_ops] or None) -> makespans, float64 [B], seconds

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from agents.agent import Agent
 from placement_gym.cluster import Cluster
 from placement_gym.envs.select_place import evaluation_rule as of_env
 from placement_gym.errors import InvalidOption, InvalidProblem, InvalidRule, unknown_name
@@ -19,6 +18,10 @@ from placement_gym.methods import METHODS
 from placement_gym.problem import Problem
 from placement_gym.result import Result
 from placement_gym.rule import Rule, resolve_rule
+
+if TYPE_CHECKING:
+    # Agents load torch, for which commands that train nothing need not wait.
+    from agents.agent import Agent
 
 Baseline = Callable[..., Result]
 
@@ -114,13 +117,13 @@ def build_vector_env(config: DictConfig, problem: Problem, rule: Rule) -> gym.ve
     )
 
 
-def build_agent(config: DictConfig, vec_env: gym.vector.VectorEnv[Any, Any, Any]) -> Agent:
+def build_agent(config: DictConfig, vec_env: gym.vector.VectorEnv[Any, Any, Any]) -> "Agent":
     """A fresh agent of `config.agent`."""
     make = instantiate(config.agent, _convert_="all")
-    return cast(Agent, make(vec_env, seed=config.seed, torch_device=torch_device(config.torch_device)))
+    return cast("Agent", make(vec_env, seed=config.seed, torch_device=torch_device(config.torch_device)))
 
 
-def teach(agent: Agent, config: DictConfig, problem: Problem, rule: Rule) -> None:
+def teach(agent: "Agent", config: DictConfig, problem: Problem, rule: Rule) -> None:
     """Hands the placement of `config.teacher` to the agent, if there is one; its search is part of the agent's budget.
 
     Raises:
@@ -136,7 +139,7 @@ def teach(agent: Agent, config: DictConfig, problem: Problem, rule: Rule) -> Non
     taught(found.placement.op_device, simulator_calls=found.simulator_calls)
 
 
-def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorEnv[Any, Any, Any]) -> Agent:
+def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorEnv[Any, Any, Any]) -> "Agent":
     """The agent of `config.agent` as it was saved.
 
     Raises:
@@ -144,7 +147,7 @@ def load_agent(config: DictConfig, checkpoint: Path, vec_env: gym.vector.VectorE
         InvalidFile: There is no such checkpoint, or it is damaged.
     """
     make = instantiate(config.agent, _convert_="all")
-    return cast(Agent, make.func.load(checkpoint, vec_env, torch_device=torch_device(config.torch_device)))
+    return cast("Agent", make.func.load(checkpoint, vec_env, torch_device=torch_device(config.torch_device)))
 
 
 def torch_device(name: str) -> str:

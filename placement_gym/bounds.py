@@ -1,6 +1,7 @@
 """Lower bounds on the objectives of any placement, on the makespan under any rule."""
 
 import numpy as np
+from numba import njit
 
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
@@ -16,22 +17,40 @@ def work_bound_s(problem: Problem, *, parallel_slots: bool = True) -> float:
     give a valid bound.
     """
     per_slot = problem.op_time_s / (problem.device_slots[None, :] if parallel_slots else 1)
-    weight = np.full(problem.n_devices, 1.0 / problem.n_devices)
-    best = 0.0
+    weight = _weights(per_slot)
+    with np.errstate(invalid="ignore"):
+        priced = np.where(np.isfinite(per_slot), per_slot * weight[None, :], np.inf)
+    return float(priced.min(axis=1).sum())
+
+
+@njit(cache=True, error_model="numpy")
+def _weights(per_slot: np.ndarray) -> np.ndarray:
+    """The best weights of `work_bound_s` that are found, float64 [n_devices]."""
+    n, d = per_slot.shape
+    weight, load = np.full(d, 1.0 / d), np.empty(d)
+    best, best_weight = 0.0, weight.copy()
     for step in range(200):
-        with np.errstate(invalid="ignore"):
-            priced = np.where(np.isfinite(per_slot), per_slot * weight[None, :], np.inf)
-        cheapest = priced.min(axis=1)
-        best = max(best, float(cheapest.sum()))
-        # The load that the cheapest choices (ties shared) put on each device raises or lowers its price.
-        choice = priced <= cheapest[:, None] * (1 + 1e-9)
-        choice = choice / choice.sum(axis=1, keepdims=True)
-        load = np.where(choice > 0, choice * np.where(np.isfinite(per_slot), per_slot, 0.0), 0.0).sum(axis=0)
-        if not load.max() > 0:
+        load[:], total = 0.0, 0.0
+        for i in range(n):
+            least, n_cheapest = np.inf, 0
+            for j in range(d):
+                if per_slot[i, j] < np.inf:
+                    least = min(least, per_slot[i, j] * weight[j])
+            for j in range(d):
+                n_cheapest += per_slot[i, j] < np.inf and per_slot[i, j] * weight[j] <= least * (1 + 1e-9)
+            for j in range(d):
+                # The load that the cheapest choices (ties shared) put on each device raises or lowers its price.
+                if per_slot[i, j] < np.inf and per_slot[i, j] * weight[j] <= least * (1 + 1e-9):
+                    load[j] += per_slot[i, j] / n_cheapest
+            total += least
+        if total > best:
+            best, best_weight[:] = total, weight
+        if load.max() - load.min() <= 1e-12 * load.max():
+            # No weights give a better bound than those under which the loads are even.
             break
         weight = weight * np.exp(0.5 / (1 + 0.1 * step) * (load - load.mean()) / load.max())
         weight /= weight.sum()
-    return best
+    return best_weight
 
 
 def critical_path_bound_s(problem: Problem) -> float:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
+from numba import njit
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import MissingDependency
 from placement_gym.problem import Problem
 
-# Groups that one call of `Groups.random` places at most in all its tries, about half a second.
+# Groups that one call of `Groups.random` places at most in all its tries.
 MOST_STEPS = 30_000
 
 
@@ -122,9 +123,9 @@ class Groups:
         least: tuple[float, IntArray] | None = None
         for _ in range(max(1, min(n_tries, MOST_STEPS // self.n_groups))):
             room, chosen = Room(self, problem), np.zeros(self.n_groups, dtype=np.int32)
-            for u in np.argsort(-largest * rng.uniform(0.8, 1.0, self.n_groups), kind="stable"):
-                chosen[u] = rng.choice(room.open_to(u))
-                room.put(u, chosen[u])
+            order = np.argsort(-largest * rng.uniform(0.8, 1.0, self.n_groups), kind="stable")
+            capacity, held, working = np.array(room.capacity), room.held, room.working
+            _draw(rng, order, self.allowed, self.memory_bytes, self.working_bytes, capacity, held, working, chosen)
             if least is None or room.excess_bytes < least[0]:
                 least = room.excess_bytes, chosen
             if room.excess_bytes == 0:
@@ -170,6 +171,38 @@ def metis_parts(problem: Problem, n_parts: int, *, seed: int = 0) -> IntArray:
         options=pymetis.Options(seed=seed),
     )
     return np.asarray(part, dtype=np.int32)
+
+
+@njit(cache=True, error_model="numpy")
+def _draw(
+    rng: np.random.Generator,
+    order: np.ndarray,
+    allowed: np.ndarray,
+    group_memory: np.ndarray,
+    group_working: np.ndarray,
+    capacity: np.ndarray,
+    held: np.ndarray,
+    working: np.ndarray,
+    chosen: np.ndarray,
+) -> None:
+    """Puts each group, in this order, on one of the devices that `Room.open_to` names, at random.
+
+    Writes them into `chosen`, and the bytes of the devices into `held` and `working`, as `Room.put` does.
+    """
+    open_to = np.empty(capacity.size, np.int32)
+    for u in order:
+        n_open, least = 0, np.inf
+        for d in range(capacity.size):
+            over = max(0.0, held[d] + group_memory[u] + max(working[d], group_working[u]) - capacity[d])
+            if allowed[u, d] and (over == 0.0 or over < least):
+                # The first that has room takes the place of those that have none.
+                n_open = n_open if least == 0.0 else 0
+                open_to[n_open] = d
+                n_open, least = n_open + 1, over
+        device = open_to[rng.integers(0, n_open)]
+        chosen[u] = device
+        held[device] += group_memory[u]
+        working[device] = max(working[device], group_working[u])
 
 
 class Room:

@@ -68,7 +68,7 @@ class Schedule:
     @property
     def excess_bytes(self) -> float:
         """Bytes by which devices exceed their memory at their worst instants, all together; 0 if the placement fits."""
-        return float(excess(self.peak_memory_bytes, self.problem.device_memory_bytes))
+        return float(excess(np.array(self.peak_memory_bytes), np.array(self.problem.device_memory_bytes)))
 
     def transfers(self) -> IntArray:
         """int32 [n_transfers]: the edges at which transfers are written, ascending."""

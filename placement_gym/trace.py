@@ -91,19 +91,20 @@ def peak_memory_bytes(problem: Problem, op_device: IntArray, rule: Rule, trace: 
         return device_memory_used_bytes(problem, op_device)
     graph, walk = problem.graph, walk_order(problem.graph, rule)
     rows = LiveRows.of_size(problem.n_ops, graph.n_edges, problem.n_devices)
+    # Copies, because Numba takes read-only arrays for another type.
     n_rows = write_live_rows(
         CHOICES["transfers"].index(rule.transfers),
-        graph.op_output_bytes,
-        graph.out_start,
+        np.array(graph.op_output_bytes),
+        np.array(graph.out_start),
         graph.edge_dst[walk],
         graph.edge_bytes[walk],
         graph.edge_tensor[walk],
-        op_device,
+        np.array(op_device),
         trace.op_start_s,
         trace.op_finish_s,
         trace.transfer_start_s[walk],
         trace.transfer_arrival_s[walk],
         rows,
     )
-    write_peaks(problem.op_memory_bytes, op_device, n_rows, rows)
+    write_peaks(np.array(problem.op_memory_bytes), np.array(op_device), n_rows, rows)
     return rows.peak

@@ -1,11 +1,21 @@
 """Fixtures that several test files share."""
 
+import gc
 import json
 import os
 from pathlib import Path
 
 import pytest
 from published import Published
+
+# Importing torch and its kin makes no garbage: looking for it takes seconds.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, so the garbage collector never looks at it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ def put_in_place(put: Callable[[Any, str, Any], None]) -> None:
     """Puts plain functions where the kernel's are; `put` is as `setattr`."""
     # Not at the top, since pytest takes notice of what it imports after its plugins.
     from placement_gym.baselines import moves
-    from placement_gym.simulator import channels, compiled, kernel, queues, weigh
+    from placement_gym.simulator import arrivals, channels, compiled, kernel, queues, weigh
     from placement_gym.simulator.arrays import Arrays, Options, Workspace
 
-    for module in (kernel, channels, queues):
+    for module in (kernel, arrivals, channels, queues):
         for name, function in list(vars(module).items()):
             if hasattr(function, "py_func"):
                 put(module, name, function.py_func)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from agents.graph_input import EDGE_INPUTS, OP_INPUTS
 from agents.networks.graph_encoder import GraphEncoder
 from agents.networks.paths import path_mean
-from placement_gym.envs.observation import DEVICE_FEATURES, OP_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 
 # Columns behind the device features: what the placement that an episode follows, if any, says of op and device.
 GUIDE_FEATURES = (
@@ -68,15 +69,15 @@ class DualPolicy(nn.Module):
 
     def __init__(self, width: int, n_layers: int, *, n_ops: int = 0) -> None:
         super().__init__()
-        n_features = len(OP_FEATURES) + len(STEP_FEATURES)
-        self.encoder = GraphEncoder(n_features, 1, width=width, n_layers=n_layers)
+        n_features = len(OP_INPUTS) + len(STEP_FEATURES)
+        self.encoder = GraphEncoder(n_features, len(EDGE_INPUTS), width=width, n_layers=n_layers)
         self.table = nn.Parameter(torch.randn(n_ops, width) * 0.1) if n_ops else None
         self.norm = nn.LayerNorm(3 * width)
         self.to_select, self.to_place = nn.Linear(3 * width, width), nn.Linear(3 * width, width)
         self.to_content = nn.Linear(width, width, bias=False)
-        self.from_candidate = nn.Linear(2 * len(OP_FEATURES), width)
+        self.from_candidate = nn.Linear(2 * len(OP_INPUTS), width)
         self.select_out = nn.Linear(width, 1)
-        self.from_device = nn.Linear(2 * len(DEVICE_FEATURES) + len(GUIDE_FEATURES), width)
+        self.from_device = nn.Linear(2 * len(ACTION_FEATURES) + len(GUIDE_FEATURES), width)
         self.place_hidden, self.place_out = nn.Linear(width, width), nn.Linear(width, 1)
 
     def encode(self, graph: GraphTensors, progress: Tensor | None = None) -> Encoded:
@@ -106,7 +107,7 @@ class DualPolicy(nn.Module):
 
         Args:
             ops: [M, width], rows of `Encoded.select`.
-            candidates: [M, 2 * len(OP_FEATURES)], static features, raw and relative to the other candidates.
+            candidates: [M, 2 * len(OP_INPUTS)], static features, raw and relative to the other candidates.
         """
         scores: Tensor = self.select_out((ops + self.from_candidate(candidates)).relu()).squeeze(-1)
         return scores
@@ -117,10 +118,10 @@ class DualPolicy(nn.Module):
         Args:
             ops: [M, width], rows of `Encoded.place`.
             content: [M, n_devices, width], means of `Encoded.content` of what is on each device.
-            features: [M, n_devices, len(DEVICE_FEATURES) + len(GUIDE_FEATURES)].
+            features: [M, n_devices, len(ACTION_FEATURES) + len(GUIDE_FEATURES)].
             mask: bool [M, n_devices].
         """
-        n = len(DEVICE_FEATURES)
+        n = len(ACTION_FEATURES)
         dynamic = features[..., :n]
         joined = torch.cat([features, relative(dynamic, mask)], dim=-1)
         hidden = (self.from_device(joined) + ops.unsqueeze(-2) + content).relu()

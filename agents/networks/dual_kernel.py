@@ -7,10 +7,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from agents.networks.dual import DualPolicy
-from placement_gym.envs.observation import DEVICE_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 from placement_gym.simulator.partial import PartialProblem
 
-N_DYNAMIC = len(DEVICE_FEATURES)
+N_DYNAMIC = len(ACTION_FEATURES)
 
 
 class Heads(NamedTuple):

@@ -74,7 +74,7 @@ def _choose(f: PartialProblem, s: _State, row: int, op: int, way: int, share: in
         if not fits(f, s.placement, row, f.op_group[op], device):
             continue
         if way == BY_NETWORK:
-            cost = _network(f, s, row, op, device, False) + (FULL if s.taken[device] >= share else 0.0)
+            cost = _network(f, s, row, op, device, np.bool_(False)) + (FULL if s.taken[device] >= share else 0.0)
         else:
             cost = earliest_start(f, s.placement, row, op, device) + f.clock.op_time[op, device]
         load = s.placement.load[row, device] + f.clock.op_time[op, device]
@@ -99,10 +99,10 @@ def _place(
     for d in range(f.slots.size):
         s.taken[d] = 0
     for i in range(ops.size):
-        op = ops[i]
+        op = np.int64(ops[i])
         if way != AS_GIVEN:
             devices[i] = _choose(f, s, row, op, way, share)
-        device, group = devices[i], f.op_group[op]
+        device, group = np.int64(devices[i]), f.op_group[op]
         home = s.placement.group_device[row, group]
         if (home >= 0 and home != device) or not f.allowed[group, device]:
             for k in range(4):
@@ -111,7 +111,7 @@ def _place(
         if home < 0:
             lack += max(0.0, lacking(f, s.placement, row, group, device))
         s.taken[device] += 1
-        cost[NETWORK] += _network(f, s, row, op, device, True)
+        cost[NETWORK] += _network(f, s, row, op, device, np.bool_(True))
         put(f, s.placement, row, op, device)
         cost[FINISH] = max(cost[FINISH], s.placement.clock.finish[row, op])
         cost[TOTAL_FINISH] += s.placement.clock.finish[row, op]
@@ -128,7 +128,7 @@ def _costs(f: PartialProblem, s: _State, ops: np.ndarray, tried: np.ndarray, cos
     last = tried.shape[0] - 1
     for i in range(last + 1):
         way = BY_FINISH if i == last - 1 else BY_NETWORK if i == last else AS_GIVEN
-        _place(f, s, 1, ops, tried[i], way, costs[i])
+        _place(f, s, np.int64(1), ops, tried[i], way, costs[i])
         copy_row(f, s.placement, 0, 1, ops)
         for op in ops:
             for k in range(f.clock.in_start[op], f.clock.in_start[op + 1]):

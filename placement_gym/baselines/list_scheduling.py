@@ -96,7 +96,7 @@ def _occupy(busy: Busy, device: int, slot: int, start: float, end: float) -> Non
 @njit(cache=True, error_model="numpy", _nrt=False)
 def _start(f: PartialProblem, s: PartialPlacement, busy: Busy, op: int, device: int) -> tuple[int, float]:
     """(slot, seconds) of the earliest start of an op on a device, in a gap where there are any."""
-    ready = inputs_ready(f.clock, s.clock, 0, op, device)
+    ready = inputs_ready(f.clock, s.clock, np.int64(0), op, device)
     length = f.clock.op_time[op, device]
     length += f.clock.device_hold if length > 0.0 else 0.0
     best_slot, best = 0, np.inf
@@ -113,15 +113,15 @@ def _start(f: PartialProblem, s: PartialPlacement, busy: Busy, op: int, device: 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def _first_finish(choice: Choice, f: PartialProblem, s: PartialPlacement, busy: Busy, op: int) -> int:
     """The device where finish plus bias is least; where the op fits nowhere, the one that lacks least memory."""
-    best_device, best, d = -1, np.inf, f.slots.size
+    best_device, best, d, row = -1, np.inf, f.slots.size, np.int64(0)
     for i in range(d):
         device = (choice.first_device[op] + i) % d
-        if fits(f, s, 0, f.op_group[op], device):
+        if fits(f, s, row, f.op_group[op], device):
             _, start = _start(f, s, busy, op, device)
             score = choice.bias[op, device] + (start + f.clock.op_time[op, device])
             if score < best:
                 best_device, best = device, score
-    return best_device if best_device >= 0 else least_lacking(f, s, 0, f.op_group[op])
+    return best_device if best_device >= 0 else least_lacking(f, s, row, f.op_group[op])
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -135,13 +135,13 @@ def _first_start(
     A pair is looked at only where its bound is below what was found; ops are looked at by turn, so that of many which
     could start at one time only the first is.
     """
-    d, first_free = f.slots.size, np.inf
+    d, first_free, row = f.slots.size, np.inf, np.int64(0)
     for device in range(d):
-        free[device] = s.slot_free[0, device, least_slot(s, 0, device)]
+        free[device] = s.slot_free[0, device, least_slot(s, row, device)]
         first_free = min(first_free, free[device])
     best_at, best_device, best = -1, -1, np.inf
     for at in range(n_ready - 1, -1, -1):
-        op = ready.ops[at]
+        op = np.int64(ready.ops[at])
         if choice.least_bias[op] + max(first_free, ready.least[op]) >= best:
             continue
         own_device, own, own_finish = -1, best, np.inf
@@ -149,10 +149,10 @@ def _first_start(
         for i in range(d):
             device = (choice.first_device[op] + i) % d
             bias, known = choice.bias[op, device], ready.soonest[op, device]
-            if not fits(f, s, 0, f.op_group[op], device):
+            if not fits(f, s, row, f.op_group[op], device):
                 known = np.inf
             elif bias + max(free[device], known) <= own:
-                known = inputs_ready(f.clock, s.clock, 0, op, device)
+                known = inputs_ready(f.clock, s.clock, row, op, device)
                 start = max(free[device], known)
                 score, finish = bias + start, start + f.clock.op_time[op, device]
                 if score < own or (own_device >= 0 and score == own and finish < own_finish):
@@ -163,7 +163,7 @@ def _first_start(
             best_at, best_device, best = at, own_device, own
     if best_at < 0:
         group = f.op_group[ready.ops[n_ready - 1]]
-        device = least_lacking(f, s, 0, group)
+        device = least_lacking(f, s, row, group)
         for at in range(n_ready):
             # The rest of the group may go there now, although it did not fit.
             if f.op_group[ready.ops[at]] == group:
@@ -196,21 +196,21 @@ def _schedule(
 
     Writes the planned start of each op into `starts_at`, float64 [n_ops].
     """
-    n_ready = 0
-    for op in range(f.op_group.size):
-        if ready.missing[op] == 0:
-            _add(choice, ready, n_ready, op)
+    n_ready, row = np.int64(0), np.int64(0)
+    for source in range(f.op_group.size):
+        if ready.missing[source] == 0:
+            _add(choice, ready, n_ready, source)
             n_ready += 1
     while n_ready > 0:
         at = n_ready - 1
         if choice.earliest:
             at, device = _first_start(choice, f, s, ready, n_ready, free)
         else:
-            device = _first_finish(choice, f, s, busy, ready.ops[at])
-        op = ready.ops[at]
+            device = _first_finish(choice, f, s, busy, np.int64(ready.ops[at]))
+        op = np.int64(ready.ops[at])
         slot, start = _start(f, s, busy, op, device)
-        move_inputs(f.clock, s.clock, 0, op, device)
-        end = put_at(f, s, 0, op, device, slot, start)
+        move_inputs(f.clock, s.clock, row, op, device)
+        end = put_at(f, s, row, op, device, slot, start)
         starts_at[op] = start
         if busy.start.shape[2] > 0:
             _occupy(busy, device, slot, start, end)
@@ -218,7 +218,7 @@ def _schedule(
         for i in range(at, n_ready):
             ready.ops[i] = ready.ops[i + 1]
         for k in range(f.out_start[op], f.out_start[op + 1]):
-            reader = f.out_ops[k]
+            reader = np.int64(f.out_ops[k])
             ready.missing[reader] -= 1
             if ready.missing[reader] == 0:
                 _add(choice, ready, n_ready, reader)

@@ -112,7 +112,8 @@ def search_loop(
     group_device: np.ndarray,
     best_group_device: np.ndarray,
     best_priority: np.ndarray,
-) -> tuple[float, float]:
+    stop_now: np.ndarray,
+) -> tuple[float, float, int]:
     """Metropolis search from `group_device` with `calls` simulations.
 
     The temperature falls geometrically from `hot` to `cold` times the makespan of the start.
@@ -120,8 +121,9 @@ def search_loop(
     With hot = 0 only moves that are no worse are taken. A placement that exceeds the memory is worse than any that
     does not, and the worse the more it does; once one fits, moves that are sure not to are not simulated. Writes the
     best placement seen into `best_group_device` and the last one into `group_device`; returns (bytes over capacity,
-    makespan in ticks) of the best. If `orders`, the order is searched, too: two ops exchange their priorities, in
-    `arrays.priority`, and that of the best goes into `best_priority`.
+    makespan in ticks) of the best, and how many simulations it made: fewer than `calls` where no move is left, or once
+    another thread makes `stop_now`, uint8 [1], 1. If `orders`, the order is searched, too: two ops exchange their
+    priorities, in `arrays.priority`, and that of the best goes into `best_priority`.
     """
     n = op_group.size
     n_groups = group_memory.size
@@ -155,7 +157,7 @@ def search_loop(
     priority = arrays.priority
     best_priority[:] = priority
     done, idle = 1, 0
-    while done < calls and idle < 1000 * n_groups + 100000:
+    while done < calls and idle < 1000 * n_groups + 100000 and not stop_now[0]:
         if rng.random() < critical_share:
             if n_chain < 0:
                 n_chain = write_chain(
@@ -262,4 +264,4 @@ def search_loop(
                 group_device[u] = old_device[i]
                 for k in range(group_start[u], group_start[u + 1]):
                     op_device[0, group_ops[k]] = old_device[i]
-    return over_best, float(best)
+    return over_best, float(best), done

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray, IntArray
 from placement_gym.baselines.moves import search_loop
@@ -22,11 +23,13 @@ class Found(NamedTuple):
         op_device: int32 [n_ops].
         priority: float64 [n_ops], its order under a `priority` queue, None under others.
         score: Bytes over capacity and makespan.
+        calls: Simulations made.
     """
 
     op_device: IntArray
     priority: FloatArray | None
     score: Score
+    calls: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +100,7 @@ class Neighbourhood:
         hot: float,
         cold: float,
         critical_share: float,
+        stop_now: NDArray[np.uint8] | None = None,
     ) -> Found:
         """Runs `moves.search_loop` from `op_device`; under a `priority` queue the order is searched, too.
 
@@ -109,13 +113,14 @@ class Neighbourhood:
             hot: First temperature over the start's makespan; 0 for a descent.
             cold: Last temperature over the start's makespan.
             critical_share: Share of moves that touch the chain of ops that sets the makespan.
+            stop_now: uint8 [1], the search ends once another thread makes it 1.
         """
         problem, graph, groups = compiled.problem, compiled.problem.graph, self.groups
         group_device = groups.group_device(op_device)
         best, orders = group_device.copy(), priority is not None
         order = np.array(compiled.arrays.priority if priority is None else priority)
         best_order = order.copy()
-        excess_bytes, makespan = search_loop(
+        excess_bytes, makespan, done = search_loop(
             compiled.options._replace(recording=True),
             compiled.arrays._replace(priority=order),
             compiled.memory,
@@ -145,9 +150,10 @@ class Neighbourhood:
             group_device,
             best,
             best_order,
+            np.zeros(1, dtype=np.uint8) if stop_now is None else stop_now,
         )
         score = Score(excess_bytes, makespan * compiled.tick_s)
-        return Found(groups.op_device(best), best_order if orders else None, score)
+        return Found(groups.op_device(best), best_order if orders else None, score, done)
 
 
 def _starts(lengths: list[int]) -> IntArray:

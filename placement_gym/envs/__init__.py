@@ -4,10 +4,11 @@ import gymnasium as gym
 
 from placement_gym.envs.assign import AssignEnv, AssignVectorEnv
 from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv
+from placement_gym.envs.improve import ImproveEnv, ImproveVectorEnv
 from placement_gym.envs.observation import Sizes
 from placement_gym.envs.select_place import SelectPlaceEnv, SelectPlaceVectorEnv
 
-for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place")):
+for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place"), ("Improve", "improve")):
     gym.register(
         id=f"placement_gym/{_name}-v0",
         entry_point=f"placement_gym.envs.{_module}:{_name}Env",
@@ -17,6 +18,8 @@ for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place")):
 __all__ = [
     "AssignEnv",
     "AssignVectorEnv",
+    "ImproveEnv",
+    "ImproveVectorEnv",
     "PlacementEnv",
     "PlacementVectorEnv",
     "SelectPlaceEnv",

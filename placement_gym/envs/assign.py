@@ -67,7 +67,7 @@ def _begin(
                 features[b, d, i] = 0.0
         position[b] = 0
         op[b, 0] = order[place[b], 0]
-        describe(f, s, b, op[b, 0], b, features, mask)
+        describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -93,19 +93,19 @@ def _step(
         if place[b] != p:
             p = place[b]
             f = problem_at(stack, p)
-        device = actions[b]
+        device = np.int64(actions[b])
         while device >= 0:
-            put(f.partial, s, b, op[b, 0], device)
+            put(f.partial, s, b, np.int64(op[b, 0]), device)
             position[b] += 1
-            device = -1
+            device = np.int64(-1)
             if position[b] == stack.n_ops[p]:
                 done[b] = True
                 break
             op[b, 0] = order[p, position[b]]
             if by_group:
-                device = s.group_device[b, f.partial.op_group[op[b, 0]]]
+                device = np.int64(s.group_device[b, f.partial.op_group[op[b, 0]]])
         if not done[b]:
-            describe(f, s, b, op[b, 0], b, features, mask)
+            describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
 
 
 class AssignProcess(Process):
@@ -133,7 +133,7 @@ class AssignProcess(Process):
         entry = self.stack.entry(place)
         return entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; the first op is next."""
         written = (self.place, self.shared["order"], self.position, self.op, self.features, self.mask)
         _begin(self.stack.arrays, self.partial, rows, *written)

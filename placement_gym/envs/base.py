@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -15,17 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray
 from placement_gym.envs.actions import AllowedBatch, AllowedDiscrete, Invalid
-from placement_gym.envs.episodes import NO_ROWS, Episodes, EpisodeState, MakeProcess, Task
+from placement_gym.envs.episodes import NO_ROWS, Episodes, EpisodeState, MakeProcess
 from placement_gym.envs.observation import Form, Observation, Sizes, flat_space, observation_space
 from placement_gym.envs.problems import Draw, GroupName, Path, Problems, loaded
 from placement_gym.envs.process import Rows
 from placement_gym.envs.reward import Reward
+from placement_gym.envs.task import Task
 from placement_gym.errors import InvalidAction, InvalidOption, unknown_name
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
 from placement_gym.simulator import simulate
+
+if TYPE_CHECKING:
+    from placement_gym.render import Window
 
 RENDER_MODES = ("rgb_array", "human")
 
@@ -61,10 +65,30 @@ def _given_problem(options: dict[str, Any]) -> Problem | None:
 
 def _schedule(episodes: Episodes, row: int) -> Schedule:
     """The schedule of a row's placement so far; ops not placed yet run on the first device that can run them."""
-    priority = episodes.priorities(np.array([row]))
+    priority = episodes.evaluation.priorities(np.array([row]))
     ranks = None if priority is None else priority.reshape(-1)
-    problem, op_device = episodes.problems[row], episodes.whole_placement(row)
+    problem, op_device = episodes.problems[row], episodes.evaluation.whole_placement(row)
     return simulate(problem, op_device, rule=episodes.task.rule, priority=ranks, memory="report")
+
+
+def _picture(episodes: Episodes, row: int) -> NDArray[np.uint8]:
+    """Gantt chart of a row's placement so far: the clock's times while ops are missing, then the schedule."""
+    from placement_gym.render import gantt_of_ops, gantt_rgb, rgb  # matplotlib takes a second to import
+
+    problem, clock = episodes.problems[row], episodes.process.partial.clock
+    op_device = clock.op_device[row, : problem.n_ops]
+    if bool((op_device >= 0).all()):
+        return gantt_rgb(_schedule(episodes, row))
+    finish_s = clock.finish[row, : problem.n_ops]
+    start_s = finish_s - problem.op_time_s[np.arange(problem.n_ops), np.maximum(op_device, 0)]
+    return rgb(gantt_of_ops(problem, op_device, start_s, finish_s))
+
+
+def _window() -> Window:
+    """A window; matplotlib is imported only here and in `_picture`."""
+    from placement_gym.render import Window
+
+    return Window()
 
 
 class PlacementEnv(gym.Env[Any, np.int64]):
@@ -89,7 +113,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         if render_mode not in (None, *RENDER_MODES):
             raise InvalidOption(unknown_name("render_mode", render_mode, ("None", *RENDER_MODES)))
         self.task, self.make_process, self.render_mode = task, make_process, render_mode
-        self.episodes = Episodes(task, make_process, 1)
+        self.episodes = Episodes(task, make_process, 1, copy=False)
         n, described = self.episodes.process.mask.shape[1], self.episodes.process.features.shape[1]
         self.observation_space = (
             flat_space(n, described)
@@ -97,7 +121,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
             else observation_space(task.problems.sizes, n, described)
         )
         self.action_space = AllowedDiscrete(n, self.action_masks)
-        self._window: Any = None
+        self._window = _window() if render_mode == "human" else None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy's action space samples what the copy allows."""
@@ -181,33 +205,27 @@ class PlacementEnv(gym.Env[Any, np.int64]):
 
         Report their mean and their 95th percentile.
         """
-        return self.episodes.draws_s(0, n_draws)
+        return self.episodes.evaluation.draws_s(0, n_draws)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """uint8 [height, width, 3]: Gantt chart of `schedule()`, if the render mode is "rgb_array"."""
-        if self.render_mode != "rgb_array":
-            return None
-        from placement_gym.render import gantt_rgb  # matplotlib takes a second to import
+        """uint8 [height, width, 3]: Gantt chart of what is placed so far, if the render mode is "rgb_array".
 
-        return gantt_rgb(self.schedule())
+        While ops are missing it shows the clock's times; then the simulator's schedule.
+        """
+        return _picture(self.episodes, 0) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Closes the window of render mode "human"."""
         if self._window is not None:
             self._window.close()
-            self._window = None
 
     def _show(self) -> None:
-        """Draws the schedule in a window, if the render mode is "human"."""
-        if self.render_mode != "human":
-            return
-        from placement_gym.render import GanttWindow
-
-        self._window = self._window or GanttWindow()
-        self._window.show(self.schedule())
+        """Draws what is placed so far in the window, if there is one."""
+        if self._window is not None:
+            self._window.show(_picture(self.episodes, 0))
 
     def _observation(self) -> Any:  # noqa: ANN401
-        seen = {key: value[0].copy() for key, value in self.episodes.observation(copy=False).items()}
+        seen = {key: value[0].copy() for key, value in self.episodes.observation().items()}
         return seen["flat"] if self.task.observation == "flat" else seen
 
 
@@ -256,7 +274,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         self.metadata = {**self.form.metadata, "autoreset_mode": self.autoreset_mode}
         single = self.form(problem, **options)  # type: ignore[arg-type]
         self.task, self.render_mode, self.single = single.task, single.render_mode, single
-        self.episodes = Episodes(single.task, single.make_process, num_envs)
+        self.episodes = Episodes(single.task, single.make_process, num_envs, copy=copy)
         self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = AllowedBatch(num_envs, len(single.action_masks()), self.action_masks)
@@ -392,7 +410,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
 
     def _final(self, ended: Rows, info: dict[str, Any]) -> dict[str, Any]:
         """What SAME_STEP says of episodes that have ended: their last observations and infos."""
-        seen = self.episodes.observation(copy=True)
+        seen = self.episodes.observation()
         final = np.full(self.num_envs, None, dtype=object)
         for row in ended.tolist():
             one = {key: value[row].copy() for key, value in seen.items()}
@@ -425,15 +443,13 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
 
     def noisy_makespans_s(self, row: int, n_draws: int = 64) -> FloatArray:
         """float64 [n_draws]: makespans of a row's placement under draws of noise, as in the scalar form."""
-        return self.episodes.draws_s(row, n_draws)
+        return self.episodes.evaluation.draws_s(row, n_draws)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """A Gantt chart of each row, uint8 [height, width, 3], if the render mode is "rgb_array"."""
         if self.render_mode != "rgb_array":
             return None
-        from placement_gym.render import gantt_rgb
-
-        return tuple(gantt_rgb(self.schedule(row)) for row in range(self.num_envs))
+        return tuple(_picture(self.episodes, row) for row in range(self.num_envs))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:  # noqa: ANN401
         """For each row, what the scalar form's method or attribute of that name gives.
@@ -471,5 +487,5 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         raise InvalidOption(f"{name!r} cannot be set; make another environment, or reset(options={{'problem': ...}})")
 
     def _observation(self) -> Any:  # noqa: ANN401
-        seen = self.episodes.observation(copy=self.copy)
+        seen = self.episodes.observation()
         return cast("Observation", seen["flat"]) if self.task.observation == "flat" else seen

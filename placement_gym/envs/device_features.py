@@ -55,9 +55,17 @@ def describe(
     problem: EpisodeProblem, s: PartialPlacement, b: int, op: int, row: int, features: np.ndarray, mask: np.ndarray
 ) -> None:
     """Writes features[row] [n_devices, N_FEATURES] and mask[row] for the placement of `op`, whose inputs are placed."""
+    allow(problem.partial, s, b, op, row, mask)
+    describe_masked(problem, s, b, op, row, features, mask)
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def describe_masked(
+    problem: EpisodeProblem, s: PartialPlacement, b: int, op: int, row: int, features: np.ndarray, mask: np.ndarray
+) -> None:
+    """Writes features[row] as `describe`, for a mask[row] that is there."""
     f, c = problem.partial, problem.partial.clock
     per_s = 1.0 / problem.reference_s
-    allow(f, s, b, op, row, mask)
     first_start, first_finish = np.inf, np.inf
     for d in range(f.slots.size):
         free = s.slot_free[b, d, least_slot(s, b, d)]

@@ -10,59 +10,21 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs.actions import Invalid, first_wrong, nearest_allowed, whole_numbers
-from placement_gym.envs.observation import BOUND, CONTEXT, Form, Observation, Sizes, flat_observation
-from placement_gym.envs.problems import Problems
+from placement_gym.arrays import BoolArray, FloatArray
+from placement_gym.envs.actions import first_wrong, nearest_allowed, whole_numbers
+from placement_gym.envs.evaluation import Evaluation
+from placement_gym.envs.observation import BOUND, CONTEXT, Observation, Sizes, flat_observation
 from placement_gym.envs.process import Process, Rows
-from placement_gym.envs.reward import PENALTY, Reward, check_choice
-from placement_gym.envs.stack import ProblemStack
-from placement_gym.errors import InfeasiblePlacement, InvalidAction, InvalidOption
+from placement_gym.envs.reward import PENALTY
+from placement_gym.envs.stack import ProblemStack, Stacked
+from placement_gym.envs.static import StaticKeys
+from placement_gym.envs.task import Task
+from placement_gym.errors import InvalidAction, InvalidOption
 from placement_gym.groups import Groups
-from placement_gym.objectives import Objective, placement_objective_s
 from placement_gym.problem import Problem
-from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
-from placement_gym.rule import Rule
-from placement_gym.simulator import noise_factors
 
 MakeProcess = Callable[[ProblemStack, int], Process]
-# Placements that are evaluated on all cores; fewer are not worth starting threads for.
-MANY = 64
 NO_ROWS = np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """What is placed and how it is scored: the options that all environments share.
-
-    Attributes:
-        problems: Where problems come from.
-        rule: Simulator rule.
-        objective: What is minimised.
-        reward: "terminal" or "dense".
-        invalid: What an action outside the mask does.
-        noise: Standard deviation of the logarithm of the factor on every duration.
-        observation: "dict" or "flat".
-
-    Raises:
-        InvalidOption: An unknown choice, or noise that goes with another objective than the makespan.
-    """
-
-    problems: Problems
-    rule: Rule
-    objective: Objective
-    reward: Reward
-    invalid: Invalid
-    noise: float
-    observation: Form
-
-    def __post_init__(self) -> None:
-        for what, known in (("objective", Objective), ("reward", Reward), ("invalid", Invalid), ("observation", Form)):
-            check_choice(what, getattr(self, what), known)
-        if not 0 <= self.noise < np.inf:
-            raise InvalidOption(f"noise is {self.noise}; expected a finite standard deviation >= 0")
-        if self.noise > 0 and self.objective != "makespan":
-            raise InvalidOption(f"noise is {self.noise}, objective is {self.objective!r}; only makespans are noisy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,18 +75,25 @@ def _write_context(
 class Episodes:
     """B episodes under way, each with its own problem and random generator.
 
+    Args:
+        task: What all of them are about.
+        make_process: Process of so many rows on a stack of problems.
+        n_rows: How many.
+        copy: Whether DYNAMIC keys are fresh arrays, or read-only views of what the next step overwrites.
+
     Attributes:
         task: What all of them are about.
         process: What actions do.
         problems: The problem of each.
+        evaluation: What whole placements are worth.
         generators: Of each; problems and noise are drawn from it.
         value_s: float64 [B], objective of what is placed so far.
         over: bool [B], which episodes have ended and not begun anew.
         n_over: How many.
     """
 
-    def __init__(self, task: Task, make_process: MakeProcess, n_rows: int) -> None:
-        self.task, self.n_rows = task, n_rows
+    def __init__(self, task: Task, make_process: MakeProcess, n_rows: int, *, copy: bool = True) -> None:
+        self.task, self.n_rows, self._copy = task, n_rows, copy
         n_places = len(task.problems.known) or n_rows
         by_group = task.problems.groups is not None
         self._stack = ProblemStack(task.rule, task.problems.sizes, n_places + n_rows, by_group=by_group)
@@ -132,14 +101,12 @@ class Episodes:
         self.problems: list[Problem] = []
         self.generators = [np.random.default_rng(row) for row in range(n_rows)]
         self.value_s, self._first_s = np.zeros(n_rows), np.zeros(n_rows)
-        self._reference_s, self._worst_s = np.ones(n_rows), np.ones(n_rows)
-        self._n_steps = np.ones(n_rows)
-        self._n_invalid, self._noise_seed = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
-        self._makespan_s, self._objective_s, self._excess_bytes = (np.zeros(n_rows) for _ in range(3))
+        self.evaluation = Evaluation(task, self._stack, self.process)
+        self._reference_s, self._n_steps = np.ones(n_rows), np.ones(n_rows)
+        self._n_invalid = np.zeros(n_rows, np.int64)
         self.over, self.n_over = np.zeros(n_rows, np.bool_), 0
         self._given = np.full(n_rows, None, dtype=object)
-        self._static: Observation = {}
-        self._static_is_shared = False
+        self._static = StaticKeys(n_rows)
         self._context = np.zeros((n_rows, len(CONTEXT)), np.float32)
         self._rows = np.arange(n_rows)
         self._views: Observation | None = None
@@ -166,17 +133,17 @@ class Episodes:
         self.process.fit()
         self.process.steps[rows] = 0
         self.process.done[rows] = False
-        self.process.begin(rows)
+        self.process.begin(rows, self.generators)
         self.n_over -= int(self.over[rows].sum())
         self.over[rows] = False
         self._n_invalid[rows] = 0
         if changed:
-            self._write_static(rows)
+            self._static.write(self._entries(), rows)
         if self.task.noise > 0:
-            self._noise_seed[rows] = [self.generators[row].integers(2**53) for row in rows.tolist()]
+            self.evaluation.noise_seed[rows] = [self.generators[row].integers(2**53) for row in rows.tolist()]
         self.value_s[rows] = 0.0
         if self.process.complete:
-            self._evaluate(rows)
+            self.evaluation.weigh(rows, self.value_s)
         self._first_s[rows] = self.value_s[rows]
 
     def _draw(self, row: int, given: Problem | None) -> tuple[int, Problem, Groups | None]:
@@ -202,29 +169,11 @@ class Episodes:
             self.problems.append(problem)
         entry = self._stack.entry(place)
         self.process.place[row] = place
-        self._reference_s[row], self._worst_s[row] = entry.reference_s, entry.worst_s
-        self._n_steps[row] = self.process.n_steps(place)
+        self._reference_s[row], self._n_steps[row] = entry.reference_s, self.process.n_steps(place)
         return True
 
-    def _write_static(self, rows: Rows) -> None:
-        """Writes the STATIC keys of rows with another problem; arrays that were handed out stay as they are."""
-        places = self.process.place
-        first = self._stack.entry(int(places[0])).static
-        if bool((places == places[0]).all()):
-            self._static = {key: np.broadcast_to(value, (self.n_rows, *value.shape)) for key, value in first.items()}
-            self._static_is_shared = True
-            return
-        if self._static_is_shared or not self._static:
-            rows = self._rows
-        for key, value in first.items():
-            array = np.empty((self.n_rows, *value.shape), value.dtype)
-            if len(rows) < self.n_rows:
-                array[:] = self._static[key]
-            for row in rows.tolist():
-                array[row] = self._stack.entry(int(places[row])).static[key]
-            array.flags.writeable = False
-            self._static[key] = array
-        self._static, self._static_is_shared = dict(self._static), False
+    def _entries(self) -> list[Stacked]:
+        return [self._stack.entry(place) for place in self.process.place.tolist()]
 
     # Steps.
 
@@ -265,9 +214,9 @@ class Episodes:
         n_ended = _count(active, process.done, process.steps, so_far, self.value_s)
         ended = np.flatnonzero(process.done & active) if n_ended else NO_ROWS
         if process.complete:
-            self._evaluate(np.flatnonzero(active))
+            self.evaluation.weigh(np.flatnonzero(active), self.value_s)
         elif n_ended:
-            self._evaluate(ended)
+            self.evaluation.weigh(ended, self.value_s)
         rewards = np.zeros(self.n_rows)
         if task.reward == "dense":
             np.divide(before - self.value_s, self._reference_s, out=rewards, where=active)
@@ -285,86 +234,15 @@ class Episodes:
     def _by_clock(self) -> bool:
         return self.task.objective in ("makespan", "latency")
 
-    # Evaluation.
-
-    def _evaluate(self, rows: Rows) -> None:
-        """Writes value, makespan, objective and bytes over capacity of rows, int64 [any], whose placement is whole.
-
-        A placement that is overfull, or has no latency, has the worst value of the problem and a reference beside.
-        """
-        for place in np.unique(self.process.place[rows]).tolist():
-            of_it = rows[self.process.place[rows] == place]
-            entry = self._stack.entry(place)
-            problem, compiled = entry.problem, entry.compiled
-            op_device = np.ascontiguousarray(self.process.op_device[of_it, : problem.n_ops])
-            priorities = self.priorities(of_it)
-            threads = None if len(of_it) >= MANY else 1
-            self._makespan_s[of_it], self._excess_bytes[of_it] = compiled.weigh(op_device, priorities, threads)
-            worst = np.full(len(of_it), entry.worst_s)
-            if self.task.noise > 0:
-                for i, row in enumerate(of_it.tolist()):
-                    rng = np.random.default_rng(self._noise_seed[row])
-                    self._makespan_s[row], most = self._noisy(row, op_device[i], rng)
-                    worst[i] *= max(1.0, most)  # what the rule holds after an op is not noisy
-            objective = self._makespan_s[of_it]
-            if self.task.objective != "makespan":
-                objective = np.array([self._load_s(problem, one) for one in op_device])
-            self._objective_s[of_it] = objective
-            failed = (self._excess_bytes[of_it] > 0) | np.isinf(objective)
-            self.value_s[of_it] = np.where(failed, worst + entry.reference_s, objective)
-
-    def _load_s(self, problem: Problem, op_device: IntArray) -> float:
-        """The objective of a whole placement without the simulator; inf where subgraphs wait for each other."""
-        try:
-            return placement_objective_s(self.task.objective, problem, op_device)
-        except InfeasiblePlacement:
-            return np.inf
-
-    def priorities(self, rows: Rows) -> FloatArray | None:
-        """float64 [len(rows), n_ops] or [n_ops]: ranks of ops of rows that share a problem; None if none are asked for.
-
-        They are b-levels where the process chooses none.
-        """
-        if self.task.rule.queue != "priority":
-            return None
-        chosen = self.process.priorities(rows)
-        if chosen is not None:
-            return chosen
-        problem = self.problems[int(rows[0])]
-        return b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
-
-    def _noisy(self, row: int, op_device: IntArray, rng: np.random.Generator) -> tuple[float, float]:
-        """(makespan in seconds under one draw of noise, largest factor of the draw) of a whole placement."""
-        entry = self._stack.entry(int(self.process.place[row]))
-        op_factor, edge_factor = noise_factors(entry.problem, self.task.noise, rng)
-        ranks = self.priorities(np.array([row]))
-        ranks = np.zeros(entry.problem.n_ops) if ranks is None else ranks.reshape(entry.problem.n_ops)
-        trace = entry.compiled.trace(op_device, ranks, op_factor, edge_factor)
-        end = trace.last_event_s if self.task.rule.makespan == "last_event" else np.nanmax(trace.op_finish_s)
-        return float(end), float(max(op_factor.max(), edge_factor.max(initial=0.0)))
-
-    def draws_s(self, row: int, n_draws: int) -> FloatArray:
-        """float64 [n_draws]: makespans of a row's whole placement under other draws of noise, always the same ones."""
-        op_device = self.whole_placement(row)
-        rng = np.random.default_rng(0)
-        return np.array([self._noisy(row, op_device, rng)[0] for _ in range(n_draws)])
-
-    def whole_placement(self, row: int) -> IntArray:
-        """int32 [n_ops]: the placement of a row; ops not placed yet where their group is, or first could be."""
-        entry = self._stack.entry(int(self.process.place[row]))
-        so_far = self.process.op_device[row, : entry.problem.n_ops]
-        home = self.process.partial.group_device[row, : entry.groups.n_groups]
-        first = entry.groups.allowed.argmax(axis=1).astype(np.int32)
-        default = entry.groups.op_device(np.where(home >= 0, home, first))
-        return np.where(so_far >= 0, so_far, default).astype(np.int32)
+    # What learners see.
 
     def info(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """What the last info of these rows says, axis 0 is the row; `op_device` is -1 behind the last op."""
         said: dict[str, NDArray[Any]] = {
-            "makespan_s": self._makespan_s[rows],
-            "objective_s": self._objective_s[rows],
-            "excess_bytes": self._excess_bytes[rows],
-            "overfull": self._excess_bytes[rows] > 0,
+            "makespan_s": self.evaluation.makespan_s[rows],
+            "objective_s": self.evaluation.objective_s[rows],
+            "excess_bytes": self.evaluation.excess_bytes[rows],
+            "overfull": self.evaluation.excess_bytes[rows] > 0,
             "op_device": self.process.op_device[rows],
             **self.process.info(rows),
         }
@@ -372,17 +250,15 @@ class Episodes:
             said["invalid_actions"] = self._n_invalid[rows]
         return said
 
-    # What learners see.
-
-    def observation(self, *, copy: bool) -> Observation:
-        """All keys with the row as axis 0; DYNAMIC ones are fresh arrays, or read-only views that steps overwrite."""
+    def observation(self) -> Observation:
+        """All keys with the row as axis 0; DYNAMIC ones are fresh arrays, or read-only views."""
         _write_context(self.process.steps, self._n_steps, self.value_s, self._reference_s, self._context)
         dynamic = self._dynamic()
         if self.task.observation == "flat":
-            return {"flat": flat_observation({**self._static, **dynamic})}
-        if copy:
+            return {"flat": flat_observation({**self._static.keys, **dynamic})}
+        if self._copy:
             dynamic = {key: value.copy() for key, value in dynamic.items()}
-        return {**self._static, **dynamic}
+        return {**self._static.keys, **dynamic}
 
     def _dynamic(self) -> Observation:
         """The DYNAMIC keys as read-only views."""
@@ -405,8 +281,9 @@ class Episodes:
     @property
     def _numbers(self) -> tuple[NDArray[Any], ...]:
         """What `EpisodeState.numbers` holds, of all rows."""
-        values = (self.value_s, self._first_s, self._makespan_s, self._objective_s, self._excess_bytes)
-        return (*values, self._n_invalid, self._noise_seed)
+        found = self.evaluation
+        values = (self.value_s, self._first_s, found.makespan_s, found.objective_s, found.excess_bytes)
+        return (*values, self._n_invalid, found.noise_seed)
 
     @property
     def _like(self) -> tuple[str, Sizes]:
@@ -435,7 +312,7 @@ class Episodes:
             )
         if self._take(row, *self._draw(row, state.problem)):
             self.process.fit()
-            self._write_static(np.array([row]))
+            self._static.write(self._entries(), np.array([row]))
         self.process.load_row(row, state.arrays)
         for array, number in zip(self._numbers, state.numbers, strict=True):
             array[row] = number

@@ -1,19 +1,39 @@
 """Process: what the actions of one kind of environment do, for B episodes side by side."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
-from placement_gym.envs.device_features import N_FEATURES
+from placement_gym.envs.device_features import N_FEATURES, describe
 from placement_gym.envs.observation import Sizes
-from placement_gym.envs.stack import ProblemStack, corner_of, write_corner
-from placement_gym.simulator.partial import PartialPlacement
+from placement_gym.envs.stack import ProblemStack, StackArrays, corner_of, problem_at, write_corner
+from placement_gym.simulator.partial import PartialPlacement, clear_row, put
 
 # Numbers of episodes.
 Rows = NDArray[np.int64]
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _clear(stack: StackArrays, s: PartialPlacement, rows: np.ndarray, place: np.ndarray) -> None:
+    for b in rows:
+        clear_row(problem_at(stack, place[b]).partial, s, b)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _put(stack: StackArrays, s: PartialPlacement, place: int, row: int, op: int, device: int) -> None:
+    put(problem_at(stack, place).partial, s, row, op, device)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def _describe(
+    stack: StackArrays, s: PartialPlacement, place: int, row: int, op: int, features: np.ndarray, mask: np.ndarray
+) -> None:
+    describe(problem_at(stack, place), s, row, op, row, features, mask)
 
 
 class Process(ABC):
@@ -60,8 +80,11 @@ class Process(ABC):
         return sizes.n_devices
 
     @abstractmethod
-    def begin(self, rows: Rows) -> None:
-        """Begins the episodes of these rows, int64 [any], whose `place` is set; writes all other arrays."""
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:
+        """Begins the episodes of these rows, int64 [any], whose `place` is set; writes all other arrays.
+
+        generators[b] is that of episode b, for what its beginning draws.
+        """
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
@@ -74,6 +97,9 @@ class Process(ABC):
     def new_problem(self, place: int) -> None:  # noqa: B027
         """Called after a problem was put on a place of the stack: compute what holds for the whole problem."""
 
+    def evaluated(self, rows: Rows, makespan_s: FloatArray, objective_s: FloatArray, overfull: BoolArray) -> None:  # noqa: B027
+        """Called with what the whole placements of these rows were found to be; arrays [len(rows)]."""
+
     def priorities(self, rows: Rows) -> FloatArray | None:  # noqa: ARG002
         """float64 [len(rows), n_ops], ranks of ops of those episodes, all of one problem; None if they choose none."""
         return None
@@ -81,6 +107,22 @@ class Process(ABC):
     def info(self, rows: Rows) -> dict[str, NDArray[Any]]:  # noqa: ARG002
         """What the last info of those episodes says beside the usual; axis 0 is the row."""
         return {}
+
+    # For processes that are written without Numba; others call the same kernels for all rows at once.
+
+    def clear(self, rows: Rows) -> None:
+        """Takes everything off the devices of these rows, int64 [any]."""
+        _clear(self.stack.arrays, self.partial, rows, self.place)
+
+    def put(self, row: int, op: int, device: int) -> None:
+        """Puts an op, whose inputs are placed, on a device that `mask` allowed, after all that was put there before."""
+        _put(self.stack.arrays, self.partial, int(self.place[row]), row, int(op), int(device))
+
+    def describe(self, row: int, op: int) -> None:
+        """Writes features and mask of a row for the placement of an op, whose inputs are placed: a column a device."""
+        place, op = int(self.place[row]), int(op)
+        self.mask[row], self.features[row] = False, 0.0
+        _describe(self.stack.arrays, self.partial, place, row, op, self.features, self.mask)
 
     @property
     def op_device(self) -> IntArray:

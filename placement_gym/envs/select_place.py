@@ -94,7 +94,7 @@ def _place(
                 if not moved:
                     return
                 k, moved = 0, False
-            home = s.group_device[b, f.op_group[k]]
+            home: int = s.group_device[b, f.op_group[k]]
             if ready[b, k] and home >= 0:
                 op, device = k, home
             k += 1
@@ -151,9 +151,9 @@ def _select_or_place(
         if phase[b, 0] == SELECT:
             mask[b, :] = False
             op[b, 0], phase[b, 0] = actions[b], PLACE
-            describe(f, s, b, op[b, 0], b, features, mask)
+            describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
             continue
-        _place(f.partial, s, b, op[b, 0], actions[b], by_group, missing, ready, order, position)
+        _place(f.partial, s, b, np.int64(op[b, 0]), np.int64(actions[b]), by_group, missing, ready, order, position)
         if position[b] == stack.n_ops[p]:
             done[b] = True
             continue
@@ -183,7 +183,7 @@ def _place_pairs(
     for b in range(actions.size):
         if active[b]:
             f = problem_at(stack, place[b])
-            op, device = actions[b] // width, actions[b] % width
+            op, device = np.int64(actions[b] // width), np.int64(actions[b] % width)
             _place(f.partial, s, b, op, device, by_group, missing, ready, order, position)
             done[b] = position[b] == stack.n_ops[place[b]]
 
@@ -244,7 +244,7 @@ class SelectPlaceProcess(Process):
         entry = self.stack.entry(place)
         return 2 * (entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops)
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; an op without inputs is to be selected."""
         _begin(self.stack.arrays, self.partial, rows, *self._written)
         self.phase[rows], self.op[rows], self.features[rows] = SELECT, -1, 0.0
@@ -292,7 +292,7 @@ class JointProcess(SelectPlaceProcess):
         """One per op, or per group."""
         return super().n_steps(place) // 2
 
-    def begin(self, rows: Rows) -> None:
+    def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices."""
         _begin(self.stack.arrays, self.partial, rows, *self._written)
         self._describe(rows)

@@ -45,8 +45,8 @@ def mip(
     `Result.class_lower_bound`; `Result.lower_bound` holds for all placements.
 
     The time limit counts from the call on, heuristics and the building of models included. With tens of thousands of
-    ops the first heuristic alone may take longer. Ctrl-C ends the search as the limit does: the result is the best
-    placement so far, status "limit_reached". Where there is none yet, KeyboardInterrupt is raised.
+    ops the heuristic of the latency alone may take longer. Ctrl-C ends the search as the limit does: the result is the
+    best placement so far, status "limit_reached". Where there is none yet, KeyboardInterrupt is raised.
 
     Args:
         problem: Any.

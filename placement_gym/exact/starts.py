@@ -17,7 +17,7 @@ from placement_gym.errors import InfeasiblePlacement, InvalidProblem
 from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.fitting import value_s
 from placement_gym.exact.makespan.annealing import anneal
-from placement_gym.exact.max_load.pipeline import best_pipeline
+from placement_gym.exact.max_load.pipeline import GRACE_S, best_pipeline
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
 from placement_gym.result import Evaluator, Result
@@ -84,8 +84,9 @@ def _score(evaluator: Evaluator, op_device: IntArray, priority: FloatArray | Non
 def _pipelines(problem: Problem, deadline: Deadline) -> Iterator[Ordered]:
     """The best pipeline; none where links differ."""
     share = deadline.share(min(SHARE, PIPELINE_S / max(deadline.left_s, PIPELINE_S)))
+    first = share.share(1.0, least_s=min(GRACE_S, deadline.left_s / 2))
     with suppress(InfeasiblePlacement, InvalidProblem):
-        found = best_pipeline(problem, share).op_device
+        found = best_pipeline(problem, share, first=first).op_device
         if found is not None:
             yield found, None
     if share.interrupted:

@@ -15,7 +15,7 @@ from placement_gym.programs.split import Split, candidates
 MAX_ENTRIES = 2_000_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OpSplits:
     """How every op of a program is cut.
 
@@ -44,6 +44,14 @@ class OpSplits:
             )
         for op, split in zip(self.program.ops, self.op_split, strict=True):
             split.check(op)
+
+    def __repr__(self) -> str:
+        """At most five lines, whatever the size."""
+        blocks = [s.n_blocks for op, s in zip(self.program.ops, self.op_split, strict=True) if not op.is_source]
+        return (
+            f"OpSplits of {self.program.name[:60]!r}: {len(blocks)} ops in {sum(blocks)} blocks\n"
+            f"  {self.moved_bytes:.6g} bytes move ({self.estimate}); {'' if self.optimal else 'not '}proven to be least"
+        )
 
     @classmethod
     def of(

@@ -1,5 +1,6 @@
 """TensorProgram: a neural network as einsum-labelled tensor ops, to be differentiated, split and run."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from placement_gym.errors import InvalidProgram, unknown_name
@@ -25,7 +26,7 @@ def parse_labels(text: str) -> tuple[tuple[Labels, ...], Labels]:
     return tuple(labels[:-1]) if inputs.strip() else (), labels[-1]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TensorProgram:
     """A directed acyclic program of tensor ops, in an order in which they can run.
 
@@ -52,6 +53,16 @@ class TensorProgram:
             self._check(number, op)
         if not self.outputs or not all(0 <= o < len(self.ops) for o in self.outputs):
             raise InvalidProgram(f"{self.name}: outputs are {self.outputs}; expected op numbers, at least one")
+
+    def __repr__(self) -> str:
+        """At most five lines, whatever the size."""
+        kinds = Counter(op.kind for op in self.ops).most_common()
+        return (
+            f"TensorProgram {self.name[:60]!r}: {len(self.ops)} ops\n"
+            f"  kinds: {', '.join(f'{count} {kind}' for kind, count in kinds)}\n"
+            f"  arithmetic: {self.flops:.4g} FLOP; parameters: {self.parameter_bytes:.4g} bytes\n"
+            f"  {sum(op.is_backward for op in self.ops)} backward ops; {len(self.outputs)} outputs"
+        )
 
     def _check(self, number: int, op: TensorOp) -> None:
         def wrong(reason: str) -> InvalidProgram:

@@ -1,15 +1,15 @@
 """MeasuredSchedule: what a placement did on real devices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from placement_gym.arrays import FloatArray
+from placement_gym.arrays import FloatArray, span
 from placement_gym.schedule import Schedule
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class MeasuredSchedule(Schedule):
     """A schedule by the clock of a real run: the repeat with the median makespan (of an even number, the lower one).
 
@@ -24,9 +24,17 @@ class MeasuredSchedule(Schedule):
     """
 
     makespans_s: FloatArray
-    op_kernel_s: FloatArray = field(repr=False)
-    measured_peak_bytes: FloatArray = field(repr=False)
-    results: Mapping[str, Tensor] = field(repr=False)
+    op_kernel_s: FloatArray
+    measured_peak_bytes: FloatArray
+    results: Mapping[str, Tensor]
+
+    def __repr__(self) -> str:
+        """At most five lines, whatever the size."""
+        return (
+            f"{Schedule.__repr__(self)}\n"
+            f"  measured: {len(self.makespans_s)} repeats, {span(self.makespans_s)} s; kernels alone "
+            f"{self.op_kernel_s.sum():.6g} s; peak memory {self.measured_peak_bytes.max():.6g} bytes"
+        )
 
     @property
     def op_overhead_s(self) -> FloatArray:

@@ -56,7 +56,7 @@ class Workspace(NamedTuple):
         n_channels = arrays.channel_start.size - 1
         n_queues, n_items = d + d * d, n + m
         return cls(
-            np.empty(n + m + d + 1 + n_items, np.float64),
-            np.empty((n + m + d + 1) + (n + m) + n_items, np.int64),
+            np.empty((n + m + d + 1) + n_items + n, np.float64),
+            np.empty((n + m + d + 1) + (n + m) + n_items + n, np.int64),
             np.empty(n + 2 * d + 2 * n_queues + 2 * n_items + n_channels + 2 * d * d + m, np.int32),
         )

@@ -73,16 +73,18 @@ def best_pair(
 
     Channels are only taken while resources choose, so a pair that cannot start is off the list.
     """
-    best, kept = -1, 0
+    best = first = -1
+    kept = 0
     for i in range(n_able):
         pair = able[i]
-        if head[d + pair] < 0 or not is_free(channels, taken, pair):
+        item = head[d + pair]
+        if item < 0 or not is_free(channels, taken, pair):
             listed[pair] = 0
             continue
         able[kept] = pair
         kept += 1
-        if best < 0 or comes_before(mode, head[d + pair], head[d + best], joined, rank):
-            best = pair
+        if best < 0 or comes_before(mode, item, first, joined, rank):
+            best, first = pair, item
     return best, kept
 
 

@@ -57,8 +57,8 @@ class CompiledProblem:
         options = self.options._replace(noisy=op_factor is not None, recording=True)
         op_times = np.full((4, self.problem.n_ops), np.nan)
         transfer_times = np.full((4, self.problem.graph.n_edges), np.nan)
-        ends_s = np.empty((1, 2))
-        run_many(options, arrays, op_device[None, :], ends_s, op_times, transfer_times, Workspace.for_run(arrays))
+        one, ends_s = np.array(op_device[None, :]), np.empty((1, 2))
+        run_many(options, arrays, one, ends_s, op_times, transfer_times, Workspace.for_run(arrays))
         op_times *= self.tick_s
         transfer_times *= self.tick_s
         trace.last_event_s = float(ends_s[0, 1] * self.tick_s)
@@ -113,7 +113,7 @@ class CompiledProblem:
         self, op_devices: IntArray, priorities: FloatArray | None, n_threads: int | None, run: Callable[..., None]
     ) -> FloatArray:
         """Makespans by run(arrays, op_devices[rows], ends[rows], rows), which writes ends, on several threads."""
-        b = len(op_devices)
+        b, op_devices = len(op_devices), np.require(op_devices, requirements="W")
         ends = np.empty((b, 2))
         own = priorities is not None and priorities.ndim == 2
         arrays = self.arrays if priorities is None or own else self.arrays._replace(priority=priorities)

@@ -100,7 +100,7 @@ def simulate(
         trace = ReferenceSimulator(problem, placement.op_device, resolved, ranks, op_factor, edge_factor).run()
     else:
         factors = (op_factor, edge_factor) if noise > 0 else (None, None)
-        trace = compile_problem(problem, resolved).trace(np.array(placement.op_device), ranks, *factors)
+        trace = compile_problem(problem, resolved).trace(placement.op_device, ranks, *factors)
     schedule = Schedule(problem, placement, resolved, trace, ranks, exact=noise == 0)
     if memory == "enforce" and schedule.excess_bytes > 0:
         raise InfeasiblePlacement(str(schedule.overfull()))

@@ -11,11 +11,12 @@ import numpy as np
 from numba import njit
 
 from placement_gym.simulator.arrays import Arrays, Options, Workspace
+from placement_gym.simulator.arrivals import EDGE_HERE, send
 from placement_gym.simulator.channels import best_multicast, best_pair, multicast_s, set_taken, touch
 from placement_gym.simulator.queues import PRIORITY, heap_drop, heap_push, join, leave
 
 EDGE, TENSOR, MULTICAST = 0, 1, 2
-OP_END, DEVICE_FREE, EDGE_HERE, READY, TRANSFER_END, CHANNEL_FREE = 0, 1, 2, 3, 4, 5
+OP_END, DEVICE_FREE, READY, TRANSFER_END, CHANNEL_FREE = 0, 1, 3, 4, 5  # and EDGE_HERE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -43,15 +44,15 @@ def run_many(
     mode, transfers, whole, device_hold, latency_holds, noisy, recording = options
     op_time, slots, n_inputs, out_start, src_op, dst_op, size, tensor, latency, bytes_per_tick = arrays[:10]
     channels, channel_start, channel_pairs, priority, op_factor, edge_factor = arrays[10:]
-    n, m, d = n_inputs.size, dst_op.size, slots.size
-    n_channels = channel_start.size - 1
-    contended = n_channels > 0
-    multicast = transfers == MULTICAST
+    n, m, d, n_channels = n_inputs.size, dst_op.size, slots.size, channel_start.size - 1
+    contended, multicast = n_channels > 0, transfers == MULTICAST
+    foreseen = transfers == EDGE and not contended and not whole  # see `arrivals.py`
     n_items, n_queues, n_events = n + m, d + d * d, n + m + d + 1
 
     heap_time, rank = work.floats[:n_events], work.floats[n_events : n_events + n_items]
     heap_key, now_key = work.longs[:n_events], work.longs[n_events : n_events + n + m]
     joined = work.longs[n_events + n + m : n_events + n + m + n_items]
+    latest, latest_key = work.floats[n_events + n_items :], work.longs[n_events + n + m + n_items :]
     ints = work.ints
     missing, ints = ints[:n], ints[n:]
     free_slots, ints = ints[:d], ints[d:]
@@ -64,6 +65,8 @@ def run_many(
     able, ints = ints[: d * d], ints[d * d :]
     listed, ints = ints[: d * d], ints[d * d :]
     waiting = ints[:m]
+    edges = (out_start, dst_op, size, latency, bytes_per_tick, edge_factor)
+    coming = (missing, latest, latest_key, heap_time, heap_key, now_key)
     for i in range(n if mode == PRIORITY else 0):
         rank[i] = priority[i]
 
@@ -71,6 +74,7 @@ def run_many(
         op_device = op_devices[b]
         for i in range(n):
             missing[i] = n_inputs[i]
+            latest[i] = 0.0
         for i in range(d):
             free_slots[i] = slots[i]
             stamp[i] = -1
@@ -96,12 +100,14 @@ def run_many(
             decide = True
             if step < n or (step < 2 * n and not whole):
                 # First all ops without inputs join their queues, then their devices start.
-                op = step % n
-                if n_inputs[op] == 0 and step < n:
+                op = step if step < n else step - n
+                step += 1
+                if n_inputs[op] > 0 and step != n:
+                    continue
+                if n_inputs[op] == 0 and step <= n:
                     ready = op
                 elif n_inputs[op] == 0:
                     device = op_device[op]
-                step += 1
                 decide = step == n or not whole
             else:
                 if now_head < now_tail and not (heap_n > 0 and heap_time[0] == t and heap_key[0] < now_key[now_head]):
@@ -132,8 +138,12 @@ def run_many(
                 elif kind == OP_END:
                     last_op = t
                     ended = item
-                    walk = out_start[item]
-                    walk_end = out_start[item + 1]
+                    if foreseen:
+                        heap_n, now_tail, n_scheduled = send(
+                            options, edges, op_device, transfer_times, coming, item, t, heap_n, now_tail, n_scheduled
+                        )
+                    else:
+                        walk, walk_end = out_start[item], out_start[item + 1]
                 elif kind == TRANSFER_END:
                     arrived = item
                 elif kind == CHANNEL_FREE:

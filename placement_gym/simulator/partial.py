@@ -5,6 +5,9 @@ start there. Arrays have the placement as axis 0, so that many are made in one c
 
 Dozens of arrays go from function to function here. Everything is inlined and runs without reference counts (`_nrt`,
 which makes Numba refuse whatever would allocate), because these took eight times as long as the work.
+
+Numba compiles a function again for each type that it is called with: a constant has one of its own, int32 another. So
+placements, ops and devices are handed over as `np.int64`.
 """
 
 from typing import NamedTuple
@@ -123,21 +126,32 @@ class PartialPlacement(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
-def clear_row(f: PartialProblem, s: PartialPlacement, b: int) -> None:
-    """Takes everything off the devices of placement b; its arrays may be larger than the problem needs."""
-    for op in range(s.clock.op_device.shape[1]):
-        s.clock.op_device[b, op], s.clock.finish[b, op] = -1, 0.0
-    for group in range(s.group_device.shape[1]):
-        s.group_device[b, group] = -1
+def rewind(f: PartialProblem, s: PartialPlacement, b: int) -> None:
+    """Sets the clock of placement b back to 0: nothing has run. Where ops and groups are stays, and their memory."""
+    for op in range(s.clock.finish.shape[1]):
+        s.clock.finish[b, op] = 0.0
     for i in range(s.clock.channel_free.shape[1]):
         s.clock.channel_free[b, i] = 0.0
     for d in range(s.load.shape[1]):
-        s.load[b, d], s.memory_used[b, d], s.working[b, d] = 0.0, 0.0, 0.0
+        s.load[b, d] = 0.0
         for i in range(s.clock.copied.shape[1]):
             s.clock.copied[b, i, d] = -1.0
         for i in range(s.slot_free.shape[2]):
             s.slot_free[b, d, i] = 0.0 if d < f.slots.size and i < f.slots[d] else np.inf
-    s.reached[b], s.overfull[b] = 0.0, False
+    s.reached[b] = 0.0
+
+
+@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
+def clear_row(f: PartialProblem, s: PartialPlacement, b: int) -> None:
+    """Takes everything off the devices of placement b; its arrays may be larger than the problem needs."""
+    rewind(f, s, b)
+    for op in range(s.clock.op_device.shape[1]):
+        s.clock.op_device[b, op] = -1
+    for group in range(s.group_device.shape[1]):
+        s.group_device[b, group] = -1
+    for d in range(s.load.shape[1]):
+        s.memory_used[b, d], s.working[b, d] = 0.0, 0.0
+    s.overfull[b] = False
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)

@@ -4,14 +4,15 @@ import numpy as np
 from numba import njit
 
 FIFO, PRIORITY, LIFO = 0, 1, 2
+ONE = np.uint64(1)  # places on the heap are unsigned: Numba asks of a signed index whether it counts from the end
 
 
 @njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
 def heap_push(time: np.ndarray, key: np.ndarray, size: int, t: float, k: int) -> None:
     """Puts event (t, k) on a binary heap of `size` events ordered by time, then key."""
-    i = size
+    i = np.uint64(size)
     while i > 0:
-        parent = (i - 1) >> 1
+        parent = (i - ONE) >> ONE
         if time[parent] < t or (time[parent] == t and key[parent] < k):
             break
         time[i] = time[parent]
@@ -28,23 +29,24 @@ def heap_drop(time: np.ndarray, key: np.ndarray, size: int) -> None:
     The hole at the top sinks to the bottom along the earlier children (no branch to mispredict), then the last
     event, which belongs near the bottom, rises from there (Wegener's bottom-up heapsort, 1993).
     """
-    last = size - 1
+    last = np.uint64(size - 1)
     t = time[last]
     k = key[last]
-    i = 0
-    child = 1
-    while child + 1 < last:
-        child += (time[child + 1] < time[child]) | ((time[child + 1] == time[child]) & (key[child + 1] < key[child]))
+    i = np.uint64(0)
+    child = ONE
+    while child + ONE < last:
+        other = child + ONE
+        child += np.uint64((time[other] < time[child]) | ((time[other] == time[child]) & (key[other] < key[child])))
         time[i] = time[child]
         key[i] = key[child]
         i = child
-        child = 2 * i + 1
+        child = i + i + ONE
     if child < last:
         time[i] = time[child]
         key[i] = key[child]
         i = child
     while i > 0:
-        parent = (i - 1) >> 1
+        parent = (i - ONE) >> ONE
         if time[parent] < t or (time[parent] == t and key[parent] < k):
             break
         time[i] = time[parent]

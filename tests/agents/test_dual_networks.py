@@ -12,9 +12,9 @@ from strategies import random_problem
 import placement_gym as pg
 from agents.dual_player import DualPlayer
 from agents.dual_rollout import DualRollout, log_probabilities
+from agents.graph_input import OP_INPUTS
 from agents.networks.dual import DualPolicy, GraphTensors
 from agents.networks.paths import jump_table, next_on_path, path_mean
-from placement_gym.envs.observation import OP_FEATURES
 
 
 def test_paths_are_indexed_by_op() -> None:
@@ -95,7 +95,7 @@ def test_sel_selects_ready_ops_only(problem: pg.Problem, most: int) -> None:
     Their probabilities add up to 1.
     """
     agent = make(problem, config=replace(SMALL, max_candidates=most))
-    level = agent.graph.op_features[:, OP_FEATURES.index("b_level")]
+    level = agent.graph.op_features[:, OP_INPUTS.index("b_level")]
     rollout = free_batch(agent)
     log_p = log_probabilities(agent.policy, agent.graph, rollout, every_step=False)
     total = torch.zeros(rollout.ops.numel()).index_add(0, rollout.select_group, log_p.select_log_p.detach().exp())

@@ -1,6 +1,7 @@
 """GDP: its one-shot scores, its teacher, what it learns."""
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import placement_gym as pg
 from agents.gdp import Gdp, GdpConfig
 from agents.networks.segment_encoder import SegmentAttention, positions
-from placement_gym.envs.observation import DEVICE_FEATURES, table
+from placement_gym.envs.observation import ACTION_FEATURES, table
 from placement_gym.errors import InfeasiblePlacement
 
 GRAPH = pg.workloads.layered(n_ops=20, n_devices=3, seed=1, ccr=1.0)
@@ -67,7 +68,7 @@ def test_scores_are_one_shot() -> None:
     """An op's scores do not depend on where the ops before it were placed."""
     agent = Gdp(vec(GRAPH), SMALL, torch_device="cpu")
     score = agent._scorer()
-    features, mask = torch.rand(16, 3, len(DEVICE_FEATURES)), torch.ones(16, 3, dtype=torch.bool)
+    features, mask = torch.rand(16, 3, len(ACTION_FEATURES)), torch.ones(16, 3, dtype=torch.bool)
     scores = score(5, features, mask)
     assert (scores == scores[0]).all()
     mask[3, 1] = False
@@ -98,10 +99,11 @@ def test_own_teacher_is_earliest_finish() -> None:
     assert agent._teacher is not None
     env = agent.env
     observation, _ = env.reset()
-    while not env.episodes.done:
-        finish = table("device_features", observation["device_features"])[:, :, DEVICE_FEATURES.index("finish")]
-        observation, *_ = env.step(finish.argmin(axis=1))
-    assert (agent._teacher.numpy() == env.episodes.op_device[0]).all()
+    info: dict[str, Any] = {}
+    while not info:
+        finish = table("action_features", observation["action_features"])[:, :, ACTION_FEATURES.index("finish")]
+        observation, _, _, _, info = env.step(finish.argmin(axis=1))
+    assert (agent._teacher.numpy() == info["op_device"][0]).all()
 
 
 def test_infeasible_teacher_is_named() -> None:

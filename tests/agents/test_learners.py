@@ -17,6 +17,7 @@ from agents.placeto import Placeto, PlacetoConfig
 from agents.ppo import Ppo, PpoConfig
 from agents.reinforce import Reinforce, ReinforceConfig
 from agents.scripted import Random
+from placement_gym.envs import Sizes
 from placement_gym.errors import CheckpointMismatch, InvalidFile, InvalidOption
 
 Make = Callable[..., Agent]
@@ -26,25 +27,25 @@ SMALL_GDP = GdpConfig(width=16, n_layers=1, n_heads=2, segment=6, imitation_upda
 SMALL_PPO = PpoConfig(n_envs=4, episodes=2, width=16, n_layers=1, batch_size=64)
 
 
-def vec(problem: pg.Problem, num_envs: int = 8, rule: str = "physical") -> Any:
+def vec(problem: pg.Problem, num_envs: int = 8, **options: Any) -> Any:
     """The native vector environment."""
-    return gym.make_vec("placement_gym/Assign-v0", num_envs=num_envs, problem=problem, rule=rule)
+    return gym.make_vec("placement_gym/Assign-v0", num_envs=num_envs, problem=problem, **options)
 
 
-def make(name: str, problem: pg.Problem, seed: int = 0) -> Agent:
-    """A small learner of that name."""
+def make(name: str, problem: pg.Problem, seed: int = 0, **options: Any) -> Agent:
+    """A small learner of that name, on an environment with these options."""
     if name == "reinforce":
-        return Reinforce(vec(problem), SMALL, seed=seed, torch_device="cpu")
+        return Reinforce(vec(problem, **options), SMALL, seed=seed, torch_device="cpu")
     if name == "reinforce_greedy_rollout":
         config = ReinforceConfig(width=16, n_layers=1, control_variate="greedy_rollout")
-        return Reinforce(vec(problem), config, seed=seed, torch_device="cpu")
+        return Reinforce(vec(problem, **options), config, seed=seed, torch_device="cpu")
     if name == "placeto":
-        return Placeto(vec(problem), SMALL_PLACETO, seed=seed, torch_device="cpu")
+        return Placeto(vec(problem, **options), SMALL_PLACETO, seed=seed, torch_device="cpu")
     if name == "gdp":
-        return Gdp(vec(problem), SMALL_GDP, seed=seed, torch_device="cpu")
+        return Gdp(vec(problem, **options), SMALL_GDP, seed=seed, torch_device="cpu")
     if name == "ppo":
-        return Ppo(vec(problem), SMALL_PPO, seed=seed, torch_device="cpu")
-    return Random(vec(problem), seed=seed)
+        return Ppo(vec(problem, **options), SMALL_PPO, seed=seed, torch_device="cpu")
+    return Random(vec(problem, **options), seed=seed)
 
 
 def weights(agent: Agent) -> list[torch.Tensor]:
@@ -75,6 +76,19 @@ def test_same_seed_same_weights(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(trained[0], trained[1], strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(trained[0], trained[2], strict=True))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["reinforce", "placeto", "gdp"])
+def test_views_and_padding_are_not_noticed(name: str) -> None:
+    """Observations that the next step overwrites, and those padded to a larger problem, give the same weights."""
+    trained = []
+    for options in ({}, {"copy": False}, {"sizes": Sizes(20, 90, 5), "autoreset_mode": "DISABLED"}):
+        agent = make(name, GRAPH, **options)
+        end = last(agent, 32)
+        assert end.best_op_device.shape == (GRAPH.n_ops,)
+        trained.append(weights(agent))
+    for other in trained[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(trained[0], other, strict=True))
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, "random"])

@@ -9,7 +9,7 @@ from torch import Tensor
 import placement_gym as pg
 from agents.networks.placement_encoder import PlacementEncoder, PlacementFollower, reachable
 from agents.placeto import Placeto, PlacetoConfig
-from placement_gym.envs.observation import DEVICE_FEATURES
+from placement_gym.envs.observation import ACTION_FEATURES
 
 GRAPH = pg.workloads.layered(n_ops=20, n_devices=3, seed=1, ccr=1.0)
 
@@ -78,7 +78,7 @@ def test_follower_says_what_the_encoder_says(n_rounds: int) -> None:
 def agreement(agent: Placeto) -> float:
     """Share of greedy steps at which the device is one of earliest finish."""
     rollout = agent._roll_out(greedy=True)
-    behind = rollout.device_features[:, 0, :, DEVICE_FEATURES.index("finish_behind")]
+    behind = rollout.features[:, 0, :, ACTION_FEATURES.index("finish_behind")]
     return float((behind.gather(1, rollout.actions[:, :1]) <= 1e-6).float().mean())
 
 

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import yaml
 
@@ -25,16 +26,18 @@ def _blocks(language: str) -> list[str]:
 def test_the_code_runs() -> None:
     """All Python blocks, in one namespace, as a reader would type them."""
     blocks = _blocks("python")
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     try:
         exec("\n".join(blocks), {"__name__": "extending"})  # our own page
     finally:
         CONTENTIONS.pop("node_bus", None)
+        gym.registry.pop("Drawn-v0", None)
 
 
 def test_the_files_are_yaml() -> None:
-    """Both yaml blocks are read, and their keys are those that the commands use."""
-    first, second = (yaml.safe_load(block) for block in _blocks("yaml"))
+    """The yaml blocks are read, and their keys are those that the commands use."""
+    first, second, third = (yaml.safe_load(block) for block in _blocks("yaml"))
+    assert third["_target_"] == yaml.safe_load((ROOT / "conf" / "env" / "assign.yaml").read_text())["_target_"]
     assert first == {"rule": {"contention": "node_bus"}}
     assert set(second["fastest_device"]) >= {"_target_"}
 

@@ -17,6 +17,12 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yaml.SafeLoader", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
+@pytest.fixture(autouse=True)
+def few_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are measured in two sizes; the profiler's own tests have all."""
+    monkeypatch.setattr("placement_gym.pytorch.profiler.COPIED_BYTES", (4 << 10, 1 << 20))
+
+
 @pytest.fixture
 def workbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as working directory; commands write their outputs/ there."""

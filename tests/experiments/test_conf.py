@@ -62,8 +62,8 @@ def test_every_workload_builds(name: str, tmp_path: Path) -> None:
     if name == "transformers":
         pytest.importorskip("transformers", reason="the optional package transformers is not installed")
     layered(n_ops=5, n_devices=2).save(tmp_path / "problem.npz")
-    path = [f"workload.path={tmp_path / 'problem.npz'}"] if name == "saved" else []
-    problem = build.build_problem(_compose("solve", f"workload={name}", *path))
+    options = {"saved": [f"workload.path={tmp_path / 'problem.npz'}"], "transformers": ["workload.config.n_layer=1"]}
+    problem = build.build_problem(_compose("solve", f"workload={name}", *options.get(name, [])))
     assert problem.n_ops > 1
     assert problem.n_devices > 1
     assert name != "pytorch" or problem.name == "mixture_of_experts@4xp100_pcie"

@@ -7,14 +7,13 @@ from importlib.metadata import EntryPoint, EntryPoints
 import gymnasium as gym
 import numpy as np
 import pytest
+from by_hand import ByHand
 from numpy.typing import NDArray
 from strategies import order_for, random_placement, random_problem
 
 import placement_gym as pg
 from placement_gym.contention import CONTENTIONS, channels_of, register, register_installed
-from placement_gym.envs import SelectPlaceEpisodes
 from placement_gym.errors import InvalidRule
-from placement_gym.simulator import compile_problem
 
 TWO_NODES = np.array([0, 0, 1, 1], dtype=np.int32)
 
@@ -109,10 +108,10 @@ def test_the_clock_waits_for_shared_channels(bus: str) -> None:
     graph = pg.OpGraph.build(["a", "b", "c"], [(0, 2, 10.0), (1, 2, 10.0)])
     problem = pg.Problem.from_times(graph, np.zeros((3, 3)), link_bytes_per_s=1.0)
     for contention, seconds in (("egress", 10.0), (bus, 20.0)):
-        episodes = SelectPlaceEpisodes(compile_problem(problem, pg.Rule(contention=contention)), 1, 1.0)
+        episode = ByHand(problem, pg.Rule(contention=contention))
         for op, device in ((0, 0), (1, 1), (2, 2)):
-            episodes.step([op], [device])
-        assert episodes.finish_s[0].tolist() == [0.0, 0.0, seconds]
+            episode.put(op, device)
+        assert episode.finish_s == [0.0, 0.0, seconds]
 
 
 @pytest.mark.parametrize("contention", ["nic", "test_bus"])

@@ -166,7 +166,8 @@ def test_an_edge_joins_op_numbers(end: object) -> None:
         *(getattr(pg.workloads, name) for name in pg.workloads.__all__ if name.startswith("read_")),
         *(pg.workloads.layered, pg.workloads.random_dag, pg.workloads.fork_join, pg.workloads.series_parallel),
         *(pg.envs.AssignEnv, pg.envs.AssignVectorEnv, pg.envs.SelectPlaceEnv, pg.envs.SelectPlaceVectorEnv),
-        *(getattr(pg.envs.SelectPlaceEpisodes, name) for name in ("select", "place", "step", "act")),
+        *(getattr(pg.envs.PlacementEnv, name) for name in ("reset", "step", "set_state", "noisy_makespans_s")),
+        *(getattr(pg.envs.PlacementVectorEnv, name) for name in ("reset", "step", "set_state", "noisy_makespans_s")),
     ],
 )
 def test_signatures_are_short(function: Callable[..., object]) -> None:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from placement_gym.baselines.neighbourhood import Found, Neighbourhood
 from placement_gym.exact.deadline import Deadline
 from placement_gym.result import Evaluator
 
-# A run of the search loop takes about so many seconds: it cannot be interrupted.
+# A run of the search loop takes about so many seconds; what it has found is known after it.
 RUN_S = 0.5
 # A search of fewer simulations finds nothing.
 FEWEST_CALLS = 100
@@ -36,7 +37,7 @@ def anneal(
         evaluator: Gives problem and rule, and counts the simulations.
         op_device: int32 [n_ops], the start.
         priority: float64 [n_ops], its order under a `priority` queue; None for b-level ranks.
-        deadline: No run begins after it, and the search is planned to end before it.
+        deadline: Ends the search, which is planned to end before it; so does Ctrl-C.
         calls: Most simulations.
         hot: First temperature over the start's makespan.
         cold: Last temperature over the start's makespan.
@@ -53,8 +54,8 @@ def anneal(
     for run in range(n_runs):
         if deadline.is_over:
             return
-        evaluator.simulator_calls += calls // n_runs
-        found = near.search(
+        search = partial(
+            near.search,
             evaluator.compiled,
             op_device,
             order,
@@ -64,6 +65,10 @@ def anneal(
             cold=float(temperature[run + 1]),
             critical_share=0.5,
         )
+        stop_now = np.zeros(1, dtype=np.uint8)
+        # One placement may take far longer to simulate than that which the runs were planned by.
+        found = deadline.run(partial(search, stop_now=stop_now), partial(stop_now.fill, 1))
+        evaluator.simulator_calls += found.calls
         op_device, order = found.op_device, found.priority
         yield found
 

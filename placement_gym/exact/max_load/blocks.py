@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement
+from placement_gym.exact.deadline import Deadline
 from placement_gym.exact.device_classes import DeviceClasses, tensor_times_s
 from placement_gym.groups import Groups
 from placement_gym.problem import Problem
@@ -43,8 +44,8 @@ class Blocks:
         return len(self.memory_bytes)
 
     @classmethod
-    def of(cls, problem: Problem, classes: DeviceClasses) -> "Blocks":
-        """The blocks of a problem.
+    def of(cls, problem: Problem, classes: DeviceClasses, deadline: Deadline | None = None) -> "Blocks":
+        """The blocks of a problem, built until the deadline.
 
         1. A colocation group is one block.
         2. A group without forward ops is ordered by its backward edges, reversed.
@@ -56,11 +57,16 @@ class Blocks:
         Raises:
             InfeasiblePlacement: A block fits no device.
             InvalidProblem: The time of a tensor depends on the pair of devices.
+            OutOfTimeError: The deadline is over.
         """
+        deadline = deadline or Deadline()
         op_block = Groups.of(problem).op_group.astype(np.int64)
         order = _order(problem, op_block)
+        deadline.check()
         op_block, order = _join_cycles(op_block, order)
-        op_block, order = _join_idle(problem, classes, op_block, order)
+        deadline.check()
+        op_block, order = _join_idle(problem, classes, op_block, order, deadline)
+        deadline.check()
         number = _topological_numbers(order, op_block)
         op_block = number[op_block]
         n = int(op_block.max()) + 1
@@ -68,6 +74,7 @@ class Blocks:
         np.add.at(time, op_block, classes.time_s)
         np.add.at(memory, op_block, problem.op_memory_bytes)
         _check_fits(problem, classes, op_block, time, memory)
+        deadline.check()
         return cls(
             op_block.astype(np.int32), time, memory, number[order].astype(np.int32), *tensors_between(problem, op_block)
         )
@@ -114,7 +121,11 @@ def _idle_blocks(problem: Problem, classes: DeviceClasses, op_block: NDArray[np.
 
 
 def _join_idle(
-    problem: Problem, classes: DeviceClasses, op_block: NDArray[np.int64], order: NDArray[np.int64]
+    problem: Problem,
+    classes: DeviceClasses,
+    op_block: NDArray[np.int64],
+    order: NDArray[np.int64],
+    deadline: Deadline,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Step 4 of `Blocks.of`, repeated until nothing changes.
 
@@ -149,6 +160,7 @@ def _join_idle(
     joined = np.arange(n)
     pending = [v for v in reversed(range(n)) if idle[v]]
     while pending:
+        deadline.check()
         v = pending.pop()
         u = host(v) if idle[v] else None
         if u is None:

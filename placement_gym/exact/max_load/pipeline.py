@@ -94,13 +94,17 @@ def dp(
     return evaluator.result(found.op_device, status, lower_bound=found.lower_bound, restricted_to="pipelines")
 
 
-def best_pipeline(problem: Problem, deadline: Deadline, *, max_ideals: int = MAX_IDEALS) -> Answer:
+def best_pipeline(
+    problem: Problem, deadline: Deadline, *, max_ideals: int = MAX_IDEALS, first: Deadline | None = None
+) -> Answer:
     """What `dp` finds and proves.
 
     Args:
         problem: Links that touch an accelerator must be alike.
-        deadline: Ends the search, as Ctrl-C does; the first order has `GRACE_S` in any case.
+        deadline: Ends the search, as Ctrl-C does.
         max_ideals: Most ideals to list.
+        first: Ends the building of blocks and the first order, without which there is no pipeline. Where it is not
+            given, the blocks take the time that they need, and the first order has `GRACE_S` in any case.
 
     Raises:
         InfeasiblePlacement: A block fits no device.
@@ -108,11 +112,10 @@ def best_pipeline(problem: Problem, deadline: Deadline, *, max_ideals: int = MAX
     """
     best, bound, complete = None, lower_bound_s(problem, "max_load"), False
     with deadline.ends():
-        programme = _Programme.of(problem)
+        programme = _Programme.of(problem, first)
         orders = programme.orders()
-        # Without the first order there is no placement.
-        first_deadline = deadline.share(1.0, least_s=GRACE_S)
-        best = programme.cheapest(programme.prefixes(orders[0], first_deadline), programme.ceiling_s(), first_deadline)
+        first = first or deadline.share(1.0, least_s=GRACE_S)
+        best = programme.cheapest(programme.prefixes(orders[0], first), programme.ceiling_s(), first)
         for order in orders[1:]:
             prefixes = programme.prefixes(order, deadline)
             best = programme.cheapest(prefixes, programme.ceiling_s(best), deadline) or best
@@ -163,9 +166,9 @@ class _Programme:
     units: NDArray[np.int64]
 
     @classmethod
-    def of(cls, problem: Problem) -> "_Programme":
+    def of(cls, problem: Problem, deadline: Deadline | None = None) -> "_Programme":
         classes = DeviceClasses.of(problem)
-        blocks = Blocks.of(problem, classes)
+        blocks = Blocks.of(problem, classes, deadline)
         tensors = tensors_of(blocks.tensor_s, blocks.tensor_blocks, blocks.n_blocks)
         least = blocks.time_s.min(axis=1)
         per_s = UNITS / least.sum() if least.sum() > 0 else 1.0

@@ -101,7 +101,7 @@ def test_what_is_no_action_changes_nothing(name: str, own: dict[str, Any], inval
     rng, n = np.random.default_rng(0), len(env.action_masks())
     for _ in range(2):
         before = [one.episodes.get_state(row) for one in (env, vector) for row in range(one.episodes.n_rows)]
-        seen = env.episodes.observation(copy=True), vector.episodes.observation(copy=True)
+        seen = env.episodes.observation(), vector.episodes.observation()
         for action in rubbish(n):
             with pytest.raises(InvalidAction):
                 env.step(action)
@@ -111,7 +111,7 @@ def test_what_is_no_action_changes_nothing(name: str, own: dict[str, Any], inval
         for batch in ([0, 1], [[0], [0], [0]], np.zeros(3), np.zeros(3, bool), np.zeros((3, 1), int), [0, 0, 0, 0], 0):
             with pytest.raises(InvalidAction):
                 vector.step(batch)
-        assert_same((env.episodes.observation(copy=True), vector.episodes.observation(copy=True)), seen)
+        assert_same((env.episodes.observation(), vector.episodes.observation()), seen)
         after = [one.episodes.get_state(row) for one in (env, vector) for row in range(one.episodes.n_rows)]
         for old, new in zip(before, after, strict=True):
             assert_same(old.arrays, new.arrays)

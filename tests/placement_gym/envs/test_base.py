@@ -217,7 +217,7 @@ def test_copies_go_on_by_themselves(name: str, own: dict[str, Any]) -> None:
         env.reset(seed=0)
         env.step(env.action_space.sample())
         mask = env.action_masks()
-        kept = copy.deepcopy(env.episodes.observation(copy=True))
+        kept = copy.deepcopy(env.episodes.observation())
         told = []
         for other in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
             assert_same(other.action_masks(), mask)
@@ -232,7 +232,7 @@ def test_copies_go_on_by_themselves(name: str, own: dict[str, Any]) -> None:
                 if np.all(done):
                     break
             told.append(rewards)
-            assert_same(env.episodes.observation(copy=True), kept)
+            assert_same(env.episodes.observation(), kept)
         assert told[0] == told[1]
 
 

@@ -188,3 +188,18 @@ def test_wrong_plans_are_refused() -> None:
         OpSplits.of(program, estimate="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidProgram, match="n is 5; expected a power of two"):
         OpSplits.of(program, n=5)
+
+
+@pytest.mark.parametrize("n_layers", [1, 200])
+def test_programs_and_their_splits_print_in_five_lines(n_layers: int) -> None:
+    """With units, whatever their size."""
+    program = matmuls(*[8] * (n_layers + 2))
+    splits = OpSplits.of(program, n=4)
+    for noun in (program, splits):
+        lines = repr(noun).splitlines()
+        assert 1 <= len(lines) <= 5
+        assert max(len(line) for line in lines) <= 140
+        assert "'matmuls'" in lines[0]
+    assert f"{splits.moved_bytes:.6g} bytes move" in repr(splits)
+    assert f"{n_layers} ops in {4 * n_layers} blocks" in repr(splits)
+    assert f"{1024 * n_layers:.4g} FLOP; parameters: {256 * n_layers:.4g} bytes" in repr(program)

@@ -212,6 +212,17 @@ def test_median_and_spread() -> None:
     assert schedule.op_overhead_s[0] == pytest.approx(schedule.makespan_s - schedule.op_kernel_s[0])
 
 
+def test_a_measured_schedule_prints_in_five_lines() -> None:
+    """With units, however many ops and repeats there are."""
+    schedule = execute(chain(200), [0, 1] * 100, torch_devices=TWO, repeats=30)
+    lines = repr(schedule).splitlines()
+    assert len(lines) <= 5
+    assert max(len(line) for line in lines) <= 240
+    assert f"{schedule.makespan_s:.6g} s" in lines[0]
+    assert "measured: 30 repeats" in lines[-1]
+    assert f"peak memory {schedule.measured_peak_bytes.max():.6g} bytes" in lines[-1]
+
+
 def test_a_problem_keeps_its_names_slots_and_memory() -> None:
     """Two slots run two ops of one device at once; the schedule is of the problem that was given."""
     graph = kernel_graph({"left": sleeping(0.02, "x"), "right": sleeping(0.02, "x")}, {"x": MATRIX})
@@ -308,9 +319,9 @@ def without_kernels(graph: pg.OpGraph) -> pg.OpGraph:
 
 
 def test_the_gym_loads_no_torch() -> None:
-    """Only placement_gym.pytorch does."""
-    code = "import sys, placement_gym; assert 'torch' not in sys.modules; import placement_gym.pytorch as p; p.execute"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    """Only placement_gym.pytorch does, and a command that solves need not."""
+    code = "import sys, experiments.solve; assert 'torch' not in sys.modules; import placement_gym.pytorch as p"
+    subprocess.run([sys.executable, "-c", f"{code}; p.execute"], check=True)
 
 
 @pytest.mark.gpu

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from by_hand import ByHand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import random_placement, random_problem
 
 import placement_gym as pg
-from placement_gym.envs import SelectPlaceEpisodes
-from placement_gym.simulator import compile_problem
 
 FREE_RULES = [
     pg.Rule(transfers=transfers, contention="none", instant="event", latency=latency)  # type: ignore[arg-type]
@@ -53,15 +52,15 @@ def test_clock_is_the_simulation_of_what_is_placed(seed: int, rule: pg.Rule, who
     """Without contention: after any number of steps, the placed ops simulated with devices in selection order."""
     rng = np.random.default_rng(seed)
     problem = random_problem(rng, n_ops=9, n_devices=3, edge_share=0.4, whole_numbers=whole, unsupported=True)
-    episodes = SelectPlaceEpisodes(compile_problem(problem, rule), 1, 1.0)
-    for _ in range(rng.integers(1, problem.n_ops + 1)):
-        episodes.select([rng.choice(np.flatnonzero(episodes.ready[0]))])
-        episodes.place([rng.choice(np.flatnonzero(episodes.mask[0]))])
-    order, op_device = episodes.order[0, : episodes.position], episodes.op_device[0]
-    placed = in_selection_order(problem, op_device, order, episodes.finish_s[0])
+    episode = ByHand(problem, rule)
+    for _ in range(2 * rng.integers(1, problem.n_ops + 1)):
+        episode.env.step(rng.choice(np.flatnonzero(episode.env.action_masks())))
+    order, op_device = episode.process.order[0, : episode.process.position[0]], episode.process.op_device[0]
+    finish_s = np.array(episode.finish_s)
+    placed = in_selection_order(problem, op_device, order, finish_s)
     schedule = pg.simulate(placed, op_device[order], rule=rule)
-    np.testing.assert_allclose(episodes.finish_s[0, order], schedule.trace.op_finish_s, rtol=1e-12)
-    assert episodes.reached_s[0] == pytest.approx(schedule.makespan_s, rel=1e-12)
+    np.testing.assert_allclose(finish_s[order], schedule.trace.op_finish_s, rtol=1e-12)
+    assert episode.reached_s == pytest.approx(schedule.makespan_s, rel=1e-12)
 
 
 @settings(deadline=None, max_examples=200)
@@ -80,12 +79,11 @@ def test_every_placement_has_an_order_for_which_the_clock_is_exact(seed: int, ru
     op_device = random_placement(rng, problem)
     drawn = rng.permutation(10).astype(float) if queue == "priority" else None
     trace = pg.simulate(problem, op_device, rule=replace(rule, queue=queue), priority=drawn).trace  # type: ignore[arg-type]
-    rule = replace(rule, queue="priority")
-    episodes = SelectPlaceEpisodes(compile_problem(problem, rule), 1, 1.0, by_selection=True)
-    for op in np.argsort(trace.op_start_s, kind="stable"):
-        episodes.step([op], [op_device[op]])
-    np.testing.assert_allclose(episodes.finish_s[0], trace.op_finish_s, rtol=1e-12)
-    assert episodes.weigh()[0][0] == pytest.approx(episodes.reached_s[0], rel=1e-12)
+    episode = ByHand(problem, rule, priority="selection")
+    for op in np.argsort(trace.op_start_s, kind="stable").tolist():
+        episode.put(op, op_device[op])
+    np.testing.assert_allclose(episode.finish_s, trace.op_finish_s, rtol=1e-12)
+    assert episode.info["makespan_s"] == pytest.approx(episode.reached_s, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +94,10 @@ def test_contention_by_hand(contention: str, finish: float) -> None:
     graph = pg.OpGraph.build(["a", "b", "c"], [(0, 2, 2.0), (1, 2, 2.0)])
     problem = pg.Problem.from_times(graph, np.ones((3, 2)), link_bytes_per_s=1.0)
     rule = pg.Rule(contention=contention)  # type: ignore[arg-type]
-    episodes = SelectPlaceEpisodes(compile_problem(problem, rule), 1, 1.0)
+    episode = ByHand(problem, rule)
     for op, device in ((0, 0), (1, 0), (2, 1)):
-        episodes.step([op], [device])
-    assert episodes.finish_s[0].tolist() == [1.0, 2.0, finish]
+        episode.put(op, device)
+    assert episode.finish_s == [1.0, 2.0, finish]
     assert pg.simulate(problem, [0, 0, 1], rule=rule).trace.op_finish_s.tolist() == [1.0, 2.0, finish]
 
 
@@ -109,10 +107,10 @@ def test_other_pairs_do_not_wait_for_a_link() -> None:
     problem = pg.Problem.from_times(graph, np.ones((3, 3)), link_bytes_per_s=1.0)
     for contention, finish in (("link", [1.0, 4.0, 5.0]), ("egress", [1.0, 4.0, 7.0]), ("port", [1.0, 4.0, 7.0])):
         rule = pg.Rule(contention=contention)  # type: ignore[arg-type]
-        episodes = SelectPlaceEpisodes(compile_problem(problem, rule), 1, 1.0)
+        episode = ByHand(problem, rule)
         for op in range(3):
-            episodes.step([op], [op])
-        assert episodes.finish_s[0].tolist() == finish
+            episode.put(op, op)
+        assert episode.finish_s == finish
         assert pg.simulate(problem, [0, 1, 2], rule=rule).trace.op_finish_s.tolist() == finish
 
 
@@ -120,8 +118,8 @@ def test_a_held_device_is_not_free() -> None:
     """With a device hold of 2 s, the second op on a device starts 2 s after the end of the first."""
     problem = pg.Problem.from_times(pg.OpGraph.build(["a", "b"], []), np.ones((2, 1)))
     rule = pg.Rule(instant="event", device_hold_s=2.0)
-    episodes = SelectPlaceEpisodes(compile_problem(problem, rule), 1, 1.0)
-    episodes.step([0], [0])
-    episodes.step([1], [0])
-    assert episodes.finish_s[0].tolist() == [1.0, 4.0]
+    episode = ByHand(problem, rule)
+    episode.put(0, 0)
+    episode.put(1, 0)
+    assert episode.finish_s == [1.0, 4.0]
     assert pg.simulate(problem, [0, 0], rule=rule).trace.op_finish_s.tolist() == [1.0, 4.0]

@@ -126,7 +126,7 @@ def test_a_limit_leaves_a_pipeline_and_a_bound(limit: dict[str, float]) -> None:
     assert result.objective <= pipeline_split(wide(30)).objective
 
 
-@pytest.mark.parametrize("time_limit_s", [1.0, 2.0])
+@pytest.mark.parametrize("time_limit_s", [0.5, 1.0])
 def test_the_time_limit_holds_while_ideals_are_listed(time_limit_s: float) -> None:
     """Listing two million ideals of 4,000 ops would take ten times as long."""
     dp(wide(3))  # compiles

@@ -1,0 +1,64 @@
+"""StaticKeys: the STATIC keys of B observations, each of its episode's problem."""
+
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement_gym.envs.observation import Observation
+from placement_gym.envs.stack import Stacked
+
+
+class _Buffer:
+    """One copy of the keys, handed out as read-only views, and the rows that are not up to date in it."""
+
+    def __init__(self, like: Observation, n_rows: int) -> None:
+        self.own = {key: np.empty((n_rows, *value.shape), value.dtype) for key, value in like.items()}
+        self.shown = {key: array.view() for key, array in self.own.items()}
+        for view in self.shown.values():
+            view.flags.writeable = False
+        self.stale = set(range(n_rows))
+
+    def is_free(self) -> bool:
+        """Whether nobody else holds any of the arrays, or a view of one.
+
+        Python counts who holds an object. Here these are: for an array its dictionary, its view in `shown`, the loop
+        and the call; for that view its dictionary, the loop and the call.
+        """
+        return all(sys.getrefcount(array) <= 4 for array in self.own.values()) and all(
+            sys.getrefcount(view) <= 3 for view in self.shown.values()
+        )
+
+
+class StaticKeys:
+    """The STATIC keys with the row as axis 0. What was handed out stays as it is.
+
+    Where all rows are of one problem, the arrays are views of that problem's. Else there are a few buffers: a row with
+    another problem is written into one that nobody holds any more, and a new buffer is made only if there is none.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+        self._buffers: list[_Buffer] = []
+        self.keys: Observation = {}
+
+    def write(self, entries: list[Stacked], rows: NDArray[np.int64]) -> None:
+        """Takes over the problems of all rows, of which those in `rows`, int64 [any], are others than before."""
+        first = entries[0]
+        for buffer in self._buffers:
+            buffer.stale.update(rows.tolist())
+        if all(entry is first for entry in entries):
+            self.keys = {
+                key: np.broadcast_to(value, (self._n_rows, *value.shape)) for key, value in first.static.items()
+            }
+            return
+        self.keys = {}
+        free = next((buffer for buffer in self._buffers if buffer.is_free()), None)
+        if free is None:
+            free = _Buffer(first.static, self._n_rows)
+            self._buffers.append(free)
+        for row in free.stale:
+            for key, value in entries[row].static.items():
+                free.own[key][row] = value
+        free.stale.clear()
+        self.keys = dict(free.shown)

@@ -1,0 +1,49 @@
+"""Task: what the episodes of an environment place, and how they are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement_gym.envs.actions import Invalid
+from placement_gym.envs.observation import Form
+from placement_gym.envs.problems import Problems
+from placement_gym.envs.reward import Reward, check_choice
+from placement_gym.errors import InvalidOption
+from placement_gym.objectives import Objective
+from placement_gym.rule import Rule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is placed and how it is scored: the options that all environments share.
+
+    Attributes:
+        problems: Where problems come from.
+        rule: Simulator rule.
+        objective: What is minimised.
+        reward: "terminal" or "dense".
+        invalid: What an action outside the mask does.
+        noise: Standard deviation of the logarithm of the factor on every duration.
+        observation: "dict" or "flat".
+
+    Raises:
+        InvalidOption: An unknown choice, or noise that goes with another objective than the makespan.
+    """
+
+    problems: Problems
+    rule: Rule
+    objective: Objective
+    reward: Reward
+    invalid: Invalid
+    noise: float
+    observation: Form
+
+    def __post_init__(self) -> None:
+        for what, known in (("objective", Objective), ("reward", Reward), ("invalid", Invalid), ("observation", Form)):
+            check_choice(what, getattr(self, what), known)
+        if not 0 <= self.noise < np.inf:
+            raise InvalidOption(f"noise is {self.noise}; expected a finite standard deviation >= 0")
+        if self.noise > 0 and self.objective != "makespan":
+            raise InvalidOption(f"noise is {self.noise}, objective is {self.objective!r}; only makespans are noisy")
