@@ -18,6 +18,12 @@ from placement_gym.rule import PRESETS
 OWN: dict[str, list[dict[str, Any]]] = {
     "Assign": [{}, {"order": "topological"}],
     "SelectPlace": [{}, {"action": "joint"}, {"priority": "selection"}, {"action": "joint", "priority": "selection"}],
+    "Improve": [
+        {},
+        {"visit": "once"},
+        {"action": "rebuild"},
+        {"start": "random", "n_steps": 3, "order": "topological"},
+    ],
 }
 N_OPS, N_DEVICES = 6, 3
 SIZES = Sizes(8, 40, 4)
@@ -68,16 +74,23 @@ SHARED: dict[str, dict[str, Any]] = {
     "mixed flat": {"problems": MIXED, "observation": "flat", "reward": "dense", "noise": 0.1, "groups": "colocation"},
     "callable": {"problems": drawn, "sizes": SIZES, "reward": "dense"},
 }
+# Options with which all of an environment's own are tried each time; the rest of the others is slow.
+ALWAYS = ("dense", "groups", "noise", "flat", "mixed", "callable")
 # Every environment with every option: pytest.param(name, options).
 CASES = [
-    pytest.param(name, {**own, **shared}, id="-".join([name, *map(str, own.values()), what]))
+    pytest.param(
+        name,
+        {**own, **shared},
+        id="-".join([name, *map(str, own.values()), what]),
+        marks=[pytest.mark.slow] if own != variants[0] and what not in ALWAYS else [],
+    )
     for name, variants in OWN.items()
     for own in variants
     for what, shared in SHARED.items()
     if not (what == "queue priority" and own.get("priority") == "selection")
 ]
-# Those with at most one option of their own that changes what actions are.
-MAIN = [case for case in CASES if not {"topological", "joint-selection"} & {case.id.split("-", 1)[1].rsplit("-", 1)[0]}]
+# Those without another order of ops, and without both options of SelectPlace at once.
+MAIN = [case for case in CASES if "order" not in case.values[1] and not {"action", "priority"} <= set(case.values[1])]
 # Each environment and kind of action, (name, options).
 BARE = [(name, own) for name, variants in OWN.items() for own in variants if not {"order", "priority"} & set(own)]
 BARE_IDS = ["-".join([name, *(str(value) for value in own.values())]) for name, own in BARE]

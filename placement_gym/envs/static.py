@@ -1,6 +1,7 @@
 """StaticKeys: the STATIC keys of B observations, each of its episode's problem."""
 
 import sys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +19,15 @@ class _Buffer:
         for view in self.shown.values():
             view.flags.writeable = False
         self.stale = set(range(n_rows))
+        self._holders = self._count_holders()
+
+    def _count_holders(self) -> list[int]:
+        """How many hold each array; a view of one holds the array."""
+        return [sys.getrefcount(array) for array in (*self.own.values(), *self.shown.values())]
 
     def is_free(self) -> bool:
-        """Whether nobody else holds any of the arrays, or a view of one.
-
-        Python counts who holds an object. Here these are: for an array its dictionary, its view in `shown`, the loop
-        and the call; for that view its dictionary, the loop and the call.
-        """
-        return all(sys.getrefcount(array) <= 4 for array in self.own.values()) and all(
-            sys.getrefcount(view) <= 3 for view in self.shown.values()
-        )
+        """Whether nobody else holds any of the arrays, or a view of one: as many do as when they were made."""
+        return self._count_holders() == self._holders
 
 
 class StaticKeys:
@@ -41,6 +41,15 @@ class StaticKeys:
         self._n_rows = n_rows
         self._buffers: list[_Buffer] = []
         self.keys: Observation = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Buffers are not copied: in a copy, `shown` would be arrays of its own, not views."""
+        return {**vars(self), "_buffers": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for array in self.keys.values():
+            array.flags.writeable = False
 
     def write(self, entries: list[Stacked], rows: NDArray[np.int64]) -> None:
         """Takes over the problems of all rows, of which those in `rows`, int64 [any], are others than before."""

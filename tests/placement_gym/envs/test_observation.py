@@ -33,7 +33,6 @@ from placement_gym.envs.observation import (
     EDGE_FEATURES,
     LINK_FEATURES,
     OP_FEATURES,
-    SELECT,
     STATIC,
     static_observation,
     table,
@@ -202,7 +201,7 @@ def test_padding_changes_nothing(name: str, own: dict[str, Any], seed: int) -> N
             assert (large[rest] == (-1 if key in ("edge_index", "op_device") else 0)).all(), key
         allowed = [np.flatnonzero(seen["action_mask"]) for seen in (one, other)]
         assert len(allowed[0]) == len(allowed[1])
-        if one["phase"][0] != SELECT:
+        if one["action_features"].any():
             rows = [
                 table("action_features", seen["action_features"])[k]
                 for seen, k in zip((one, other), allowed, strict=True)
@@ -256,7 +255,7 @@ def test_flat_observation_by_its_parts(name: str, own: dict[str, Any]) -> None:
             ops = table("op_features", seen["op_features"])
             relative = np.zeros(actions.shape)
             allowed = np.flatnonzero(seen["action_mask"])
-            if seen["phase"][0] != SELECT:
+            if actions.any():
                 chosen = actions[allowed]
                 relative[allowed] = (chosen - chosen.mean(axis=0)) / (chosen.std(axis=0) + 1e-6)
             parts = [ops[op] if op >= 0 else np.zeros(len(OP_FEATURES)), seen["context"], actions.ravel()]

@@ -98,7 +98,7 @@ def test_seeds_of_rows(name: str, own: dict[str, Any]) -> None:
     options = {**own, "problem": free(), "noise": 0.5}
     first, again, other = (rollout(make(name, **options), seed) for seed in (5, 5, 6))
     assert_same(first, again)
-    assert first[1] != other[1]
+    assert first[2]["makespan_s"] != other[2]["makespan_s"]
     vector, single = make_vec(name, 2, **options), make(name, **options)
     vector.reset(seed=[9, None])
     single.reset(seed=9)
