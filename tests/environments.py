@@ -91,6 +91,8 @@ CASES = [
 ]
 # Those without another order of ops, and without both options of SelectPlace at once.
 MAIN = [case for case in CASES if "order" not in case.values[1] and not {"action", "priority"} <= set(case.values[1])]
+# Those with the options on which states, spaces and masks depend.
+SOME = [case for case in MAIN if case.id.rsplit("-", 1)[1] in (*ALWAYS, "colocation", "queue priority", "penalty")]
 # Each environment and kind of action, (name, options).
 BARE = [(name, own) for name, variants in OWN.items() for own in variants if not {"order", "priority"} & set(own)]
 BARE_IDS = ["-".join([name, *(str(value) for value in own.values())]) for name, own in BARE]

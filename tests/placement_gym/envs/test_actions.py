@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from environments import BARE, BARE_IDS, CASES, MAIN, assert_same, crowded, free, given, make, make_vec, some_actions
+from environments import (
+    BARE,
+    BARE_IDS,
+    CASES,
+    MAIN,
+    SOME,
+    assert_same,
+    crowded,
+    free,
+    given,
+    make,
+    make_vec,
+    some_actions,
+)
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
@@ -16,11 +29,8 @@ from placement_gym.envs.actions import AllowedBatch, AllowedDiscrete
 from placement_gym.envs.reward import PENALTY
 from placement_gym.errors import InvalidAction
 
-# The options on which masks depend.
-MASKS = [case for case in MAIN if case.id.rsplit("-", 1)[1] in ("dense", "colocation", "groups", "mixed", "callable")]
 
-
-@pytest.mark.parametrize(("name", "options"), MASKS)
+@pytest.mark.parametrize(("name", "options"), SOME)
 def test_samples_are_legal_in_every_state(name: str, options: dict[str, Any]) -> None:
     """What the action spaces sample is in the mask, at every step, and before the first reset."""
     options = given(options)

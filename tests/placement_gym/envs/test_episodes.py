@@ -10,6 +10,7 @@ from environments import (
     MAIN,
     MIXED,
     SIZES,
+    SOME,
     assert_same,
     crowded,
     drawn,
@@ -27,7 +28,7 @@ from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProb
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 
 
-@pytest.mark.parametrize(("name", "options"), MAIN)
+@pytest.mark.parametrize(("name", "options"), SOME)
 def test_a_state_is_gone_back_to(name: str, options: dict[str, Any]) -> None:
     """From a state on, the same environment, another one and any row of a vector form go on as the original did.
 

@@ -8,9 +8,9 @@ import pytest
 from environments import (
     BARE,
     BARE_IDS,
-    MAIN,
     MIXED,
     SIZES,
+    SOME,
     assert_same,
     crowded,
     free,
@@ -120,7 +120,7 @@ def test_table_keeps_leading_axes() -> None:
         table("op_kind", np.zeros(3))
 
 
-@pytest.mark.parametrize(("name", "options"), MAIN)
+@pytest.mark.parametrize(("name", "options"), SOME)
 def test_all_observations_are_in_the_space(name: str, options: dict[str, Any]) -> None:
     """Keys are those that are documented; shapes, types and bounds hold at every step, in both forms."""
     options = given(options)

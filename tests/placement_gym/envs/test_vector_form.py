@@ -32,9 +32,12 @@ B = 3
 ALIKE = [crowded(0), crowded(3), crowded(5)]
 
 
-@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.name)
+@pytest.mark.parametrize(
+    ("mode", "observation"),
+    [*((mode, "dict") for mode in AutoresetMode), (AutoresetMode.SAME_STEP, "flat")],
+    ids=["next", "same", "disabled", "same-flat"],
+)
 @pytest.mark.parametrize(("name", "own"), BARE, ids=BARE_IDS)
-@pytest.mark.parametrize("observation", ["dict", "flat"])
 def test_rows_begin_anew_as_in_gymnasium(mode: AutoresetMode, name: str, own: dict[str, Any], observation: str) -> None:
     """All that `SyncVectorEnv` over scalar forms returns is returned, whichever way ended rows begin anew."""
     rng = np.random.default_rng(0)
