@@ -282,3 +282,17 @@ def test_drawn_problems_go_on_after_a_refused_one() -> None:
                     expected = pg.envs.observation.static_observation(problem, SIZES)
                     np.testing.assert_array_equal(seen["op_features"][row], expected["op_features"])
         assert refused > 2
+
+
+def test_noise_stays_throughout_an_episode() -> None:
+    """A move that changes nothing earns nothing: all placements of an episode are under one draw of noise."""
+    env = make("Improve", problem=free(), visit="once", noise=0.5, reward="dense")
+    values = set()
+    for seed in range(3):
+        seen, _ = env.reset(seed=seed)
+        values.add(float(seen["context"][1]))
+        done = False
+        while not done:
+            seen, reward, done, *_ = env.step(int(seen["op_device"][seen["op"][0]]))
+            assert reward == 0
+    assert len(values) == 3
