@@ -1,6 +1,7 @@
 """The registered environments and the options that tests go through; problems and actions for them."""
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +23,7 @@ N_OPS, N_DEVICES = 6, 3
 SIZES = Sizes(8, 40, 4)
 
 
+@lru_cache
 def crowded(seed: int = 0, n_ops: int = N_OPS, n_devices: int = N_DEVICES, *, memory: str = "claims") -> pg.Problem:
     """A small unlike problem in which support, colocation and memory bind, so that some episodes end overfull."""
     rng = np.random.default_rng(seed)
@@ -37,6 +39,7 @@ def crowded(seed: int = 0, n_ops: int = N_OPS, n_devices: int = N_DEVICES, *, me
     return replace(endless, device_memory_bytes=np.full(n_devices, together + endless.op_working_bytes.max() + 0.5))
 
 
+@lru_cache
 def free(seed: int = 0, n_ops: int = N_OPS, n_devices: int = N_DEVICES) -> pg.Problem:
     """A small unlike problem in which nothing binds."""
     return random_problem(np.random.default_rng(seed), n_ops=n_ops, n_devices=n_devices, whole_numbers=False)
@@ -44,7 +47,7 @@ def free(seed: int = 0, n_ops: int = N_OPS, n_devices: int = N_DEVICES) -> pg.Pr
 
 def drawn(rng: np.random.Generator) -> pg.Problem:
     """A problem of any size up to SIZES."""
-    return crowded(int(rng.integers(1000)), int(rng.integers(2, 9)), int(rng.integers(2, 5)))
+    return crowded.__wrapped__(int(rng.integers(1000)), int(rng.integers(2, 9)), int(rng.integers(2, 5)))
 
 
 MIXED = [crowded(0), crowded(1, 8, 2), crowded(2, 3, 4)]

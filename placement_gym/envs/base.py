@@ -280,7 +280,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         self.action_space = AllowedBatch(num_envs, len(single.action_masks()), self.action_masks)
         self._all: Rows = np.arange(num_envs)
         self._everyone = np.ones(num_envs, np.bool_)
-        self._seeded = np.zeros(num_envs, np.bool_)
+        self._seeded, self._seeds = np.zeros(num_envs, np.bool_), list(range(num_envs))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy's action space samples what the copy allows."""
@@ -313,6 +313,16 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
     def rule(self) -> Rule:
         """The simulator's rule."""
         return self.task.rule
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generator of each row, as in `SyncVectorEnv`."""
+        return tuple(self.episodes.generators)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The last seed of each row, as in `SyncVectorEnv`."""
+        return tuple(self._seeds)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -354,7 +364,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         for row in rows.tolist():
             number = None if seed is None else seed[row]
             if number is not None or not self._seeded[row]:
-                self.episodes.generators[row], _ = np_random(None if number is None else int(number))
+                self.episodes.generators[row], self._seeds[row] = np_random(None if number is None else int(number))
         self._seeded[rows] = True
 
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:  # noqa: ANN401
@@ -424,6 +434,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
     def set_state(self, row: int, state: EpisodeState) -> Any:  # noqa: ANN401
         """Makes a row go on where `get_state` was called; returns the observation of all rows."""
         self.episodes.set_state(row, state)
+        self._seeded[row] = True
         return self._observation()
 
     def schedule(self, row: int) -> Schedule:
@@ -449,9 +460,9 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         return tuple(self._call_row(row, name, *args, **kwargs) for row in range(self.num_envs))
 
     def _call_row(self, row: int, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        by_row = {"problem": self.episodes.problems[row], "np_random": self.episodes.generators[row]}
+        by_row = {"problem": self.problems, "np_random": self.np_random, "np_random_seed": self.np_random_seed}
         if name in by_row:
-            return by_row[name]
+            return by_row[name][row]
         if name in ("get_state", "set_state", "schedule", "noisy_makespans_s"):
             return getattr(self, name)(row, *args, **kwargs)
         if name == "action_masks":

@@ -16,27 +16,28 @@ from placement_gym.envs.actions import AllowedBatch, AllowedDiscrete
 from placement_gym.envs.reward import PENALTY
 from placement_gym.errors import InvalidAction
 
+# The options on which masks depend.
+MASKS = [case for case in MAIN if case.id.rsplit("-", 1)[1] in ("dense", "colocation", "groups", "mixed", "callable")]
 
-@pytest.mark.parametrize(("name", "options"), MAIN)
+
+@pytest.mark.parametrize(("name", "options"), MASKS)
 def test_samples_are_legal_in_every_state(name: str, options: dict[str, Any]) -> None:
     """What the action spaces sample is in the mask, at every step, and before the first reset."""
-    options = {**given(options), "invalid": "raise"}
+    options = given(options)
     env, vector = make(name, **options), make_vec(name, 3, **options)
     env.action_space.seed(0)
     vector.action_space.seed(0)
-    for _ in range(2):
-        for _ in range(15):
-            assert env.action_masks()[env.action_space.sample()]
-            actions = vector.action_space.sample()
-            assert vector.action_masks()[np.arange(3), actions].all()
-            assert env.action_space.contains(env.action_space.sample())
-            assert vector.action_space.contains(actions)
-            if env.episodes.over[0]:
-                env.reset()
-            env.step(env.action_space.sample())
-            vector.step(vector.action_space.sample())
-        env.reset(seed=1)
-        vector.reset(seed=1)
+    for k in range(15):
+        action, actions = env.action_space.sample(), vector.action_space.sample()
+        assert env.action_masks()[action]
+        assert vector.action_masks()[np.arange(3), actions].all()
+        assert env.action_space.contains(action)
+        assert vector.action_space.contains(actions)
+        if env.episodes.over[0] or k == 0:
+            env.reset()
+            action = env.action_space.sample()
+        env.step(action)
+        vector.step(actions)
 
 
 def test_samples_are_even_draws() -> None:

@@ -23,7 +23,7 @@ from environments import (
 )
 
 import placement_gym as pg
-from placement_gym.errors import InvalidOption
+from placement_gym.errors import InfeasiblePlacement, InvalidOption, InvalidProblem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 
 
@@ -31,7 +31,7 @@ from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s
 def test_a_state_is_gone_back_to(name: str, options: dict[str, Any]) -> None:
     """From a state on, the same environment, another one and any row of a vector form go on as the original did.
 
-    They go on beyond the end of the episode, so that the next problem and its noise are the same too.
+    They go on beyond the end of the episode: the next problem and the generator are the same too.
     """
     options = given(options)
     env, other, vector = make(name, **options), make(name, **options), make_vec(name, 3, **options)
@@ -52,8 +52,9 @@ def test_a_state_is_gone_back_to(name: str, options: dict[str, Any]) -> None:
         assert_same(env.set_state(state), told[0])
         assert_same(going_on(other, state), told)
         row = k // 3
-        beside = going_on_in(vector, row, state)
-        assert_same(beside, told)
+        assert_same(going_on_in(vector, row, state), told)
+        if k == 5:
+            break
         # And from the row back into the scalar form, and into another row.
         vector.set_state(row, state)
         again = vector.get_state(row)
@@ -63,16 +64,13 @@ def test_a_state_is_gone_back_to(name: str, options: dict[str, Any]) -> None:
 
 
 def going_on(env: pg.envs.PlacementEnv, state: Any = None) -> list[Any]:
-    """Observations, rewards, infos and problems of a scalar form from a state on, to the end of the second episode."""
+    """What a scalar form says from a state on, to the beginning of the next episode; and its generator's state."""
     rng = np.random.default_rng(1)
     seen = env._observation() if state is None else env.set_state(state)
     told: list[Any] = [seen]
-    for _ in range(2):
-        if not env.episodes.over[0]:
-            told += [play(env, seen, rng), env.noisy_makespans_s(2), env.problem.name]
-        seen, _ = env.reset()
-        told.append(seen)
-    return told
+    if not env.episodes.over[0]:
+        told += [play(env, seen, rng), env.noisy_makespans_s(2), env.problem.name]
+    return [*told, env.reset()[0], env.problem.name, str(env.np_random.bit_generator.state)]
 
 
 def going_on_in(vector: pg.envs.PlacementVectorEnv, row: int, state: Any) -> list[Any]:
@@ -89,24 +87,20 @@ def going_on_in(vector: pg.envs.PlacementVectorEnv, row: int, state: Any) -> lis
 
     seen = of_row(vector.set_state(row, state))
     told: list[Any] = [seen]
-    for _ in range(2):
-        if not vector.episodes.over[row]:
-            observations, rewards, done, last = [seen], [], False, {}
-            while not done:
-                batch, reward, ends, _, info = vector.step(
-                    actions(some_actions(vector.action_masks()[row : row + 1], rng)[0])
-                )
-                done = bool(ends[row])
-                observations.append(of_row(batch))
-                rewards.append(float(reward[row]))
-                if done:
-                    n = vector.problems[row].n_ops
-                    last = {key: info[key][row] for key in info if not key.startswith("_")}
-                    last = {key: value[:n] if np.ndim(value) else value.item() for key, value in last.items()}
-            told += [(observations, rewards, last), vector.noisy_makespans_s(row, 2), vector.problems[row].name]
-        seen = of_row(vector.step(actions(0))[0])
-        told.append(seen)
-    return told
+    if not vector.episodes.over[row]:
+        observations, rewards, done = [seen], [], False
+        while not done:
+            action = some_actions(vector.action_masks()[row : row + 1], rng)[0]
+            batch, reward, ends, _, info = vector.step(actions(action))
+            done = bool(ends[row])
+            observations.append(of_row(batch))
+            rewards.append(float(reward[row]))
+        n = vector.problems[row].n_ops
+        last = {key: info[key][row] for key in info if not key.startswith("_")}
+        last = {key: value[:n] if np.ndim(value) else value.item() for key, value in last.items()}
+        told += [(observations, rewards, last), vector.noisy_makespans_s(row, 2), vector.problems[row].name]
+    seen = of_row(vector.step(actions(0))[0])
+    return [*told, seen, vector.problems[row].name, str(vector.call("np_random")[row].bit_generator.state)]
 
 
 @pytest.mark.parametrize(("name", "own"), BARE, ids=BARE_IDS)
@@ -172,11 +166,12 @@ def test_infos_say_what_the_gym_says(name: str, options: dict[str, Any]) -> None
         problem, op_device = env.problem, info["op_device"]
         assert info["makespan_s"] == replayed_s(env, info)
         objective = options.get("objective", "makespan")
-        expected = (
-            info["makespan_s"]
-            if objective == "makespan"
-            else pg.objectives.placement_objective_s(objective, problem, op_device)
-        )
+        expected = info["makespan_s"]
+        if objective != "makespan":
+            try:
+                expected = pg.objectives.placement_objective_s(objective, problem, op_device)
+            except InfeasiblePlacement:  # subgraphs wait for each other
+                expected = np.inf
         assert info["objective_s"] == expected
         # Under "claims" the bytes over capacity are a sum.
         held = np.bincount(op_device, problem.op_memory_bytes, problem.n_devices)
@@ -188,6 +183,8 @@ def test_infos_say_what_the_gym_says(name: str, options: dict[str, Any]) -> None
         assert op_device.shape == (problem.n_ops,)
         assert ("invalid_actions" in info) == ("invalid" in options)
         pg.Placement(op_device)
+        if np.isinf(expected):
+            continue
         if not info["overfull"]:
             pg.Placement(op_device).check(problem)
             reference = np.nanmin(np.where(np.isfinite(problem.op_time_s), problem.op_time_s, np.nan), axis=1).sum()
@@ -223,7 +220,13 @@ def test_noisy_makespans_by_the_simulator() -> None:
     np.testing.assert_allclose(times, expected, rtol=1e-12)
     exact = pg.simulate(problem, info["op_device"]).makespan_s
     assert np.percentile(times, 95) > times.mean() > 0.8 * exact
-    vector.set_state(1, env.get_state())
+    state = env.get_state()
+    vector.set_state(1, state)
+    env.reset()
+    vector.reset()  # the first one, and yet the row's generator goes on
+    assert vector.np_random[1].bit_generator.state == env.np_random.bit_generator.state
+    env.set_state(state)
+    vector.set_state(1, state)
     np.testing.assert_array_equal(vector.noisy_makespans_s(1, 5), times[:5])
     still = make("Assign", problem=problem)
     still.reset()
@@ -247,8 +250,6 @@ def test_values_of_many_rows_are_those_of_one() -> None:
 
 def test_drawn_problems_go_on_after_a_refused_one() -> None:
     """A draw that is too large is refused by name and number; a step or reset after it works, in every mode."""
-    from placement_gym.errors import InvalidProblem
-
     large = free(0, 9)
 
     class Draw:
