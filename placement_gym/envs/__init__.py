@@ -5,6 +5,7 @@ import gymnasium as gym
 from placement_gym.envs.assign import AssignEnv, AssignVectorEnv
 from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv
 from placement_gym.envs.observation import Sizes
+from placement_gym.envs.observation_graph import to_pyg
 from placement_gym.envs.select_place import SelectPlaceEnv, SelectPlaceVectorEnv
 
 for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place")):
@@ -22,4 +23,5 @@ __all__ = [
     "SelectPlaceEnv",
     "SelectPlaceVectorEnv",
     "Sizes",
+    "to_pyg",
 ]
