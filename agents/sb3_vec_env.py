@@ -64,7 +64,7 @@ class Sb3VecEnv(VecEnv):  # type: ignore[misc]
             n_ops = int(np.count_nonzero(said["final_info"]["op_device"][row] >= 0))
             for name, values in said["final_info"].items():
                 if not name.startswith("_"):
-                    infos[row][name] = values[row, :n_ops].copy() if values.ndim > 1 else values[row].item()
+                    infos[row][name] = values[row, :n_ops].copy() if values.ndim > 1 else values[row]
             infos[row]["terminal_observation"] = said["final_obs"][row]
             infos[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
         return seen, rewards.astype(np.float32), terminated | truncated, infos
