@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -21,16 +21,18 @@ class Sb3VecEnv(VecEnv):  # type: ignore[misc]
     the other keys are those of the scalar form's last info. `env_method("action_masks")` serves sb3-contrib.
 
     Args:
-        vec_env: The native vector form, with `autoreset_mode="SAME_STEP"`. It is used by nobody else.
+        vec_env: The native vector form, with `autoreset_mode="SAME_STEP"` and no wrapper. It is used by nobody else.
 
     Attributes:
         vec_env: The native vector form.
 
     Raises:
-        InvalidOption: Another autoreset mode.
+        InvalidOption: Another vector environment, or another autoreset mode.
     """
 
-    def __init__(self, vec_env: PlacementVectorEnv) -> None:
+    def __init__(self, vec_env: VectorEnv[Any, Any, Any]) -> None:
+        if not isinstance(vec_env, PlacementVectorEnv):
+            raise InvalidOption(f"vec_env is a {type(vec_env).__name__}; expected a native vector form, unwrapped")
         if vec_env.autoreset_mode != AutoresetMode.SAME_STEP:
             raise InvalidOption(f"autoreset_mode is {vec_env.autoreset_mode.name}; expected SAME_STEP")
         self.vec_env = vec_env

@@ -1,6 +1,7 @@
 """DQN of Stable-Baselines3 on Assign-v0, without action masks: the nearest allowed action is done."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 from stable_baselines3 import DQN
@@ -12,9 +13,11 @@ from examples.setting import setting
 def main(arguments: Sequence[str] | None = None) -> None:
     """Learns and reports."""
     given = setting(__doc__ or "", arguments)
-    env = gym.make("placement_gym/Assign-v0", problem=given.problem, observation="flat", invalid="nearest")
+    options: dict[str, Any] = {"observation": "flat", "invalid": "nearest", "reward": "dense"}
+    env = gym.make("placement_gym/Assign-v0", problem=given.problem, **options)
     watch = Watch(given.episodes)
-    DQN("MlpPolicy", env, seed=given.seed, device="cpu").learn(given.steps, callback=watch)
+    learner = DQN("MlpPolicy", env, gamma=1.0, seed=given.seed, device="cpu")
+    learner.learn(given.steps, callback=watch)
     given.report("DQN", watch.makespans_s)
 
 

@@ -12,9 +12,10 @@ from examples.setting import setting
 def main(arguments: Sequence[str] | None = None) -> None:
     """Learns and reports."""
     given = setting(__doc__ or "", arguments)
-    env = gym.make("placement_gym/Assign-v0", problem=given.problem, observation="flat")
+    env = gym.make("placement_gym/Assign-v0", problem=given.problem, observation="flat", reward="dense")
     watch = Watch(given.episodes)
-    MaskablePPO("MlpPolicy", env, seed=given.seed, device="cpu").learn(given.steps, callback=watch)
+    learner = MaskablePPO("MlpPolicy", env, n_steps=400, gamma=1.0, seed=given.seed, device="cpu")
+    learner.learn(given.steps, callback=watch)
     given.report("MaskablePPO", watch.makespans_s)
 
 

@@ -18,7 +18,7 @@ ENVS = sorted(name for name in gym.registry if name.startswith("placement_gym/")
 
 def native(name: str, num_envs: int = 3, **options: Any) -> Sb3VecEnv:
     """The adapter over a native vector form."""
-    return Sb3VecEnv(gym.make_vec(name, num_envs=num_envs, autoreset_mode="SAME_STEP", **options))  # type: ignore[arg-type]
+    return Sb3VecEnv(gym.make_vec(name, num_envs=num_envs, autoreset_mode="SAME_STEP", **options))
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -80,7 +80,9 @@ def test_options_of_a_reset_hold_for_all_rows() -> None:
     with pytest.raises(InvalidOption, match="same for all"):
         env.reset()
     with pytest.raises(InvalidOption, match="SAME_STEP"):
-        Sb3VecEnv(gym.make_vec("placement_gym/Assign-v0", num_envs=2))  # type: ignore[arg-type]
+        Sb3VecEnv(gym.make_vec("placement_gym/Assign-v0", num_envs=2))
+    with pytest.raises(InvalidOption, match="SyncVectorEnv"):
+        Sb3VecEnv(gym.make_vec("placement_gym/Assign-v0", num_envs=2, vectorization_mode="sync"))
 
 
 def test_a_learner_runs_on_it() -> None:
