@@ -1,9 +1,10 @@
-"""A development check: how many small random mutants of the simulator's files the tests notice.
+"""A development check: how many small random mutants of the simulator's, or the environments', files the tests notice.
 
 `python tests/mutants.py --n 60 --seed 0` changes one operator in a copy of the checkout (a comparison, +-1, min and
 max, and and or, a sign) and runs tests there: first those of the simulator without Numba, which takes seconds; where
 they pass, or fail by an error that compiled code does not raise, those of the baselines and environments too, compiled.
-A mutant that takes four times as long as no mutant is noticed. The script reports those that pass, with file and line.
+`--room envs` does so with the environments and their tests, compiled. A mutant that takes four times as long as no
+mutant is noticed. The script reports those that pass, with file and line.
 
 Mutants that change nothing that anyone can see are told by reading. `equivalent_mutants.txt` names them, by file, line
 of source and change, and the count leaves them out.
@@ -46,6 +47,9 @@ MORE = [
     "tests/placement_gym/test_memory.py",
     "tests/placement_gym/baselines",
 ]
+ENV_FILES = sorted((ROOT / "placement_gym/envs").glob("*.py"))
+# (files, tests in plain Python, tests compiled).
+ROOMS = {"simulator": (FILES, TESTS, MORE), "envs": (ENV_FILES, [], ["tests/placement_gym/envs"])}
 # What plain Python raises where compiled code goes on with whatever it finds.
 PLAIN_ERRORS = re.compile(r"^(\S+\.py):\d+: (?:Index|ZeroDivision|Overflow|UnboundLocal)Error", re.MULTILINE)
 SWAPS: dict[type, type] = {
@@ -113,6 +117,8 @@ def forget(checkout: Path, path: Path) -> None:
 def passes(checkout: Path, tests: list[str], *, plain: bool, timeout_s: float) -> bool:
     """Whether the tests pass; they fail where they run for ever. Raises RuntimeError where plain Python cannot tell."""
     tests = [t for t in tests if (checkout / t).exists()]
+    if not tests:
+        return True
     more = {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": "tests"} if plain else {}
     # Without Numba, enumeration takes a minute.
     options = ["-p", "plain_kernel", "-k", "not exact_makespan"] if plain else []
@@ -134,14 +140,14 @@ def passes(checkout: Path, tests: list[str], *, plain: bool, timeout_s: float) -
     return run.returncode == 0
 
 
-def survives(checkout: Path, path: Path, plain_s: float, compiled_s: float) -> bool:
-    """Whether a changed file passes the tests, first in plain Python, each within a limit."""
-    tests = MORE
+def survives(checkout: Path, path: Path, room: str, plain_s: float, compiled_s: float) -> bool:
+    """Whether a changed file passes the room's tests, first in plain Python, each within a limit."""
+    _, first, tests = ROOMS[room]
     try:
-        if not passes(checkout, TESTS, plain=True, timeout_s=plain_s):
+        if not passes(checkout, first, plain=True, timeout_s=plain_s):
             return False
     except RuntimeError:
-        tests = TESTS + MORE
+        tests = first + tests
     forget(checkout, path)
     return passes(checkout, tests, plain=False, timeout_s=compiled_s)
 
@@ -149,7 +155,7 @@ def survives(checkout: Path, path: Path, plain_s: float, compiled_s: float) -> b
 def equivalents() -> dict[tuple[str, ...], str]:
     """Why a mutant is no mutant, by (file, line, change) or (file, line, change, line before)."""
     reason, reasons = "", {}
-    known = {(path.name, line.strip()) for path in FILES for line in path.read_text().splitlines()}
+    known = {(path.name, line.strip()) for path in FILES + ENV_FILES for line in path.read_text().splitlines()}
     for line in (ROOT / "tests/equivalent_mutants.txt").read_text().splitlines()[2:]:
         key = tuple(line.split(" :: "))
         if line.startswith("# "):
@@ -183,10 +189,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--room", choices=sorted(ROOMS), default="simulator")
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME", help="files, as clock.py")
     options = parser.parse_args()
     reasons = equivalents()
-    files = [path for path in FILES if path.name not in options.leave_out]
+    all_files, first, then = ROOMS[options.room]
+    files = [path for path in all_files if path.name not in options.leave_out]
     passed: list[str] = []
     n_equivalent = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +202,7 @@ def main() -> int:
         shutil.copytree(ROOT, clean, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", ".hypothesis"))
         limits_s = []
         # This also compiles what the mutants need, but for the files that they change.
-        for plain, tests in ((True, TESTS), (False, TESTS + MORE)):
+        for plain, tests in ((True, first), (False, first + then)):
             since = time.monotonic()
             if not passes(clean, tests, plain=plain, timeout_s=3600.0):
                 raise SystemExit("the tests fail without any mutant")
@@ -209,7 +217,7 @@ def main() -> int:
             else:
                 shutil.copytree(clean, copy)
                 (copy / path.relative_to(ROOT)).write_text(text)
-                if survives(copy, copy / path.relative_to(ROOT), *limits_s):
+                if survives(copy, copy / path.relative_to(ROOT), options.room, *limits_s):
                     verdict = "PASSED"
                     passed.append(where)
                 shutil.rmtree(copy)

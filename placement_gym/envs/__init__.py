@@ -6,6 +6,7 @@ from placement_gym.envs.assign import AssignEnv, AssignVectorEnv
 from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv
 from placement_gym.envs.improve import ImproveEnv, ImproveVectorEnv
 from placement_gym.envs.observation import Sizes
+from placement_gym.envs.observation_graph import to_pyg
 from placement_gym.envs.select_place import SelectPlaceEnv, SelectPlaceVectorEnv
 
 for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place"), ("Improve", "improve")):
@@ -25,4 +26,5 @@ __all__ = [
     "SelectPlaceEnv",
     "SelectPlaceVectorEnv",
     "Sizes",
+    "to_pyg",
 ]

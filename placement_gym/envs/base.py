@@ -177,7 +177,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         info: dict[str, Any] = {}
         if len(ended):
             for name, values in episodes.info(ended).items():
-                info[name] = values[0, : self.problem.n_ops].copy() if values.ndim > 1 else values[0].item()
+                info[name] = values[0, : self.problem.n_ops].copy() if values.ndim > 1 else values[0]
         self._show()
         return self._observation(), float(rewards[0]), bool(len(ended)), False, info
 

@@ -179,8 +179,8 @@ def test_infos_say_what_the_gym_says(name: str, options: dict[str, Any]) -> None
         assert info["excess_bytes"] == pytest.approx(np.maximum(0, held - problem.device_memory_bytes).sum())
         assert info["overfull"] == (info["excess_bytes"] > 0)
         types = {key: type(value) for key, value in info.items()}
-        assert types["makespan_s"] is types["objective_s"] is types["excess_bytes"] is float
-        assert types["overfull"] is bool
+        assert types["makespan_s"] is types["objective_s"] is types["excess_bytes"] is np.float64
+        assert types["overfull"] is np.bool_
         assert op_device.shape == (problem.n_ops,)
         assert ("invalid_actions" in info) == ("invalid" in options)
         pg.Placement(op_device)

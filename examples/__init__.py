@@ -1,0 +1,1 @@
+"""Learners on the environments, one file each; see README.md."""
