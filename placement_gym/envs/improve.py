@@ -300,10 +300,7 @@ class ImproveEnv(PlacementEnv):
       first), or "random" (drawn for each episode; a device that can run the op and has room for it, if one is found).
     * `n_steps`: steps of an episode under `visit="any"`; one per op or group where not given.
     * `order`: "rank" (largest b-level first) or "topological".
-<<<<<<< HEAD
-=======
     * `noise`: drawn once for each episode, so that all its placements are compared under the same durations.
->>>>>>> envs17
 
     ## Version History
 
