@@ -10,14 +10,19 @@ from placement_gym.envs.observation import Observation
 from placement_gym.envs.stack import Stacked
 
 
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that may not be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 class _Buffer:
     """One copy of the keys, handed out as read-only views, and the rows that are not up to date in it."""
 
     def __init__(self, like: Observation, n_rows: int) -> None:
         self.own = {key: np.empty((n_rows, *value.shape), value.dtype) for key, value in like.items()}
-        self.shown = {key: array.view() for key, array in self.own.items()}
-        for view in self.shown.values():
-            view.flags.writeable = False
+        self.shown = {key: _read_only(array) for key, array in self.own.items()}
         self.stale = set(range(n_rows))
         self._holders = self._count_holders()
 

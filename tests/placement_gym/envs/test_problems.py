@@ -70,7 +70,7 @@ def test_wrong_problems_are_named() -> None:
             InvalidProblem,
             f"n_edges {edges}; the environment is padded to 2",
         ),
-        ({"problems": [free(0, 3), free()], "sizes": Sizes(5, 99, 9)}, InvalidProblem, "has n_ops 6"),
+        ({"problems": [*[free(0, 3)] * 30, free()], "sizes": Sizes(5, 99, 9)}, InvalidProblem, "has n_ops 6"),
         ({"problems": lambda rng: 3, "sizes": SIZES}, InvalidProblem, r"problems\(rng\) returned a int"),  # noqa: ARG005
         ({"problems": lambda rng: free(0, 9), "sizes": SIZES}, InvalidProblem, "has n_ops 9"),  # noqa: ARG005
     ):

@@ -178,3 +178,20 @@ def test_what_was_handed_out_stays() -> None:
             for _ in range(25):
                 lean.step(some_actions(lean.action_masks(), rng))
             assert_same({key: first[key] for key in STATIC}, static)
+
+
+def test_static_keys_are_written_into_arrays_that_nobody_holds() -> None:
+    """For a user who holds the last observation only, a few arrays take turns; what is held stays as it is."""
+    vector, rng = make_vec("Assign", B, problems=MIXED), np.random.default_rng(0)
+    seen, _ = vector.reset(seed=0)
+    kept = seen["op_time"][1][2:]  # a view of a view
+    was, addresses = kept.copy(), set()
+    for _ in range(100):
+        seen, *_ = vector.step(some_actions(vector.action_masks(), rng))
+        if len(set(vector.problems)) > 1:
+            addresses.add(seen["op_time"].ctypes.data)
+        for row, problem in enumerate(vector.problems):
+            expected = pg.envs.observation.static_observation(problem, vector.sizes)
+            assert_same(seen["op_time"][row], expected["op_time"])
+    assert 2 <= len(addresses) <= 4
+    assert_same(kept, was)
