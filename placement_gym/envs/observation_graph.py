@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
 
 Arrays = dict[str, NDArray[Any]]
+# Keys of whole numbers; learners' libraries may hand them on as floats.
+WHOLE = ("op_kind", "device_kind", "edge_index", "n_ops", "n_edges", "n_devices", "phase", "op", "op_device")
 
 
 def _ends(number: NDArray[np.int64], seen: Arrays, max_ops: int, max_devices: int) -> tuple[Any, Any]:
@@ -22,7 +24,7 @@ def _ends(number: NDArray[np.int64], seen: Arrays, max_ops: int, max_devices: in
 
     Numbers behind the last op, device or pair have neither.
     """
-    phase, chosen = seen["phase"].astype(np.int64), seen["op"].astype(np.int64)
+    phase, chosen = seen["phase"], seen["op"]
     pair = number < max_ops * max_devices
     op, device = np.where(pair, number // max_devices, -1), np.where(pair, number % max_devices, -1)
     on_device = number < max_devices
@@ -52,20 +54,20 @@ def _actions(seen: Arrays, n: NDArray[Any], d: NDArray[Any]) -> tuple[Arrays, ND
 
 
 def unpadded(seen: Arrays) -> tuple[Arrays, Arrays]:
-    """(arrays, counts) of observations in dict form, all keys with a leading axis B.
+    """(arrays, counts) of observations in dict form, all keys with a leading axis B, those of WHOLE int64.
 
     Returns:
         The fields of `placement_gym.pytorch.observation_graph.ObservationGraph`, those of all rows joined, numbers
         counted from each row's own first; and how many ops, edges, ... each row has, int64 [B].
     """
     b, max_n, max_d = *seen["op_kind"].shape, seen["device_kind"].shape[1]
-    n, m, d = (seen[key].reshape(b, 1).astype(np.int64) for key in ("n_ops", "n_edges", "n_devices"))
+    n, m, d = (seen[key].reshape(b, 1) for key in ("n_ops", "n_edges", "n_devices"))
     edges = table("edge_index", seen["edge_index"])
     is_op, is_edge, is_device = np.arange(max_n) < n, np.arange(edges.shape[2]) < m, np.arange(max_d) < d
     is_time, is_link = is_op[:, :, None] & is_device[:, None], is_device[:, :, None] & is_device[:, None]
     placed = is_op & (seen["op_device"] >= 0)
     links = table("link_features", seen["link_features"]).reshape(b, max_d, max_d, -1)
-    op = seen["op"].reshape(b).astype(np.int64)
+    op = seen["op"].reshape(b)
     actions, n_actions = _actions(seen, n, d)
     arrays = {
         "x": table("op_features", seen["op_features"])[is_op],
@@ -96,7 +98,7 @@ def to_pyg(observation: Mapping[str, Any]) -> Data | Batch:
 
     Args:
         observation: In dict form: of a scalar form, or of a vector form (all keys with a leading axis). Torch tensors
-            on the CPU will do.
+            on the CPU will do, and floats for whole numbers, as Stable-Baselines3 has them.
 
     Returns:
         `placement_gym.pytorch.observation_graph.ObservationGraph`, or a `Batch` of them, one for each row. Its
@@ -114,6 +116,7 @@ def to_pyg(observation: Mapping[str, Any]) -> Data | Batch:
     except ImportError as error:
         raise MissingDependency(f"to_pyg needs torch-geometric ({error}); pip install torch-geometric") from error
     seen = {key: np.asarray(observation[key]) for key in (*STATIC, *DYNAMIC)}
+    seen |= {key: seen[key].astype(np.int64) for key in WHOLE}
     if seen["op"].ndim == 1:
         return single(*unpadded({key: value[None] for key, value in seen.items()}))
     return batch(*unpadded(seen))

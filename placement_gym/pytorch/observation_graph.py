@@ -41,8 +41,9 @@ NUMBERS_OF = {name: things for things, names in NUMBERS.items() for name in name
 
 
 class ObservationGraph(Data):  # type: ignore[misc]
-    """One observation, without padding: n ops, m edges, d devices, A actions that the problem has (allowed or not).
+    """One observation, without padding: n ops, m edges, d devices, A actions.
 
+    These are the actions that the problem has, allowed or not; one without op and device is there where it is allowed.
     Features are those of `placement_gym.envs.observation`. In a batch all fields are joined along their first axis (the
     index fields along their second), and numbers of ops, devices and graphs go on from graph to graph. No field holds
     -1 for "none": where an op or a device is missing, a mask says so, and the number is that of the graph's first.

@@ -132,10 +132,12 @@ def test_an_action_without_op_and_device_is_kept_where_it_is_allowed() -> None:
     assert int(both.action_op[-1]) == graph.num_nodes
 
 
-def test_torch_tensors_will_do() -> None:
-    """As learners' libraries hand them on."""
+@pytest.mark.parametrize("floats", [False, True])
+def test_torch_tensors_will_do(floats: bool) -> None:
+    """Also floats for whole numbers, as SB3's policies have them."""
     _, seen = played("placement_gym/Assign-v0", 3)
-    assert equal(to_pyg(seen), to_pyg({key: torch.from_numpy(value.copy()) for key, value in seen.items()}))
+    tensors = {key: torch.from_numpy(value.copy()) for key, value in seen.items()}
+    assert equal(to_pyg(seen), to_pyg({key: value.float() if floats else value for key, value in tensors.items()}))
 
 
 def test_graphs_do_not_change_with_the_environment() -> None:
