@@ -49,7 +49,10 @@ MORE = [
 ]
 ENV_FILES = sorted((ROOT / "placement_gym/envs").glob("*.py"))
 # (files, tests in plain Python, tests compiled).
-ROOMS = {"simulator": (FILES, TESTS, MORE), "envs": (ENV_FILES, [], ["tests/placement_gym/envs"])}
+ROOMS = {
+    "simulator": (FILES, TESTS, MORE),
+    "envs": (ENV_FILES, [], ["tests/placement_gym/envs", "tests/placement_gym/test_render.py"]),
+}
 # What plain Python raises where compiled code goes on with whatever it finds.
 PLAIN_ERRORS = re.compile(r"^(\S+\.py):\d+: (?:Index|ZeroDivision|Overflow|UnboundLocal)Error", re.MULTILINE)
 SWAPS: dict[type, type] = {

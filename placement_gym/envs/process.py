@@ -145,7 +145,7 @@ class Process(ABC):
         room = [max(a, b) for a, b in zip(has, wanted, strict=True)]
         self.partial = PartialPlacement.empty(self.n_rows, sizes.n_ops, sizes.n_devices, *room)
         for new, kept in zip((*self.partial.clock, *self.partial[1:]), (*old.clock, *old[1:]), strict=True):
-            new[...] = -1 if new.dtype == np.int32 else 0
+            new[...] = 0
             write_corner(new, kept)
         self.partial.slot_free[:, :, old.slot_free.shape[2] :] = np.inf
 

@@ -296,3 +296,20 @@ def test_noise_stays_throughout_an_episode() -> None:
             seen, reward, done, *_ = env.step(int(seen["op_device"][seen["op"][0]]))
             assert reward == 0
     assert len(values) == 3
+
+
+def test_states_of_ended_episodes_are_counted_once() -> None:
+    """An ended episode that goes back to its own end is over once; one that goes back before its end is not over."""
+    vector = make_vec("Assign", 2, problem=crowded())
+    vector.reset(seed=0)
+    begun = vector.get_state(0)
+    while not vector.episodes.over.all():
+        vector.step(vector.action_space.sample())
+    vector.set_state(0, vector.get_state(0))
+    vector.set_state(1, vector.get_state(0))
+    assert vector.episodes.n_over == 2
+    vector.set_state(1, begun)
+    assert (vector.episodes.n_over, vector.episodes.over.tolist()) == (1, [True, False])
+    vector.set_state(1, begun)
+    vector.reset()
+    assert vector.episodes.n_over == 0
