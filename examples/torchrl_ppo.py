@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from tensordict.nn import InteractionType, TensorDictModule
+from torch.nn import LayerNorm
 from torchrl.data import Unbounded
 from torchrl.envs import ActionMask, Compose, DTypeCastTransform, GymWrapper, TransformedEnv
 from torchrl.envs.libs.gym import default_info_dict_reader
@@ -23,7 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Learns and reports."""
     given, makespans_s = setting(__doc__ or "", arguments), list[float]()
     torch.manual_seed(given.seed)
-    # TorchRL's checks play random actions, allowed or not: hence "nearest".
     options: dict[str, Any] = {"problem": given.problem, "reward": "dense", "invalid": "nearest"}
     vec_env = gym.make_vec("placement_gym/Assign-v0", num_envs=N_ENVS, autoreset_mode="DISABLED", **options)
     env, spec = GymWrapper(vec_env, categorical_action_encoding=True), Unbounded((N_ENVS,), dtype=torch.float64)
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     as_bool = DTypeCastTransform(torch.int8, torch.bool, in_keys=["action_mask"])
     env = TransformedEnv(env, Compose(as_bool, ActionMask()))
     env.set_seed(given.seed)
-    net = TensorDictModule(MLP(out_features=given.problem.n_devices, num_cells=[64, 64]), KEYS, ["logits"])
+    layers: dict[str, Any] = {"num_cells": [64, 64], "norm_class": LayerNorm, "norm_kwargs": {"normalized_shape": 64}}
+    net = TensorDictModule(MLP(out_features=given.problem.n_devices, **layers), KEYS, ["logits"])
     reads, draw = {"logits": "logits", "mask": "action_mask"}, InteractionType.RANDOM
     actor = ProbabilisticActor(
         net, reads, distribution_class=MaskedCategorical, default_interaction_type=draw, return_log_prob=True
     )
-    critic = ValueOperator(MLP(out_features=1, num_cells=[64, 64]), KEYS)
-    state = env.reset()
-    critic(actor(state.clone()))  # builds the layers
+    critic = ValueOperator(MLP(out_features=1, **layers), KEYS)
+    critic(actor((state := env.reset()).clone()))  # builds the layers
     gae = GAE(gamma=1.0, lmbda=1.0, value_network=critic)
     loss = ClipPPOLoss(actor, critic, entropy_coeff=0.001, normalize_advantage=True)
     optimizer = torch.optim.Adam(loss.parameters(), lr=3e-3)
