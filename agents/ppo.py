@@ -162,7 +162,8 @@ class Ppo:
             self.updates += 1
             for info in watch.finished:
                 if info["makespan_s"] < self.best_makespan_s and not info["overfull"]:
-                    self.best_makespan_s, self.best_op_device = info["makespan_s"], info["op_device"].copy()
+                    self.best_makespan_s = float(info["makespan_s"])
+                    self.best_op_device = info["op_device"].copy()
             self.seconds += time.perf_counter() - began
             makespans = [info["makespan_s"] for info in watch.finished]
             logged = self.model.logger.name_to_value
