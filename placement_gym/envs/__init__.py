@@ -3,11 +3,12 @@
 import gymnasium as gym
 
 from placement_gym.envs.assign import AssignEnv, AssignVectorEnv
-from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv
+from placement_gym.envs.base import PlacementEnv
 from placement_gym.envs.improve import ImproveEnv, ImproveVectorEnv
 from placement_gym.envs.observation import Sizes
 from placement_gym.envs.observation_graph import to_pyg
 from placement_gym.envs.select_place import SelectPlaceEnv, SelectPlaceVectorEnv
+from placement_gym.envs.vector import PlacementVectorEnv
 
 for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place"), ("Improve", "improve")):
     gym.register(

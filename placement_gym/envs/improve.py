@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs.actions import Invalid
 from placement_gym.envs.assign import Order, assignment_order
-from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv, task_of
+from placement_gym.envs.base import PlacementEnv
 from placement_gym.envs.device_features import N_FEATURES
 from placement_gym.envs.observation import PAIR, PLACE, SELECT, Form, Sizes
 from placement_gym.envs.problems import Draw, GroupName, Path
@@ -20,6 +20,8 @@ from placement_gym.envs.process import Process, Rows
 from placement_gym.envs.replay import complete_rows, describe_all, move_pairs, rebuild, visit_first, visit_next
 from placement_gym.envs.reward import Reward, check_choice
 from placement_gym.envs.stack import ProblemStack, Stacked
+from placement_gym.envs.task import task_of
+from placement_gym.envs.vector import PlacementVectorEnv
 from placement_gym.errors import InvalidOption
 from placement_gym.groups import Room
 from placement_gym.objectives import Objective

@@ -8,23 +8,23 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray
 from placement_gym.envs.actions import Invalid
-from placement_gym.envs.base import PlacementEnv, PlacementVectorEnv, task_of
-from placement_gym.envs.device_features import describe
-from placement_gym.envs.observation import PAIR, PLACE, SELECT, Form, Sizes
+from placement_gym.envs.base import PlacementEnv
+from placement_gym.envs.observation import PAIR, SELECT, Form, Sizes
 from placement_gym.envs.problems import Draw, GroupName, Path
 from placement_gym.envs.process import Process, Rows
 from placement_gym.envs.reward import Reward, check_choice
-from placement_gym.envs.stack import ProblemStack, StackArrays, problem_at
+from placement_gym.envs.select_place_steps import begin_rows, describe_pairs, place_pairs, select_or_place
+from placement_gym.envs.stack import ProblemStack
+from placement_gym.envs.task import task_of
+from placement_gym.envs.vector import PlacementVectorEnv
 from placement_gym.errors import InvalidOption
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
-from placement_gym.simulator.partial import PartialPlacement, PartialProblem, clear_row, put
 
 Action = Literal["phased", "joint"]
 Priority = Literal["none", "selection"]
@@ -56,160 +56,6 @@ def priority_of(order: NDArray[Any], n_ops: int) -> FloatArray:
     priority = np.zeros((len(order), n_ops))
     np.put_along_axis(priority, order, np.arange(n_ops, n_ops - order.shape[1], -1.0)[None, :], axis=1)
     return priority
-
-
-@njit(cache=True, error_model="numpy", forceinline=True, _nrt=False)
-def _place(
-    f: PartialProblem,
-    s: PartialPlacement,
-    b: int,
-    op: int,
-    device: int,
-    by_group: bool,
-    missing: np.ndarray,
-    ready: np.ndarray,
-    order: np.ndarray,
-    position: np.ndarray,
-) -> None:
-    """Puts an op on a device and updates the ready set; with groups then also the ready ops whose group has a device.
-
-    These are looked for from the lowest number to the highest, again and again until there is none.
-    """
-    k, moved = 0, False
-    while True:
-        put(f, s, b, op, device)
-        order[b, position[b]] = op
-        position[b] += 1
-        ready[b, op] = False
-        for i in range(f.out_start[op], f.out_start[op + 1]):
-            reader = f.out_ops[i]
-            missing[b, reader] -= 1
-            if missing[b, reader] == 0:
-                ready[b, reader] = True
-        if not by_group:
-            return
-        op, moved = -1, True
-        while op < 0:
-            if k == f.op_group.size:
-                if not moved:
-                    return
-                k, moved = 0, False
-            home: int = s.group_device[b, f.op_group[k]]
-            if ready[b, k] and home >= 0:
-                op, device = k, home
-            k += 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _begin(
-    stack: StackArrays,
-    s: PartialPlacement,
-    rows: np.ndarray,
-    place: np.ndarray,
-    missing: np.ndarray,
-    ready: np.ndarray,
-    order: np.ndarray,
-    position: np.ndarray,
-) -> None:
-    for b in rows:
-        f = problem_at(stack, place[b])
-        clear_row(f.partial, s, b)
-        for op in range(ready.shape[1]):
-            ready[b, op], order[b, op] = False, -1
-        for op in range(f.partial.op_group.size):
-            missing[b, op] = f.partial.clock.in_start[op + 1] - f.partial.clock.in_start[op]
-            ready[b, op] = missing[b, op] == 0
-        position[b] = 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _select_or_place(
-    stack: StackArrays,
-    s: PartialPlacement,
-    actions: np.ndarray,
-    active: np.ndarray,
-    by_group: bool,
-    place: np.ndarray,
-    missing: np.ndarray,
-    ready: np.ndarray,
-    order: np.ndarray,
-    position: np.ndarray,
-    phase: np.ndarray,
-    op: np.ndarray,
-    features: np.ndarray,
-    mask: np.ndarray,
-    done: np.ndarray,
-) -> None:
-    p = place[0]
-    f = problem_at(stack, p)
-    for b in range(actions.size):
-        if not active[b]:
-            continue
-        if place[b] != p:
-            p = place[b]
-            f = problem_at(stack, p)
-        if phase[b, 0] == SELECT:
-            mask[b, :] = False
-            op[b, 0], phase[b, 0] = actions[b], PLACE
-            describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
-            continue
-        _place(f.partial, s, b, np.int64(op[b, 0]), np.int64(actions[b]), by_group, missing, ready, order, position)
-        if position[b] == stack.n_ops[p]:
-            done[b] = True
-            continue
-        op[b, 0], phase[b, 0] = -1, SELECT
-        features[b, :, :] = 0.0
-        for i in range(ready.shape[1]):
-            mask[b, i] = ready[b, i]
-        for i in range(ready.shape[1], mask.shape[1]):
-            mask[b, i] = False
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _place_pairs(
-    stack: StackArrays,
-    s: PartialPlacement,
-    actions: np.ndarray,
-    active: np.ndarray,
-    by_group: bool,
-    place: np.ndarray,
-    missing: np.ndarray,
-    ready: np.ndarray,
-    order: np.ndarray,
-    position: np.ndarray,
-    done: np.ndarray,
-) -> None:
-    width = s.load.shape[1]
-    for b in range(actions.size):
-        if active[b]:
-            f = problem_at(stack, place[b])
-            op, device = np.int64(actions[b] // width), np.int64(actions[b] % width)
-            _place(f.partial, s, b, op, device, by_group, missing, ready, order, position)
-            done[b] = position[b] == stack.n_ops[place[b]]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _describe_pairs(
-    stack: StackArrays,
-    s: PartialPlacement,
-    rows: np.ndarray,
-    place: np.ndarray,
-    ready: np.ndarray,
-    features: np.ndarray,
-    mask: np.ndarray,
-) -> None:
-    """Writes features and mask of all pairs, their first axis the row and the op joined."""
-    n = ready.shape[1]
-    for b in rows:
-        f = problem_at(stack, place[b])
-        for op in range(n):
-            row = b * n + op
-            for d in range(mask.shape[1]):
-                mask[row, d] = False
-                for i in range(features.shape[2]):
-                    features[row, d, i] = 0.0
-            if ready[b, op]:
-                describe(f, s, b, op, row, features, mask)
 
 
 class SelectPlaceProcess(Process):
@@ -246,7 +92,7 @@ class SelectPlaceProcess(Process):
 
     def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; an op without inputs is to be selected."""
-        _begin(self.stack.arrays, self.partial, rows, *self._written)
+        begin_rows(self.stack.arrays, self.partial, rows, *self._written)
         self.phase[rows], self.op[rows], self.features[rows] = SELECT, -1, 0.0
         self.mask[rows] = False
         self.mask[rows, : self.ready.shape[1]] = self.ready[rows]
@@ -255,7 +101,7 @@ class SelectPlaceProcess(Process):
         """Selects an op in each active episode, or places the selected one, by the episode's phase."""
         seen = (self.phase, self.op, self.features, self.mask, self.done)
         by_group = self.stack.by_group
-        _select_or_place(self.stack.arrays, self.partial, actions, active, by_group, *self._written, *seen)
+        select_or_place(self.stack.arrays, self.partial, actions, active, by_group, *self._written, *seen)
 
     def priorities(self, rows: Rows) -> FloatArray | None:
         """The op selected first has the largest rank, if the environment says so."""
@@ -294,19 +140,19 @@ class JointProcess(SelectPlaceProcess):
 
     def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices."""
-        _begin(self.stack.arrays, self.partial, rows, *self._written)
+        begin_rows(self.stack.arrays, self.partial, rows, *self._written)
         self._describe(rows)
 
     def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
         """Places an op, or its group, in each active episode."""
         by_group = self.stack.by_group
-        _place_pairs(self.stack.arrays, self.partial, actions, active, by_group, *self._written, self.done)
+        place_pairs(self.stack.arrays, self.partial, actions, active, by_group, *self._written, self.done)
         self._describe(np.flatnonzero(active & ~self.done))
 
     def _describe(self, rows: Rows) -> None:
         n_rows, d = self.n_rows * self.stack.sizes.n_ops, self.stack.sizes.n_devices
         features, mask = self.features.reshape(n_rows, d, -1), self.mask.reshape(n_rows, d)
-        _describe_pairs(self.stack.arrays, self.partial, rows, self.place, self.ready, features, mask)
+        describe_pairs(self.stack.arrays, self.partial, rows, self.place, self.ready, features, mask)
 
 
 class SelectPlaceEnv(PlacementEnv):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from placement_gym.envs.actions import Invalid
-from placement_gym.envs.observation import Form
-from placement_gym.envs.problems import Problems
+from placement_gym.envs.observation import Form, Sizes
+from placement_gym.envs.problems import Draw, GroupName, Path, Problems
 from placement_gym.envs.reward import Reward, check_choice
 from placement_gym.errors import InvalidOption
 from placement_gym.objectives import Objective
-from placement_gym.rule import Rule
+from placement_gym.problem import Problem
+from placement_gym.rule import Rule, resolve_rule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,3 +50,20 @@ class Task:
             raise InvalidOption(f"noise is {self.noise}; expected a finite standard deviation >= 0")
         if self.noise > 0 and self.objective != "makespan":
             raise InvalidOption(f"noise is {self.noise}, objective is {self.objective!r}; only makespans are noisy")
+
+
+def task_of(
+    problem: Problem | Path | None,
+    problems: Sequence[Problem | Path] | Draw | None,
+    sizes: Sizes | None,
+    groups: GroupName | ArrayLike | None,
+    rule: str | Rule,
+    objective: Objective,
+    reward: Reward,
+    invalid: Invalid,
+    noise: float,
+    observation: Form,
+) -> Task:
+    """The options that all environments share, checked; see the page of Assign-v0."""
+    given = Problems(problem, problems, sizes, groups)
+    return Task(given, resolve_rule(rule), objective, reward, invalid, noise, observation)
