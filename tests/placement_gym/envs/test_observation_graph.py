@@ -89,10 +89,11 @@ def test_padding_changes_only_the_numbers_of_actions(name: str, options: dict[st
         seen_wide, *_ = wide.step(number_wide[choice].numpy())
 
 
+@pytest.mark.parametrize("n_steps", [7, 12])
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_the_fields_say_what_the_observation_says(name: str, options: dict[str, Any]) -> None:
+def test_the_fields_say_what_the_observation_says(name: str, options: dict[str, Any], n_steps: int) -> None:
     """Counts, allowed actions and their ops and devices agree; nothing is -1 but times that cannot be."""
-    _, seen = played(name, 7, **options)
+    _, seen = played(name, n_steps, **options)
     for row, graph in enumerate(to_pyg(seen).to_data_list()):
         one = row_of(seen, row)
         n, m, d = (int(one[key][0]) for key in ("n_ops", "n_edges", "n_devices"))
