@@ -31,8 +31,8 @@ class Lockstep:
 
     def __init__(self, env: SelectPlaceVectorEnv) -> None:
         problem = env.problem
-        stack = ProblemStack(env.rule, Sizes.of([problem]), 1, by_group=False)
-        stack.put(0, problem, Groups.of(problem))
+        stack = ProblemStack(env.rule, Sizes.of([problem]), by_group=False)
+        stack.put(problem, Groups.of(problem))
         process = env.single.make_process(stack, env.num_envs)
         assert isinstance(process, SelectPlaceProcess)
         process.fit()

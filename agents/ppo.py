@@ -163,7 +163,7 @@ class Ppo:
             for info in watch.finished:
                 if info["makespan_s"] < self.best_makespan_s and not info["overfull"]:
                     self.best_makespan_s = float(info["makespan_s"])
-                    self.best_op_device = info["op_device"].copy()
+                    self.best_op_device = info["op_device"][: self.env.problem.n_ops].copy()
             self.seconds += time.perf_counter() - began
             makespans = [info["makespan_s"] for info in watch.finished]
             logged = self.model.logger.name_to_value
@@ -205,7 +205,7 @@ class Ppo:
         while not done:
             action, _ = self.model.predict(observation, action_masks=env.action_masks(), deterministic=greedy)
             observation, _, done, _, info = env.step(np.int64(action))
-        placement: NDArray[np.int32] = info["op_device"]
+        placement: NDArray[np.int32] = info["op_device"][: self.env.problem.n_ops]
         return placement
 
     def save(self, path: Path) -> None:

@@ -63,10 +63,9 @@ class Sb3VecEnv(VecEnv):  # type: ignore[misc]
         seen, rewards, terminated, truncated, said = self.vec_env.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(terminated | truncated).tolist():
-            n_ops = int(np.count_nonzero(said["final_info"]["op_device"][row] >= 0))
             for name, values in said["final_info"].items():
                 if not name.startswith("_"):
-                    infos[row][name] = values[row, :n_ops].copy() if values.ndim > 1 else values[row]
+                    infos[row][name] = values[row].copy()
             infos[row]["terminal_observation"] = said["final_obs"][row]
             infos[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
         return seen, rewards.astype(np.float32), terminated | truncated, infos

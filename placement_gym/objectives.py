@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
-from placement_gym.placement import Placement, infeasibility
+from placement_gym.placement import Placement, infeasibility, unpadded
 from placement_gym.problem import Problem
 from placement_gym.schedule import Schedule
 
@@ -112,7 +112,7 @@ def gpipe_load_s(problem: Problem, op_device: ArrayLike) -> float:
 
 def _feasible(problem: Problem, op_device: ArrayLike) -> IntArray:
     """int32 [n_ops]; raises InfeasiblePlacement. What a placement costs does not depend on memory."""
-    devices = Placement(np.asarray(op_device)).op_device
+    devices = Placement(unpadded(op_device, problem.n_ops)).op_device
     reason = infeasibility(problem, devices, memory=False)
     if reason is not None:
         raise InfeasiblePlacement(reason)

@@ -40,6 +40,13 @@ class Placement:
             raise InfeasiblePlacement(reason)
 
 
+def unpadded(op_device: ArrayLike, n_ops: int) -> IntArray:
+    """The placement without the -1 behind its last op, with which environments of problems of many sizes pad it."""
+    devices = np.asarray(op_device)
+    padded = devices.ndim == 1 and len(devices) > n_ops and bool((devices[n_ops:] == -1).all())
+    return devices[:n_ops] if padded else devices
+
+
 def device_memory_used_bytes(problem: Problem, op_device: ArrayLike) -> FloatArray:
     """float64 [n_devices]: bytes that each device holds at least; exact under the memory rule "claims".
 
@@ -60,7 +67,7 @@ def infeasibility(problem: Problem, op_device: ArrayLike, *, memory: bool = True
     device holds at least (`device_memory_used_bytes`) does not exceed its capacity; equality is allowed. Under the
     memory rule "live" a run may hold more: `Schedule.excess_bytes` has the last word. `memory=False` leaves it out.
     """
-    devices = np.asarray(op_device)
+    devices = unpadded(op_device, problem.n_ops)
     names = problem.graph.op_names
     if devices.shape != (problem.n_ops,):
         return f"op_device has shape {devices.shape}; expected ({problem.n_ops},), one device per op"

@@ -1,6 +1,7 @@
 """Pictures of a schedule: Gantt chart (matplotlib) and Chrome trace (open it at ui.perfetto.dev)."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from placement_gym.arrays import FloatArray, IntArray
-from placement_gym.errors import InvalidOption, MissingDependency
+from placement_gym.errors import InvalidOption
 from placement_gym.files import replacing, write_text
 from placement_gym.problem import Problem
 from placement_gym.schedule import Schedule
@@ -171,21 +172,19 @@ def save_gif(frames: Sequence[NDArray[np.uint8]], path: str | os.PathLike[str], 
 
 
 class Window:
-    """A window that shows one image after the other.
-
-    Raises:
-        MissingDependency: Matplotlib has no backend with windows, or there is no display.
-    """
+    """A window that shows one image after the other. Without a display it says so once, and shows nothing."""
 
     def __init__(self) -> None:
         from matplotlib import pyplot
         from matplotlib.backends.registry import BackendFilter, backend_registry
 
         backend = pyplot.get_backend()
-        if backend.lower() in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE):
-            raise MissingDependency(
-                f"render_mode='human' needs a window; matplotlib's backend is {backend!r} (no display, or MPLBACKEND "
-                "is set). render_mode='rgb_array' and placement_gym.render.save_gif need none"
+        self.is_shown = backend.lower() not in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
+        if not self.is_shown:
+            logging.getLogger(__name__).warning(
+                "render_mode='human' shows nothing: matplotlib's backend is %r (no display, or MPLBACKEND is set); "
+                "render_mode='rgb_array' and placement_gym.render.save_gif need no display",
+                backend,
             )
         self._pyplot = pyplot
         self._figure: Figure | None = None

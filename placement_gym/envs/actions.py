@@ -14,6 +14,13 @@ from placement_gym.errors import InvalidAction
 Invalid = Literal["raise", "nearest", "penalty"]
 
 
+def _plain(kind: Any, size: Any, generator: np.random.Generator | None) -> Any:  # noqa: ANN401
+    """A space that knows no mask, whose samples go on with a generator."""
+    space = kind(size)
+    space._np_random = generator
+    return space
+
+
 class AllowedDiscrete(spaces.Discrete):
     """Discrete whose samples are in the mask, bool [n], that `allowed` returns; a copy or a pickle is plain."""
 
@@ -28,7 +35,7 @@ class AllowedDiscrete(spaces.Discrete):
         return super().sample(self._allowed().astype(np.int8) if mask is None else mask)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return spaces.Discrete, (self.n,)
+        return _plain, (spaces.Discrete, self.n, self._np_random)
 
 
 class AllowedBatch(spaces.MultiDiscrete):
@@ -49,7 +56,7 @@ class AllowedBatch(spaces.MultiDiscrete):
         return np.asarray(keys.argmax(axis=1), np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return spaces.MultiDiscrete, (self.nvec,)
+        return _plain, (spaces.MultiDiscrete, self.nvec, self._np_random)
 
 
 def whole_numbers(actions: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:  # noqa: ANN401

@@ -173,9 +173,8 @@ class AssignEnv(PlacementEnv):
     ## Episode End
 
     Terminates when all ops are placed. `info` then has `makespan_s`, `objective_s`, `excess_bytes`, `overfull` and
-    `op_device` (int32 [n_ops]; in the native vector form [max_ops], -1 behind the last op); unless `invalid="raise"`,
-    also `invalid_actions`, their number. Gymnasium's own vector forms take infos of one length only, so problems of one
-    size.
+    `op_device` (int32 [max_ops], -1 behind the last op); unless `invalid="raise"`, also `invalid_actions`, their
+    number.
 
     ## Arguments
 

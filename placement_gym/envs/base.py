@@ -26,6 +26,8 @@ RENDER_MODES = ("rgb_array", "human")
 
 def refuse_unknown(options: dict[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:
     """The options of a reset; raises InvalidOption, listing the known ones, if one is none of them."""
+    if options is not None and not isinstance(options, dict):
+        raise InvalidOption(f"options is a {type(options).__name__}; expected a dict")
     for name in options or {}:
         if name not in known:
             raise InvalidOption(unknown_name("reset option", str(name), known))
@@ -73,6 +75,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         """A copy's action space samples what the copy allows."""
         self.__dict__.update(state)
         self.action_space = AllowedDiscrete(len(self.action_masks()), self.action_masks)
+        self.action_space._np_random = state["action_space"]._np_random
 
     @property
     def problem(self) -> Problem:
@@ -123,7 +126,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
         info: dict[str, Any] = {}
         if len(ended):
             for name, values in episodes.info(ended).items():
-                info[name] = values[0, : self.problem.n_ops].copy() if values.ndim > 1 else values[0]
+                info[name] = values[0].copy()
         self._show()
         return self._observation(), float(rewards[0]), bool(len(ended)), False, info
 
@@ -167,7 +170,7 @@ class PlacementEnv(gym.Env[Any, np.int64]):
 
     def _show(self) -> None:
         """Draws what is placed so far in the window, if there is one."""
-        if self._window is not None:
+        if self._window is not None and self._window.is_shown:
             self._window.show(picture(self.episodes, 0))
 
     def _observation(self) -> Any:  # noqa: ANN401

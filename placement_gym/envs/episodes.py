@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from placement_gym.arrays import BoolArray, FloatArray
+from placement_gym.arrays import BoolArray, FloatArray, IntArray
 from placement_gym.envs.actions import first_wrong, nearest_allowed, whole_numbers
 from placement_gym.envs.evaluation import Evaluation
-from placement_gym.envs.observation import BOUND, CONTEXT, Observation, Sizes, flat_observation
+from placement_gym.envs.observation import BOUND, CONTEXT, Observation, flat_observation
 from placement_gym.envs.process import Process, Rows
 from placement_gym.envs.reward import PENALTY
 from placement_gym.envs.stack import ProblemStack, Stacked
@@ -37,8 +37,8 @@ class EpisodeState:
         numbers: Its values in seconds, bytes over capacity, illegal actions, seed of its noise.
         generator: State of the episode's random generator.
         over: Whether the episode is over.
-        process: Name of the process class.
-        sizes: What observations are padded to.
+        like: What environments that share states have in common: process, options, rule, objective, sizes.
+        op_group: int32 [n_ops], ops that an action places together.
     """
 
     problem: Problem
@@ -46,8 +46,8 @@ class EpisodeState:
     numbers: tuple[float, ...]
     generator: dict[str, Any]
     over: bool
-    process: str
-    sizes: Sizes
+    like: tuple[object, ...]
+    op_group: IntArray
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -94,9 +94,9 @@ class Episodes:
 
     def __init__(self, task: Task, make_process: MakeProcess, n_rows: int, *, copy: bool = True) -> None:
         self.task, self.n_rows, self._copy = task, n_rows, copy
-        n_places = len(task.problems.known) or n_rows
-        by_group = task.problems.groups is not None
-        self._stack = ProblemStack(task.rule, task.problems.sizes, n_places + n_rows, by_group=by_group)
+        given, by_group = task.problems, task.problems.groups is not None
+        self._stack = ProblemStack(task.rule, given.sizes, by_group=by_group, kept=given.known)
+        self._make_process = make_process
         self.process = make_process(self._stack, n_rows)
         self.problems: list[Problem] = []
         self.generators = [np.random.default_rng(row) for row in range(n_rows)]
@@ -124,12 +124,13 @@ class Episodes:
         Raises:
             InvalidProblem: A problem is larger than `sizes`; nothing but random generators has changed then.
         """
-        drawn = [self._draw(row, self._given[row] if given is None else given) for row in rows.tolist()]
+        new: dict[int, Groups] = {}
+        drawn = [self._draw(row, self._given[row] if given is None else given, new) for row in rows.tolist()]
         if given is not None:
             self._given[rows] = given
         changed = False
-        for row, choice in zip(rows.tolist(), drawn, strict=True):
-            changed |= self._take(row, *choice)
+        for row, problem in zip(rows.tolist(), drawn, strict=True):
+            changed |= self._take(row, problem, new)
         self.process.fit()
         self.process.steps[rows] = 0
         self.process.done[rows] = False
@@ -146,30 +147,32 @@ class Episodes:
             self.evaluation.weigh(rows, self.value_s)
         self._first_s[rows] = self.value_s[rows]
 
-    def _draw(self, row: int, given: Problem | None) -> tuple[int, Problem, Groups | None]:
-        """(place in the stack, problem, its groups if it is not there yet) of a row's next episode."""
-        number, problem = (-1, given) if given is not None else self.task.problems.next(self.generators[row])
-        place = number if number >= 0 else len(self.task.problems.known) + row
-        entry = self._stack.entries[place]
-        if entry is not None and entry.problem is problem:
-            return place, problem, None
-        self.task.problems.check(problem)
-        return place, problem, self.task.problems.groups_of(problem)
+    def _draw(self, row: int, given: Problem | None, new: dict[int, Groups]) -> Problem:
+        """The problem of a row's next episode; `new` takes up the groups of problems that are not in the stack."""
+        problem = self.task.problems.next(self.generators[row]) if given is None else given
+        if self._stack.find(problem) is None and id(problem) not in new:
+            self.task.problems.check(problem)
+            new[id(problem)] = self.task.problems.groups_of(problem)
+        return problem
 
-    def _take(self, row: int, place: int, problem: Problem, groups: Groups | None) -> bool:
+    def _take(self, row: int, problem: Problem, new: dict[int, Groups]) -> bool:
         """Sets the problem of a row's next episode to what `_draw` chose; returns whether it is another one."""
-        if len(self.problems) > row and self.problems[row] is problem:
+        begun = len(self.problems) > row
+        if begun and self.problems[row] is problem:
             return False
-        if groups is not None:
-            self._stack.put(place, problem, groups)
+        place = self._stack.find(problem)
+        if place is None:
+            place = self._stack.put(problem, new.get(id(problem)) or self.task.problems.groups_of(problem))
+            self.process.widen(len(self._stack.entries))
             self.process.new_problem(place)
-        if len(self.problems) > row:
+        self._stack.use(place)
+        if begun:
+            self._stack.release(int(self.process.place[row]))
             self.problems[row] = problem
         else:
             self.problems.append(problem)
-        entry = self._stack.entry(place)
         self.process.place[row] = place
-        self._reference_s[row], self._n_steps[row] = entry.reference_s, self.process.n_steps(place)
+        self._reference_s[row], self._n_steps[row] = self._stack.entry(place).reference_s, self.process.n_steps(place)
         return True
 
     def _entries(self) -> list[Stacked]:
@@ -286,31 +289,37 @@ class Episodes:
         return (*values, self._n_invalid, found.noise_seed)
 
     @property
-    def _like(self) -> tuple[str, Sizes]:
+    def _like(self) -> tuple[object, ...]:
         """What environments that share states have in common."""
-        return type(self.process).__name__, self.task.problems.sizes
+        keywords = sorted(getattr(self._make_process, "keywords", {}).items())
+        return type(self.process).__name__, *keywords, self.task.rule, self.task.objective, self.task.problems.sizes
 
     def get_state(self, row: int) -> EpisodeState:
         """Where a row's episode stands."""
         numbers = tuple(float(array[row]) for array in self._numbers)
         generator = dict(self.generators[row].bit_generator.state)
         arrays = self.process.save_row(row)
-        problem, over = self.problems[row], bool(self.over[row])
-        return EpisodeState(problem, arrays, numbers, generator, over, *self._like)
+        entry = self._stack.entry(int(self.process.place[row]))
+        over, groups = bool(self.over[row]), entry.groups.op_group
+        return EpisodeState(entry.problem, arrays, numbers, generator, over, self._like, groups)
 
     def set_state(self, row: int, state: EpisodeState) -> None:
         """Goes on in a row from where `get_state` was called, in this or another row or environment alike.
 
         Raises:
-            InvalidOption: `state` is no such state, or that of an environment with other actions or sizes.
+            InvalidOption: `state` is no such state, or that of an environment with other options.
         """
         if not isinstance(state, EpisodeState):
             raise InvalidOption(f"state is a {type(state).__name__}; expected what get_state returned")
-        if (state.process, state.sizes) != self._like:
-            raise InvalidOption(
-                f"state is of a {state.process} padded to {state.sizes}; expected a {self._like[0]} and {self._like[1]}"
-            )
-        if self._take(row, *self._draw(row, state.problem)):
+        if state.like != self._like:
+            other = [(a, b) for a, b in zip(state.like, self._like, strict=False) if a != b]
+            raise InvalidOption(f"state is of another environment: it has {other[0][0]}; expected {other[0][1]}")
+        place = self._stack.find(state.problem)
+        groups = self.task.problems.groups_of(state.problem) if place is None else self._stack.entry(place).groups
+        if not np.array_equal(groups.op_group, state.op_group):
+            raise InvalidOption("state is of an environment with other groups")
+        new: dict[int, Groups] = {}
+        if self._take(row, self._draw(row, state.problem, new), new):
             self.process.fit()
             self._static.write(self._entries(), np.array([row]))
         self.process.load_row(row, state.arrays)

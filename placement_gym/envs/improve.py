@@ -45,7 +45,8 @@ def check_visits(action: Action, visit: Visit, n_steps: int | None) -> None:
         )
     if visit == "once" and n_steps is not None:
         raise InvalidOption(f"n_steps is {n_steps}, visit is 'once', which has one step per op or group; expected None")
-    if n_steps is not None and (not isinstance(n_steps, int) or n_steps < 1):
+    whole = isinstance(n_steps, (int, np.integer)) and not isinstance(n_steps, bool)
+    if n_steps is not None and (not whole or not 1 <= n_steps < 2**31):
         raise InvalidOption(f"n_steps is {n_steps!r}; expected a whole number >= 1, or None")
 
 

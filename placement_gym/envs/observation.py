@@ -1,8 +1,9 @@
 """Observation: the only place that names what a learner sees, one schema for all environments.
 
-STATIC keys hold for a whole problem and are read-only; DYNAMIC keys change with every step. All are padded to the sizes
-of the environment. Padding is 0, or -1 where 0 is the number of something. Every Box is flat, because learners'
-libraries take other shapes for pictures; `table` gives a key its rows and columns back.
+STATIC keys hold for a whole problem; in the native vector form they are read-only. (Torch does not heed that: copy a
+tensor before you change it in place.) DYNAMIC keys change with every step. All are padded to the sizes of the
+environment. Padding is 0, or -1 where 0 is the number of something. Every Box is flat, because learners' libraries take
+other shapes for pictures; `table` gives a key its rows and columns back.
 """
 
 import zlib
@@ -15,6 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
+from placement_gym.errors import InvalidOption
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
 
@@ -92,7 +94,7 @@ ACTION_FEATURES = (
     "start_behind",  # start minus the earliest start on any allowed device
     "finish_behind",  # finish minus the earliest finish on any allowed device
     "load",  # work placed on the device
-    "input_load",  # work of the op's inputs there
+    "input_load",  # work of the op's inputs there, once for each edge
     "input_start",  # earliest start of the op's inputs there (0 for none)
     "input_finish",  # latest finish of the op's inputs there (0 for none)
     "free",  # when the device is free
@@ -120,11 +122,21 @@ Flat = TypeVar("Flat", bound=_Array)
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What observations are padded to: number of ops, edges and devices."""
+    """What observations are padded to: number of ops, edges and devices.
+
+    Raises:
+        InvalidOption: No whole number, or one that no problem could have.
+    """
 
     n_ops: int
     n_edges: int
     n_devices: int
+
+    def __post_init__(self) -> None:
+        for what, least in (("n_ops", 1), ("n_edges", 0), ("n_devices", 1)):
+            value = getattr(self, what)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+                raise InvalidOption(f"Sizes.{what} is {value!r}; expected a whole number >= {least}")
 
     @classmethod
     def of(cls, problems: Sequence[Problem]) -> "Sizes":

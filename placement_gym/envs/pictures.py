@@ -37,7 +37,7 @@ def picture(episodes: Episodes, row: int) -> NDArray[np.uint8]:
 
 
 def window() -> Window:
-    """A window for render mode "human"; raises MissingDependency where there is no display."""
+    """A window for render mode "human"."""
     from placement_gym.render import Window
 
     return Window()

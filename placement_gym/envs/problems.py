@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -61,7 +61,10 @@ def groups_of(problem: Problem, groups: GroupName | ArrayLike | None) -> Groups:
             raise InvalidOption(unknown_name("groups", groups, get_args(GroupName)))
         key = metis_parts(problem, METIS_GROUPS)
     else:
-        key = np.asarray(groups)
+        try:
+            key = np.asarray(groups)
+        except ValueError as error:
+            raise InvalidOption(f"groups is no array ({error}); expected a whole number for each op") from error
         if key.shape != (problem.n_ops,) or key.dtype.kind not in "iu":
             raise InvalidOption(
                 f"groups has shape {key.shape} and dtype {key.dtype}; expected {problem.n_ops} whole numbers, one for "
@@ -106,6 +109,10 @@ class Problems:
         self.groups = groups
         if isinstance(problems, (Problem, str, os.PathLike)):
             raise InvalidOption("problems is one problem; expected a sequence or a function, or problem=...")
+        if sizes is not None and not isinstance(sizes, Sizes):
+            raise InvalidOption(
+                f"sizes is a {type(sizes).__name__}; expected Sizes(n_ops=..., n_edges=..., n_devices=...)"
+            )
         if callable(problems):
             if sizes is None:
                 raise InvalidOption(
@@ -115,6 +122,8 @@ class Problems:
         elif problems is None:
             self.known = (toy() if problem is None else loaded("problem", problem),)
         else:
+            if not isinstance(problems, Iterable):
+                raise InvalidOption(f"problems is a {type(problems).__name__}; expected a sequence or a function")
             self.known = tuple(loaded(f"problems[{i}]", one) for i, one in enumerate(problems))
             if not self.known:
                 raise InvalidOption("problems is empty; expected at least one problem")
@@ -132,19 +141,18 @@ class Problems:
                     f"{getattr(self.sizes, what)} (sizes=Sizes(...))"
                 )
 
-    def next(self, rng: np.random.Generator) -> tuple[int, Problem]:
-        """(number, problem) of an episode: its number among `known`, -1 for one that was drawn anew.
+    def next(self, rng: np.random.Generator) -> Problem:
+        """The problem of an episode.
 
         Raises:
             InvalidProblem: The function returned no problem.
         """
         if self.draw is None:
-            number = int(rng.integers(len(self.known))) if len(self.known) > 1 else 0
-            return number, self.known[number]
+            return self.known[int(rng.integers(len(self.known))) if len(self.known) > 1 else 0]
         problem = self.draw(rng)
         if not isinstance(problem, Problem):
             raise InvalidProblem(f"problems(rng) returned a {type(problem).__name__}; expected a Problem")
-        return -1, problem
+        return problem
 
     def groups_of(self, problem: Problem) -> Groups:
         """The ops that one action places together."""

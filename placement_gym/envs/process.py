@@ -90,6 +90,13 @@ class Process(ABC):
     def step(self, actions: NDArray[np.int64], active: BoolArray) -> None:
         """Does actions[b], which `mask` allows, in each episode where active, bool [B]; writes all arrays."""
 
+    def widen(self, n_places: int) -> None:
+        """Makes room for so many places in `shared`."""
+        for key, array in self.shared.items():
+            if len(array) < n_places:
+                self.shared[key] = np.zeros((n_places, *array.shape[1:]), array.dtype)
+                self.shared[key][: len(array)] = array
+
     @abstractmethod
     def n_steps(self, place: int) -> int:
         """The most steps of an episode of the problem at that place of the stack."""

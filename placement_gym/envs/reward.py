@@ -11,5 +11,5 @@ PENALTY = 0.1
 
 def check_choice(what: str, value: object, known: object) -> None:
     """Raises InvalidOption, listing the known ones, if `value` is none of the choices of a Literal."""
-    if value not in get_args(known):
-        raise InvalidOption(unknown_name(what, str(value), get_args(known)))
+    if not isinstance(value, str) or value not in get_args(known):
+        raise InvalidOption(unknown_name(what, repr(value) if not isinstance(value, str) else value, get_args(known)))

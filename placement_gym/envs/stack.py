@@ -1,5 +1,6 @@
 """ProblemStack: several problems side by side in padded arrays, so that one call steps episodes of all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,19 +132,33 @@ class Stacked:
 
 
 class ProblemStack:
-    """Problems under one rule in padded arrays.
+    """Problems under one rule in padded arrays. A problem has one place, however many episodes use it.
 
-    Attributes:
+    Args:
+        rule: The rule.
         sizes: What observations are padded to; no problem is larger.
         by_group: Whether an action places a whole group.
-        arrays: The arrays; replaced by larger ones where a problem needs them.
-        entries: The problems, in the order of axis 0; None for a place not used yet.
+        kept: Problems that stay when no episode uses them; others make room.
+
+    Attributes:
+        sizes: See above.
+        by_group: See above.
+        arrays: The arrays; replaced by larger ones where there are more problems, or larger ones.
+        entries: The problems, in the order of axis 0; None for a place that is free.
     """
 
-    def __init__(self, rule: Rule, sizes: Sizes, n_places: int, *, by_group: bool) -> None:
+    def __init__(self, rule: Rule, sizes: Sizes, *, by_group: bool, kept: Sequence[Problem] = ()) -> None:
         self.rule, self.sizes, self.by_group = rule, sizes, by_group
-        self.entries: list[Stacked | None] = [None] * n_places
+        self.entries: list[Stacked | None] = [None]
         self.arrays: StackArrays | None = None
+        self._kept, self._users, self._free = {id(problem) for problem in kept}, [0], [0]
+        self._places: dict[int, int] = {}  # of problems by identity; `entries` keeps them alive
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a copy, problems are other objects; none is kept, which only costs time."""
+        self.__dict__.update(state)
+        self._kept = set()
+        self._places = {id(entry.problem): place for place, entry in enumerate(self.entries) if entry is not None}
 
     def entry(self, place: int) -> Stacked:
         """The problem at a place that is used."""
@@ -151,14 +166,36 @@ class ProblemStack:
         assert entry is not None
         return entry
 
-    def put(self, place: int, problem: Problem, groups: Groups) -> None:
-        """Writes a problem, no larger than `sizes`, to a place."""
+    def find(self, problem: Problem) -> int | None:
+        """The place of a problem, if it has one."""
+        return self._places.get(id(problem))
+
+    def use(self, place: int) -> None:
+        """Counts one more episode that uses the problem at a place."""
+        self._users[place] += 1
+
+    def release(self, place: int) -> None:
+        """Counts one episode less; the place is free after the last one, unless the problem is kept."""
+        self._users[place] -= 1
+        problem = self.entry(place).problem
+        if self._users[place] == 0 and id(problem) not in self._kept:
+            del self._places[id(problem)]
+            self.entries[place] = None
+            self._free.append(place)
+
+    def put(self, problem: Problem, groups: Groups) -> int:
+        """Writes a problem, no larger than `sizes`, to a free place, and returns the place."""
+        if not self._free:
+            n = len(self.entries)
+            self.entries += [None] * n
+            self._users += [0] * n
+            self._free += range(2 * n - 1, n - 1, -1)
+        place = self._free.pop()
         compiled, reference = compile_problem(problem, self.rule), reference_s(problem)
         one = self._arrays(compiled, groups, reference)
         if self.arrays is None or any(
-            room < needed
+            len(wide) < len(self.entries) or any(a < b for a, b in zip(wide.shape[1:], new.shape, strict=True))
             for wide, new in zip(self.arrays, one, strict=True)
-            for room, needed in zip(wide.shape[1:], new.shape, strict=True)
         ):
             self._grow(one)
         assert self.arrays is not None
@@ -167,6 +204,8 @@ class ProblemStack:
             write_corner(wide[place : place + 1], new[None])
         static = static_observation(problem, self.sizes)
         self.entries[place] = Stacked(problem, compiled, groups, static, reference, worst_s(problem, self.rule))
+        self._places[id(problem)] = place
+        return place
 
     def _arrays(self, compiled: CompiledProblem, groups: Groups, reference: float) -> StackArrays:
         """The arrays of one problem, without axis 0."""

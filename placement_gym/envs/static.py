@@ -17,6 +17,10 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+# Buffers that are looked at for one that is free; older ones belong to those who hold them.
+MOST_BUFFERS = 3
+
+
 class _Buffer:
     """One copy of the keys, handed out as read-only views, and the rows that are not up to date in it."""
 
@@ -70,7 +74,7 @@ class StaticKeys:
         free = next((buffer for buffer in self._buffers if buffer.is_free()), None)
         if free is None:
             free = _Buffer(first.static, self._n_rows)
-            self._buffers.append(free)
+            self._buffers = [*self._buffers[1 - MOST_BUFFERS :], free]
         for row in free.stale:
             for key, value in entries[row].static.items():
                 free.own[key][row] = value

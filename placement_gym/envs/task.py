@@ -46,8 +46,9 @@ class Task:
     def __post_init__(self) -> None:
         for what, known in (("objective", Objective), ("reward", Reward), ("invalid", Invalid), ("observation", Form)):
             check_choice(what, getattr(self, what), known)
-        if not 0 <= self.noise < np.inf:
-            raise InvalidOption(f"noise is {self.noise}; expected a finite standard deviation >= 0")
+        number = isinstance(self.noise, (int, float, np.integer, np.floating)) and not isinstance(self.noise, bool)
+        if not number or not 0 <= self.noise < np.inf:
+            raise InvalidOption(f"noise is {self.noise!r}; expected a finite standard deviation >= 0")
         if self.noise > 0 and self.objective != "makespan":
             raise InvalidOption(f"noise is {self.noise}, objective is {self.objective!r}; only makespans are noisy")
 
@@ -65,5 +66,7 @@ def task_of(
     observation: Form,
 ) -> Task:
     """The options that all environments share, checked; see the page of Assign-v0."""
+    if not isinstance(rule, (str, Rule)):
+        raise InvalidOption(f"rule is a {type(rule).__name__}; expected a preset's name or a Rule")
     given = Problems(problem, problems, sizes, groups)
     return Task(given, resolve_rule(rule), objective, reward, invalid, noise, observation)

@@ -6,6 +6,7 @@ import inspect
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -61,17 +62,18 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         copy: bool = True,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        if num_envs < 1:
-            raise InvalidOption(f"num_envs is {num_envs}; expected >= 1")
+        if not isinstance(num_envs, (int, np.integer)) or isinstance(num_envs, bool) or num_envs < 1:
+            raise InvalidOption(f"num_envs is {num_envs!r}; expected a whole number >= 1")
         named = {name: mode for mode in AutoresetMode for name in (mode.name, mode.value, mode)}
-        if autoreset_mode not in named:
+        if not isinstance(autoreset_mode, (str, AutoresetMode)) or autoreset_mode not in named:
             raise InvalidOption(unknown_name("autoreset_mode", str(autoreset_mode), [m.name for m in AutoresetMode]))
         self.autoreset_mode, self.copy, self.num_envs = named[autoreset_mode], copy, num_envs
         self.metadata = {**self.form.metadata, "autoreset_mode": self.autoreset_mode}
         single = self.form(problem, **options)  # type: ignore[arg-type]
         self.task, self.render_mode, self.single = single.task, single.render_mode, single
         self.episodes = Episodes(single.task, single.make_process, num_envs, copy=copy)
-        self.single_observation_space, self.single_action_space = single.observation_space, single.action_space
+        self.single_observation_space = single.observation_space
+        self.single_action_space = spaces.Discrete(len(single.action_masks()))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = AllowedBatch(num_envs, len(single.action_masks()), self.action_masks)
         self._all: Rows = np.arange(num_envs)
@@ -82,6 +84,7 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         """A copy's action space samples what the copy allows."""
         self.__dict__.update(state)
         self.action_space = AllowedBatch(self.num_envs, len(self.single.action_masks()), self.action_masks)
+        self.action_space._np_random = state["action_space"]._np_random
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -131,8 +134,8 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
                 `{"reset_mask": bool [num_envs]}` says which rows begin anew (all, where it is missing).
 
         Raises:
-            InvalidOption: An unknown option, a mask of another type or shape or without any row, or as many seeds as
-                there are not rows.
+            InvalidOption: An unknown option, a mask of another type or shape or without any row, or seeds that are no
+                whole numbers, or not as many as rows.
             InvalidProblem: The problem is larger than the environment is padded to.
         """
         given = refuse_unknown(options, ("problem", "reset_mask"))
@@ -155,10 +158,16 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         """Sets the generators of rows; rows without a seed go on, or have a random one the first time."""
         if isinstance(seed, (int, np.integer)):
             seed = [int(seed) + i for i in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
+        if seed is None:
+            seed = [None] * self.num_envs
+        if not isinstance(seed, (list, tuple)) or not all(
+            one is None or (isinstance(one, (int, np.integer)) and not isinstance(one, bool)) for one in seed
+        ):
+            raise InvalidOption(f"seed is {seed!r}; expected a whole number, or a list of them and None")
+        if len(seed) != self.num_envs:
             raise InvalidOption(f"seed has {len(seed)} numbers; expected {self.num_envs}, one for each row")
         for row in rows.tolist():
-            number = None if seed is None else seed[row]
+            number = seed[row]
             if number is not None or not self._seeded[row]:
                 self.episodes.generators[row], self._seeds[row] = np_random(None if number is None else int(number))
         self._seeded[rows] = True
@@ -223,23 +232,29 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
         """Bool [num_envs, n_actions], what each episode may do next."""
         return self.episodes.process.mask.copy()
 
+    def _row(self, row: int) -> int:
+        """The number of a row; raises InvalidOption if there is none."""
+        if not isinstance(row, (int, np.integer)) or not 0 <= row < self.num_envs:
+            raise InvalidOption(f"row is {row!r}; expected 0 to {self.num_envs - 1}")
+        return int(row)
+
     def get_state(self, row: int) -> EpisodeState:
         """Where a row's episode stands; `set_state` of any row of a like environment, of either form, goes on there."""
-        return self.episodes.get_state(row)
+        return self.episodes.get_state(self._row(row))
 
     def set_state(self, row: int, state: EpisodeState) -> Any:  # noqa: ANN401
         """Makes a row go on where `get_state` was called; returns the observation of all rows."""
-        self.episodes.set_state(row, state)
+        self.episodes.set_state(self._row(row), state)
         self._seeded[row] = True
         return self._observation()
 
     def schedule(self, row: int) -> Schedule:
         """The schedule of a row's placement so far, as in the scalar form."""
-        return schedule_so_far(self.episodes, row)
+        return schedule_so_far(self.episodes, self._row(row))
 
     def noisy_makespans_s(self, row: int, n_draws: int = 64) -> FloatArray:
         """float64 [n_draws]: makespans of a row's placement under draws of noise, as in the scalar form."""
-        return self.episodes.evaluation.draws_s(row, n_draws)
+        return self.episodes.evaluation.draws_s(self._row(row), n_draws)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """A Gantt chart of each row, uint8 [height, width, 3], if the render mode is "rgb_array"."""
@@ -263,9 +278,9 @@ class PlacementVectorEnv(VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
             return getattr(self, name)(row, *args, **kwargs)
         if name == "action_masks":
             return self.episodes.process.mask[row].copy()
-        if name.startswith("_") or not hasattr(self.single, name):
+        if not isinstance(name, str) or name.startswith("_") or not hasattr(self.single, name):
             known = [n for n in dir(self.single) if not n.startswith("_")]
-            raise InvalidOption(unknown_name("attribute", name, known))
+            raise InvalidOption(unknown_name("attribute", str(name), known))
         if callable(getattr(self.single, name)):
             raise InvalidOption(f"{name}() acts on one episode; the native vector form has no such method for a row")
         return getattr(self.single, name)

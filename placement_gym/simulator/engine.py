@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from placement_gym.arrays import FloatArray
 from placement_gym.errors import InfeasiblePlacement, InvalidOption, unknown_name
-from placement_gym.placement import Placement, infeasibility
+from placement_gym.placement import Placement, infeasibility, unpadded
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule
 from placement_gym.schedule import Schedule
@@ -72,7 +72,7 @@ def simulate(
 
     Args:
         problem: The problem.
-        op_device: int [n_ops], device of each op, or a `Placement`.
+        op_device: int [n_ops], device of each op, or a `Placement`; -1 behind the last op is padding.
         rule: A preset's name or a `Rule`.
         priority: float [n_ops], ranks for the `priority` queue, largest first; other queues take none.
         noise: Standard deviation of the logarithm of the factor (mean 1) on every duration.
@@ -90,7 +90,8 @@ def simulate(
         if value not in known:
             raise InvalidOption(unknown_name(what, value, known))
     resolved = resolve_rule(rule)
-    placement = op_device if isinstance(op_device, Placement) else Placement(np.asarray(op_device))
+    given = op_device.op_device if isinstance(op_device, Placement) else op_device
+    placement = Placement(unpadded(given, problem.n_ops))
     reason = infeasibility(problem, placement.op_device, memory=memory == "enforce")
     if reason is not None:
         raise InfeasiblePlacement(reason)

@@ -96,9 +96,7 @@ def going_on_in(vector: pg.envs.PlacementVectorEnv, row: int, state: Any) -> lis
             done = bool(ends[row])
             observations.append(of_row(batch))
             rewards.append(float(reward[row]))
-        n = vector.problems[row].n_ops
         last = {key: info[key][row] for key in info if not key.startswith("_")}
-        last = {key: value[:n] if np.ndim(value) else value.item() for key, value in last.items()}
         told += [(observations, rewards, last), vector.noisy_makespans_s(row, 2), vector.problems[row].name]
     seen = of_row(vector.step(actions(0))[0])
     return [*told, seen, vector.problems[row].name, str(vector.call("np_random")[row].bit_generator.state)]
@@ -135,9 +133,12 @@ def test_wrong_states_are_named() -> None:
     seen, _ = phased.reset(seed=0)
     for state, said in (
         (None, "state is a NoneType"),
-        (joint.get_state(), "state is of a JointProcess"),
-        (wide.get_state(), r"padded to Sizes\(n_ops=8"),
-        (make("Assign", problem=free()).get_state(), "state is of a AssignProcess"),
+        (joint.get_state(), "has JointProcess; expected SelectPlaceProcess"),
+        (wide.get_state(), r"has Sizes\(n_ops=8"),
+        (make("Assign", problem=free()).get_state(), "has AssignProcess; expected SelectPlaceProcess"),
+        (make("SelectPlace", problem=free(), priority="selection").get_state(), "has .*by_selection"),
+        (make("SelectPlace", problem=free(), objective="max_load").get_state(), "has max_load; expected makespan"),
+        (make("SelectPlace", problem=free(), groups=np.zeros(free().n_ops, int)).get_state(), "other groups"),
     ):
         with pytest.raises(InvalidOption, match=said):
             phased.set_state(state)  # type: ignore[arg-type]
@@ -152,7 +153,7 @@ def replayed_s(env: pg.envs.PlacementEnv, info: dict[str, Any], **options: Any) 
         ranks = b_level_s(problem, mean_op_time_s(problem), mean_edge_time_s(problem))
         if getattr(env, "priority", "none") == "selection":
             ranks = np.zeros(problem.n_ops)
-            ranks[info["order"]] = -np.arange(problem.n_ops)
+            ranks[info["order"][: problem.n_ops]] = -np.arange(problem.n_ops)
     given = {"rule": rule, "priority": ranks, "memory": "report", **options}
     return float(pg.simulate(problem, info["op_device"], **given).makespan_s)
 
@@ -164,7 +165,9 @@ def test_infos_say_what_the_gym_says(name: str, options: dict[str, Any]) -> None
     env = make(name, **options)
     for seed in range(3):
         _, rewards, info = rollout(env, seed)
-        problem, op_device = env.problem, info["op_device"]
+        problem, op_device = env.problem, info["op_device"][: env.problem.n_ops]
+        assert len(info["op_device"]) == env.sizes.n_ops
+        assert (info["op_device"][problem.n_ops :] == -1).all()
         assert info["makespan_s"] == replayed_s(env, info)
         objective = options.get("objective", "makespan")
         expected = info["makespan_s"]
@@ -181,7 +184,6 @@ def test_infos_say_what_the_gym_says(name: str, options: dict[str, Any]) -> None
         types = {key: type(value) for key, value in info.items()}
         assert types["makespan_s"] is types["objective_s"] is types["excess_bytes"] is np.float64
         assert types["overfull"] is np.bool_
-        assert op_device.shape == (problem.n_ops,)
         assert ("invalid_actions" in info) == ("invalid" in options)
         pg.Placement(op_device)
         if np.isinf(expected):

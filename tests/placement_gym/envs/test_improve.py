@@ -291,7 +291,8 @@ def test_vector_form_agrees(options: dict[str, Any], start: str) -> None:
 @pytest.mark.parametrize("options", KINDS)
 def test_states_go_on(options: dict[str, Any]) -> None:
     """From a saved state, an environment of either form goes on as the first did, the best placement included."""
-    env, vector = make(small(), start="random", **options), pg.envs.ImproveVectorEnv(2, small(), **options)
+    env = make(small(), start="random", **options)
+    vector = pg.envs.ImproveVectorEnv(2, small(), start="random", **options)
     rng = np.random.default_rng(0)
     seen, _ = env.reset(seed=3)
     for _ in range(3):

@@ -32,7 +32,10 @@ from placement_gym.envs.observation import (
     DYNAMIC,
     EDGE_FEATURES,
     LINK_FEATURES,
+    N_KINDS,
     OP_FEATURES,
+    PAIR,
+    SELECT,
     STATIC,
     static_observation,
     table,
@@ -214,7 +217,18 @@ def test_padding_changes_nothing(name: str, own: dict[str, Any], seed: int) -> N
         one, reward, done, _, info = bare.step(allowed[0][k])
         other, same, over, _, told = padded.step(allowed[1][k])
         assert (reward, done) == (same, over)
-        assert_same(info, told)
+        assert_same(info, {key: value[: problem.n_ops] if value.ndim else value for key, value in told.items()})
+
+
+def test_the_space_is_as_tight_as_the_numbers_are() -> None:
+    """Numbers of ops and devices, -1 for none, counts and flags."""
+    space = make("SelectPlace", problem=free(), sizes=Sizes(8, 20, 4)).observation_space
+    bounds = {key: (int(box.low.min()), int(box.high.max())) for key, box in space.spaces.items()}  # type: ignore[attr-defined]
+    assert bounds["op"] == bounds["edge_index"] == (-1, 7)
+    assert bounds["op_device"] == (-1, 3)
+    assert (bounds["n_ops"], bounds["n_edges"]) == ((0, 8), (0, 20))
+    assert (bounds["n_devices"], bounds["phase"], bounds["action_mask"]) == ((0, 4), (SELECT, PAIR), (0, 1))
+    assert bounds["op_kind"] == bounds["device_kind"] == (0, N_KINDS - 1)
 
 
 @pytest.mark.parametrize(("name", "own"), BARE, ids=BARE_IDS)
