@@ -1,8 +1,10 @@
 """The native vector form: rows that begin anew, their seeds and attributes, and what it hands out."""
 
 import copy
+from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from environments import (
@@ -22,14 +24,15 @@ from environments import (
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import placement_gym as pg
-from placement_gym.envs.observation import DYNAMIC, STATIC
+from placement_gym.envs.observation import DYNAMIC, STATIC, Sizes
+from placement_gym.envs.stack import ProblemStack
 from placement_gym.errors import InvalidAction, InvalidOption
 
 B = 3
 
 
-# SyncVectorEnv batches infos of one shape only, so its problems have one number of ops.
-ALIKE = [crowded(0), crowded(3), crowded(5)]
+# Of different sizes.
+UNLIKE = [crowded(0), crowded(3), free(5, 4, 2)]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ ALIKE = [crowded(0), crowded(3), crowded(5)]
 def test_rows_begin_anew_as_in_gymnasium(mode: AutoresetMode, name: str, own: dict[str, Any], observation: str) -> None:
     """All that `SyncVectorEnv` over scalar forms returns is returned, whichever way ended rows begin anew."""
     rng = np.random.default_rng(0)
-    options = {**own, "problems": ALIKE, "sizes": pg.envs.Sizes(6, 40, 3), "observation": observation, "noise": 0.2}
+    options = {**own, "problems": UNLIKE, "sizes": pg.envs.Sizes(6, 40, 3), "observation": observation, "noise": 0.2}
     options["invalid"] = "penalty"
     theirs = SyncVectorEnv([lambda: make(name, **options)] * B, autoreset_mode=mode)
     ours = make_vec(name, B, autoreset_mode=mode, **options)
@@ -62,6 +65,9 @@ def test_rows_begin_anew_as_in_gymnasium(mode: AutoresetMode, name: str, own: di
             over = ours.episodes.over.copy()
             n_ended += int(results[0][2].sum())
             over = results[0][2].copy() if mode == AutoresetMode.DISABLED else over
+        for info in (results[0][-1], results[0][-1].get("final_info", {})):
+            if "overfull" in info:  # Gymnasium batches NumPy's bools as objects, None where there is none
+                info["overfull"] = info["overfull"].astype(bool)
         for their, our in zip(*results, strict=True):
             assert_same(their, our)
         if len(results[0]) == 2:
@@ -195,3 +201,98 @@ def test_static_keys_are_written_into_arrays_that_nobody_holds() -> None:
             assert_same(seen["op_time"][row], expected["op_time"])
     assert 2 <= len(addresses) <= 4
     assert_same(kept, was)
+
+
+def test_a_problem_is_written_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making, resetting with a problem and drawing write a problem once; what no row uses makes room."""
+    written: list[str] = []
+    put = ProblemStack.put
+
+    def counted(stack: ProblemStack, problem: pg.Problem, groups: Any) -> int:
+        written.append(problem.name)
+        return put(stack, problem, groups)
+
+    monkeypatch.setattr(ProblemStack, "put", counted)
+    vector = make_vec("Assign", 20, problem=crowded())
+    assert len(written) == 2  # one for the spaces, one for the rows
+    vector.reset(options={"problem": crowded(3)})
+    assert len(written) == 3
+    rng = np.random.default_rng(0)
+    drawing = make_vec("Assign", 4, problems=drawn, sizes=SIZES)
+    for _ in range(200):
+        drawing.step(some_actions(drawing.action_masks(), rng))
+    assert len(drawing.episodes._stack.entries) <= 8
+
+
+def test_a_row_that_is_not_there_is_named() -> None:
+    """Negative, too large, no number: nothing changes."""
+    vector = make_vec("Assign", 3, problem=crowded())
+    vector.reset(seed=0)
+    state = vector.get_state(0)
+    for row in (-1, 3, "a", None, 1.0):
+        for call in (
+            vector.get_state,
+            vector.schedule,
+            vector.noisy_makespans_s,
+            partial(vector.set_state, state=state),
+        ):
+            with pytest.raises(InvalidOption, match="expected 0 to 2"):
+                call(row)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "own"), BARE, ids=BARE_IDS)
+def test_the_single_space_knows_no_mask(name: str, own: dict[str, Any]) -> None:
+    """It is a row's space in any state: a learner that explores by it reaches every action."""
+    vector = make_vec(name, 2, problem=crowded(), invalid="nearest", **own)
+    space = vector.single_action_space
+    space.seed(0)
+    drawn_actions = {int(space.sample()) for _ in range(20 * int(space.n))}
+    assert drawn_actions == set(range(int(space.n)))
+
+
+def test_buffers_of_static_keys_are_few() -> None:
+    """However many observations someone keeps; copies see their own problems."""
+    vector, rng = make_vec("Assign", 4, problems=MIXED), np.random.default_rng(0)
+    vector.reset(seed=0)
+    kept = [vector.step(some_actions(vector.action_masks(), rng))[0] for _ in range(60)]
+    assert len(vector.episodes._static._buffers) <= 3
+    other = copy.deepcopy(vector)
+    del kept
+    for seed in range(12):
+        seen, _ = other.reset(seed=seed)
+        assert seen["n_ops"].ravel().tolist() == [problem.n_ops for problem in other.problems]
+        assert not seen["op_features"].flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"problems": 5}, "problems is a int"),
+        ({"problem": 5}, "problem is a int"),
+        ({"problems": drawn, "sizes": (8, 40, 4)}, "sizes is a tuple"),
+        ({"groups": [[0], [1, 2]]}, "groups is no array"),
+        ({"rule": ["giph"]}, "rule is a list"),
+        ({"noise": "a"}, "noise is 'a'"),
+        ({"noise": True}, "noise is True"),
+        ({"num_envs": 2.5}, "num_envs is 2.5"),
+        ({"num_envs": True}, "num_envs is True"),
+        ({"autoreset_mode": []}, "unknown autoreset_mode"),
+        ({"order": np.zeros(3)}, "unknown order"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, Any], said: str) -> None:
+    """In one line that says what was got, and what is expected."""
+    with pytest.raises(InvalidOption, match=said) as raised:
+        gym.make_vec("placement_gym/Assign-v0", **{"num_envs": 2, **options})
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_wrong_resets_of_the_vector_form_are_named() -> None:
+    """Options that are no dict, seeds that are no whole numbers; sizes that no problem has."""
+    vector = make_vec("Assign", 2, problem=crowded())
+    for arguments in ({"options": 5}, {"seed": 1.5}, {"seed": [1, "a"]}, {"seed": [True, 1]}, {"seed": [1]}):
+        with pytest.raises(InvalidOption):
+            vector.reset(**arguments)  # type: ignore[arg-type]
+    for sizes in (("6", 40, 3), (6.0, 40, 3), (0, 40, 3), (6, None, 3)):
+        with pytest.raises(InvalidOption, match=r"Sizes\.n_"):
+            Sizes(*sizes)  # type: ignore[arg-type]
