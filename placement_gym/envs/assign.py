@@ -132,8 +132,7 @@ class AssignProcess(Process):
 
     def n_steps(self, place: int) -> int:
         """One per op, or per group."""
-        entry = self.stack.entry(place)
-        return entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops
+        return self.n_decisions(place)
 
     def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; the first op is next."""

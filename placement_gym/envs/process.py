@@ -101,6 +101,11 @@ class Process(ABC):
     def n_steps(self, place: int) -> int:
         """The most steps of an episode of the problem at that place of the stack."""
 
+    def n_decisions(self, place: int) -> int:
+        """Ops of the problem at that place of the stack; its groups, where an action places a group."""
+        entry = self.stack.entry(place)
+        return entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops
+
     def new_problem(self, place: int) -> None:  # noqa: B027
         """Called after a problem was put on a place of the stack: compute what holds for the whole problem."""
 
@@ -124,6 +129,12 @@ class Process(ABC):
     def put(self, row: int, op: int, device: int) -> None:
         """Puts an op, whose inputs are placed, on a device that `mask` allowed, after all that was put there before."""
         _put(self.stack.arrays, self.partial, int(self.place[row]), row, int(op), int(device))
+
+    def home(self, row: int, op: int) -> int:
+        """The device of an op whose group has one, where an action places a group; -1 if an action has to choose it."""
+        if not self.stack.by_group:
+            return -1
+        return int(self.partial.group_device[row, self.stack.entry(int(self.place[row])).groups.op_group[op]])
 
     def describe(self, row: int, op: int) -> None:
         """Writes features and mask of a row for the placement of an op, whose inputs are placed: a column a device."""

@@ -87,8 +87,7 @@ class SelectPlaceProcess(Process):
 
     def n_steps(self, place: int) -> int:
         """Two per op, or per group."""
-        entry = self.stack.entry(place)
-        return 2 * (entry.groups.n_groups if self.stack.by_group else entry.problem.n_ops)
+        return 2 * self.n_decisions(place)
 
     def begin(self, rows: Rows, generators: Sequence[np.random.Generator]) -> None:  # noqa: ARG002
         """Takes everything off the devices; an op without inputs is to be selected."""
