@@ -51,8 +51,39 @@ Action space: `{gym.spaces.Discrete(env.action_space.n)}`. Observation space:
 |---|---|---|
 {boxes}
 
-What the keys hold and in which units: [observation.md](observation.md).
+What the keys hold and in which units: [observation.md](observation.md). Methods, options of `reset`, the
+native vector form: [forms.md](forms.md).
 """
+
+
+def forms() -> str:
+    """The page of both forms: what they offer beside Gymnasium's own."""
+    names = ("reset", "step", "action_masks", "get_state", "set_state", "schedule", "noisy_makespans_s", "render")
+
+    def methods(form: type) -> str:
+        parts = []
+        for name in names:
+            method = getattr(form, name)
+            signature = str(inspect.signature(method)).replace("'", "").replace("(self, ", "(").replace("(self)", "()")
+            parts.append(f"### {name}\n\n`{name}{signature}`\n\n```\n{inspect.getdoc(method)}\n```\n")
+        return "\n".join(parts)
+
+    return f"""<!-- made from the docstrings by docs/make_env_pages.py -->
+# Both forms of an environment
+
+`gym.make` wraps the scalar form: what Gymnasium does not know, such as `get_state`, is at `env.unwrapped`. The native
+vector form (`gym.make_vec`) is not wrapped.
+
+## Scalar form
+
+{methods(pg.envs.PlacementEnv)}
+## Native vector form
+
+```
+{inspect.getdoc(pg.envs.PlacementVectorEnv)}
+```
+
+{methods(pg.envs.PlacementVectorEnv)}"""
 
 
 def schema() -> str:
@@ -67,6 +98,20 @@ def schema() -> str:
 ```python
 {part}
 ```
+
+## The flat form
+
+`observation="flat"` is one row of numbers:
+
+```
+{inspect.getdoc(observation.flat_observation)}
+```
+
+## Tables
+
+```
+{inspect.getdoc(observation.table)}
+```
 """
 
 
@@ -74,7 +119,7 @@ def pages() -> dict[str, str]:
     """Every page by file name."""
     ids = sorted(env_id for env_id in gym.registry if env_id.startswith("placement_gym/"))
     made = {f"{env_id.split('/')[1]}.md": page(env_id) for env_id in ids}
-    return {**made, "observation.md": schema()}
+    return {**made, "observation.md": schema(), "forms.md": forms()}
 
 
 if __name__ == "__main__":

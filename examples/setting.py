@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 import placement_gym as pg
 
@@ -51,5 +52,8 @@ def setting(about: str, arguments: Sequence[str] | None = None) -> Setting:
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
+    if given.episodes < 1:
+        parser.error(f"--episodes is {given.episodes}; expected >= 1")
+    torch.set_num_threads(1)  # tensors are small
     default = pg.workloads.layered(n_ops=40, n_devices=4, seed=0)
     return Setting(pg.Problem.load(given.problem) if given.problem else default, given.episodes, given.seed)

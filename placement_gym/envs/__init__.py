@@ -10,7 +10,11 @@ from placement_gym.envs.observation_graph import to_pyg
 from placement_gym.envs.select_place import SelectPlaceEnv, SelectPlaceVectorEnv
 from placement_gym.envs.vector import PlacementVectorEnv
 
-for _name, _module in (("Assign", "assign"), ("SelectPlace", "select_place"), ("Improve", "improve")):
+for _name, _module in (
+    ("Assign", "assign"),
+    ("SelectPlace", "select_place"),
+    ("Improve", "improve"),
+):
     gym.register(
         id=f"placement_gym/{_name}-v0",
         entry_point=f"placement_gym.envs.{_module}:{_name}Env",

@@ -151,22 +151,23 @@ class AssignEnv(PlacementEnv):
     ## Action Space
 
     `Discrete(max_devices)`: the device of the op that is next. `action_mask` allows a device that can run the op and
-    every other op of its colocation group and has room for all of them; once one op of a group is placed, the others
-    follow. Where there is room nowhere, it allows all devices that can run the op, and the episode may end overfull.
+    every other op of its colocation group and has room for all of them; once one op of a group is placed, it allows
+    only that device for the others (with `groups` the same action places them). Where there is room nowhere, it allows
+    all devices that can run the op, and the episode may end overfull.
 
     ## Observation Space
 
     The `Dict` of `placement_gym.envs.observation`, or a `Box` under `observation="flat"`. `op` is the op that is next,
-    `phase` is always PLACE, and `action_features` has a row for each device. After the last step, all but `op_device`
-    and `context` stay.
+    `phase` is always PLACE, and `action_features` has a row for each device. The observation after the last step
+    repeats the one before it, except for `op_device` and `context`.
 
     ## Rewards
 
     The return of an episode is minus its objective over the reference: all ops one after the other, each on its
     fastest device. `reward="terminal"` gives it at the last step. `reward="dense"` gives, at each step, minus what the
     placed op adds to the estimate (the clock of `simulator.clock`; under the loads' objectives the largest work on a
-    device), and at the last step what is missing. Ops that are not placed yet count nothing. An episode that ends over
-    memory counts as the worst value that any placement of the problem can have, and one reference more; so does one
+    device), and at the last step what is missing. Unplaced ops add nothing to the estimate. An episode that ends over
+    memory has the return of the worst placement that the problem can have, minus 1; so does one
     without a latency, because the accelerators' subgraphs wait for each other in a circle (`objective_s` is inf).
 
     ## Episode End
@@ -181,13 +182,15 @@ class AssignEnv(PlacementEnv):
     * `problems`: instead, a sequence of them, of which each episode draws one; or a function that draws a problem with
       a `numpy.random.Generator`, which needs `sizes`.
     * `sizes`: `Sizes(n_ops, n_edges, n_devices)`, what observations are padded to.
-    * `groups`: None, "colocation", "metis" or int [n_ops]: an action places a whole group.
+    * `groups`: an action places a whole group: None (one op), "colocation", "metis" (parts of about equal work with few
+      bytes between them, one for four ops, at most 200) or int [n_ops], equal numbers for ops that go together.
     * `rule`: simulator rule, a preset's name or a `Rule`; under a `priority` queue ops go by b-level.
     * `objective`: "makespan", "max_load", "gpipe_load" or "latency".
     * `reward`: "terminal" or "dense".
     * `invalid`: what an action outside the mask does: "raise" (InvalidAction), "nearest" (the allowed action of nearest
-      number is done, the lower of two), or "penalty" (that, and 0.1 less reward).
-    * `noise`: standard deviation of the logarithm of the factor on every duration, drawn anew for each episode.
+      number is done, the lower of two), or "penalty" (as nearest, and the reward is 0.1 lower).
+    * `noise`: standard deviation of the logarithm of the factor on every duration, drawn anew for each episode. `info`
+      has the noisy makespan, `schedule()` the exact one, `noisy_makespans_s()` those of 64 draws.
     * `observation`: "dict" or "flat".
     * `order`: "rank" (largest b-level first) or "topological".
     * `render_mode`: None, "rgb_array" or "human": a Gantt chart of the placement so far.

@@ -270,14 +270,14 @@ class ImproveEnv(PlacementEnv):
     A row says what it means to have the op on the device while all other ops stay:
 
     * `time`, of the op there.
-    * `start`, `finish`, `free`, `input_start`, `input_finish` and those behind: by the clock at the op's turn, when
-      the ops before it in the order are placed as they are, and no other. So they say what they say in Assign-v0, and
-      a row's `finish` is what a rebuild goes by.
+    * `start`, `finish`, `start_behind`, `finish_behind`, `free`, `input_start`, `input_finish`: by the clock at the
+      op's turn, when the ops before it in the order are placed as they are, and no other. So they say what they say in
+      Assign-v0, and a rebuild takes the device of the least `finish`.
     * `load`, `memory_left` and `allowed`: all other ops counted, those before it and those behind. The op itself is not
       counted where it is, so that its device is described like any other.
     * `input_load`, of its inputs there; all of them are before it.
 
-    After the last step, all but `op_device` and `context` stay.
+    The observation after the last step repeats the one before it, except for `op_device` and `context`.
 
     ## Rewards
 

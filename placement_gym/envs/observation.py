@@ -2,8 +2,8 @@
 
 STATIC keys hold for a whole problem; in the native vector form they are read-only. (Torch does not heed that: copy a
 tensor before you change it in place.) DYNAMIC keys change with every step. All are padded to the sizes of the
-environment. Padding is 0, or -1 where 0 is the number of something. Every Box is flat, because learners' libraries take
-other shapes for pictures; `table` gives a key its rows and columns back.
+environment. Padding is 0, or -1 in keys that hold numbers of ops or devices. Every Box has one axis, because learners'
+libraries take other shapes for pictures; `placement_gym.envs.observation.table` gives a key its rows and columns back.
 """
 
 import zlib
@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from placement_gym.arrays import FloatArray
-from placement_gym.errors import InvalidOption
+from placement_gym.errors import InvalidOption, unknown_name
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s, t_level_s
 
@@ -83,7 +83,7 @@ DEVICE_FEATURES = (
 # Columns of `link_features`; a device and itself: 0.
 LINK_FEATURES = (
     "latency",  # over the mean op time
-    "time",  # to send the mean edge's bytes, over the mean op time; what is reciprocal to the bandwidth
+    "time",  # to send the mean edge's bytes, over the mean op time: proportional to 1 / bandwidth
 )
 # Columns of `action_features`: what it means to place an op on a device; times over the reference (the time of all
 # ops one after the other, each on its fastest device). What lies ahead is by the clock of `simulator.clock`.
@@ -151,9 +151,14 @@ class Sizes:
 def table(key: str, flat: Flat) -> Flat:
     """Rows and columns of a key, as STATIC and DYNAMIC name them; leading axes (batches) stay.
 
+    `op_time` has a column for each device of the padding: reshape it to [..., max_ops, max_devices].
+
     Args:
-        key: The key.
+        key: "edge_index", or a key whose name ends with "_features".
         flat: Its value, an array or a torch tensor.
+
+    Raises:
+        InvalidOption: Another key.
     """
     columns = {
         "op_features": len(OP_FEATURES),
@@ -162,6 +167,8 @@ def table(key: str, flat: Flat) -> Flat:
         "link_features": len(LINK_FEATURES),
         "action_features": len(ACTION_FEATURES),
     }
+    if key not in (*columns, "edge_index"):
+        raise InvalidOption(unknown_name("key with columns", str(key), ["edge_index", *columns]))
     shape = (2, -1) if key == "edge_index" else (-1, columns[key])
     shaped: Flat = flat.reshape((*flat.shape[:-1], *shape))
     return shaped

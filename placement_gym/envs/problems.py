@@ -19,8 +19,8 @@ Path = str | os.PathLike[str]
 Draw = Callable[[np.random.Generator], Problem]
 GroupName = Literal["colocation", "metis"]
 
-# Groups into which METIS cuts a problem at most.
-METIS_GROUPS = 200
+# Groups into which METIS cuts a problem at most, and ops per group at least, in the mean.
+METIS_GROUPS, METIS_OPS = 200, 4
 
 
 def toy() -> Problem:
@@ -46,8 +46,9 @@ def groups_of(problem: Problem, groups: GroupName | ArrayLike | None) -> Groups:
 
     Args:
         problem: The problem.
-        groups: None (an action places one op), "colocation", "metis" (at most METIS_GROUPS parts of about equal work
-            and few bytes between them), or int [n_ops], a number for each op: equal numbers go together.
+        groups: None (an action places one op), "colocation", "metis" (parts of about equal work and few bytes
+            between them, one for four ops, at most 200), or int [n_ops], a number for each op: equal numbers go
+            together.
 
     Raises:
         InvalidOption: An unknown name, an array of another length, or not of whole numbers.
@@ -59,7 +60,7 @@ def groups_of(problem: Problem, groups: GroupName | ArrayLike | None) -> Groups:
     if isinstance(groups, str):
         if groups != "metis":
             raise InvalidOption(unknown_name("groups", groups, get_args(GroupName)))
-        key = metis_parts(problem, METIS_GROUPS)
+        key = metis_parts(problem, min(METIS_GROUPS, max(1, problem.n_ops // METIS_OPS)))
     else:
         try:
             key = np.asarray(groups)

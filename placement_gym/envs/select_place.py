@@ -170,16 +170,15 @@ class SelectPlaceEnv(PlacementEnv):
     ## Observation Space
 
     The `Dict` of `placement_gym.envs.observation`, or a `Box` under `observation="flat"`. Phased: `op` is the chosen
-    op, -1 while one is to be chosen; `action_features` has a row for each device, 0 while an op is to be chosen: what
-    there is to say of ops stands in `op_features`. Joint: `op` is always -1; `action_features` has a row for each pair,
-    0 for ops that are not ready. After the last step, all but `op_device` and `context` stay.
+    op, -1 while one is to be chosen; `action_features` has a row for each device, 0 while an op is to be chosen: to
+    choose one, read `op_features`. Joint: `op` is always -1; `action_features` has a row for each pair,
+    0 for ops that are not ready. The observation after the last step repeats the one before it, except for
+    `op_device` and `context`.
 
-    Times ahead are by the clock of `simulator.clock`, which takes ops and transfers in the order of selection and
-    counts communication, waiting and the contention of the rule. Without contention (multicast apart) it is exactly
-    what the simulator says of the ops placed so far if every device takes them in that order and waits for the next
-    one. The simulator never waits beside ready work: where an op selected later is ready before one selected earlier
-    on its device, it goes first, and what follows may be earlier or later than on the clock. For every placement there
-    are orders of selection for which both agree under `priority="selection"`: ops in the order in which they start.
+    Times ahead are by the clock of `simulator.clock`, which runs ops and transfers in the order of selection, and
+    counts communication, waiting and the contention of the rule. The simulator starts whatever is ready first, so an op
+    that was selected later may run before one that was selected earlier on its device, and the two may differ. They
+    agree under `priority="selection"` if ops are selected in the order in which they start (multicast apart).
 
     ## Rewards
 
