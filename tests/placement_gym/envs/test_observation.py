@@ -40,6 +40,7 @@ from placement_gym.envs.observation import (
     static_observation,
     table,
 )
+from placement_gym.errors import InvalidOption
 
 
 def by_hand() -> pg.Problem:
@@ -119,7 +120,7 @@ def test_table_keeps_leading_axes() -> None:
     """Rows and columns of batches."""
     assert table("op_features", np.zeros((2, 7, 4 * len(OP_FEATURES)))).shape == (2, 7, 4, len(OP_FEATURES))
     assert table("edge_index", np.zeros((5, 8))).shape == (5, 2, 4)
-    with pytest.raises(KeyError):
+    with pytest.raises(InvalidOption, match="unknown key"):
         table("op_kind", np.zeros(3))
 
 
