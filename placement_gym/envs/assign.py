@@ -87,27 +87,26 @@ def _step(
     mask: np.ndarray,
     done: np.ndarray,
 ) -> None:
-    p = place[0]
-    f = problem_at(stack, p)
-    for b in range(actions.size):
-        if not active[b]:
-            continue
-        if place[b] != p:
-            p = place[b]
-            f = problem_at(stack, p)
-        device = np.int64(actions[b])
-        while device >= 0:
-            put(f.partial, s, b, np.int64(op[b, 0]), device)
-            position[b] += 1
-            device = np.int64(-1)
-            if position[b] == stack.n_ops[p]:
-                done[b] = True
-                break
-            op[b, 0] = order[p, position[b]]
-            if by_group:
-                device = np.int64(s.group_device[b, f.partial.op_group[op[b, 0]]])
-        if not done[b]:
-            describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
+    b = 0
+    while b < actions.size:
+        p = place[b]
+        f = problem_at(stack, p)
+        # Rows of one problem in a row: the compiler keeps what it reads of the problem.
+        while b < actions.size and place[b] == p:
+            device = np.int64(actions[b]) if active[b] else np.int64(-1)
+            while device >= 0:
+                put(f.partial, s, b, np.int64(op[b, 0]), device)
+                position[b] += 1
+                device = np.int64(-1)
+                if position[b] == stack.n_ops[p]:
+                    done[b] = True
+                    break
+                op[b, 0] = order[p, position[b]]
+                if by_group:
+                    device = np.int64(s.group_device[b, f.partial.op_group[op[b, 0]]])
+            if active[b] and not done[b]:
+                describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
+            b += 1
 
 
 class AssignProcess(Process):

@@ -97,29 +97,28 @@ def select_or_place(
     done: np.ndarray,
 ) -> None:
     """Selects an op in each active row, or places the selected one, by its phase; writes what is allowed next."""
-    p = place[0]
-    f = problem_at(stack, p)
-    for b in range(actions.size):
-        if not active[b]:
-            continue
-        if place[b] != p:
-            p = place[b]
-            f = problem_at(stack, p)
-        if phase[b, 0] == SELECT:
-            mask[b, :] = False
-            op[b, 0], phase[b, 0] = actions[b], PLACE
-            describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
-            continue
-        _place(f.partial, s, b, np.int64(op[b, 0]), np.int64(actions[b]), by_group, missing, ready, order, position)
-        if position[b] == stack.n_ops[p]:
-            done[b] = True
-            continue
-        op[b, 0], phase[b, 0] = -1, SELECT
-        features[b, :, :] = 0.0
-        for i in range(ready.shape[1]):
-            mask[b, i] = ready[b, i]
-        for i in range(ready.shape[1], mask.shape[1]):
-            mask[b, i] = False
+    b = 0
+    while b < actions.size:
+        p = place[b]
+        f = problem_at(stack, p)
+        # Rows of one problem in a row: the compiler keeps what it reads of the problem.
+        while b < actions.size and place[b] == p:
+            if active[b] and phase[b, 0] == SELECT:
+                mask[b, :] = False
+                op[b, 0], phase[b, 0] = actions[b], PLACE
+                describe(f, s, b, np.int64(op[b, 0]), b, features, mask)
+            elif active[b]:
+                device = np.int64(actions[b])
+                _place(f.partial, s, b, np.int64(op[b, 0]), device, by_group, missing, ready, order, position)
+                done[b] = position[b] == stack.n_ops[p]
+                if not done[b]:
+                    op[b, 0], phase[b, 0] = -1, SELECT
+                    features[b, :, :] = 0.0
+                    for i in range(ready.shape[1]):
+                        mask[b, i] = ready[b, i]
+                    for i in range(ready.shape[1], mask.shape[1]):
+                        mask[b, i] = False
+            b += 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
