@@ -426,6 +426,19 @@ def test_damaged_problem_files_are_named(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["problem.npz"]
 
 
+def test_placements_may_be_padded() -> None:
+    """-1 behind the last op is padding, as environments give it; -1 at an op, or a device behind, is not."""
+    problem = pg.workloads.layered(n_ops=4, n_devices=2, seed=0)
+    op_device = [0, 1, 1, 0]
+    padded = np.array([*op_device, -1, -1])
+    assert pg.simulate(problem, padded).makespan_s == pg.simulate(problem, op_device).makespan_s
+    assert pg.objectives.max_load_s(problem, padded) == pg.objectives.max_load_s(problem, op_device)
+    pg.Placement(padded).check(problem)
+    for wrong in ([0, 1, 1, -1], [*op_device, -1, 0], [*op_device, 0]):
+        with pytest.raises(InfeasiblePlacement):
+            pg.simulate(problem, wrong)
+
+
 def test_infeasible_placements_say_why() -> None:
     """Support, memory and colocation: what, where, by how much."""
     graph = pg.OpGraph.build(["a", "b", "c"], [], colocation=[0, 0, -1])
