@@ -231,7 +231,7 @@ class ProblemStack:
         for k, new in enumerate(one):
             old: FloatArray = np.zeros((0,) * (new.ndim + 1)) if self.arrays is None else self.arrays[k]
             shape = tuple(max(a, b) for a, b in zip(old.shape[1:], new.shape, strict=True))
-            wide = np.zeros((len(self.entries), *shape), new.dtype)  # `put` writes all of a place
+            wide = np.full((len(self.entries), *shape), -1 if one._fields[k] == "channels" else 0, new.dtype)
             write_corner(wide, old)
             grown.append(wide)
         self.arrays = StackArrays._make(grown)
