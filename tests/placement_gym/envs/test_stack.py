@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from environments import BARE, make
+from environments import BARE, free, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import ALL_RULES, Placed, order_for, placed_problems, random_problem
 
 import placement_gym as pg
-from placement_gym.envs.stack import reference_s, worst_s
+from placement_gym.contention import CONTENTIONS, register
+from placement_gym.envs.observation import Sizes
+from placement_gym.envs.stack import ProblemStack, reference_s, worst_s
 from placement_gym.errors import InfeasiblePlacement
+from placement_gym.groups import Groups
 from placement_gym.objectives import OBJECTIVES, placement_objective_s
 from placement_gym.rule import PRESETS
 
@@ -133,3 +136,23 @@ def test_dead_end_by_hand() -> None:
             assert info["op_device"].tolist() == [0, 1, 0]
             assert (info["overfull"], info["excess_bytes"], info["objective_s"]) == (True, 1.0, 2.0)
             assert returned == pytest.approx(-(3 + 3) / 3)
+
+
+def test_room_for_more_channels_adds_none() -> None:
+    """Where a problem's rule gives more channels per transfer, transfers of the problems before take as many as before."""
+
+    def by_devices(device_node: np.ndarray) -> np.ndarray:
+        d = len(device_node)
+        return np.broadcast_to(np.arange(d), (d, d, d)).copy()
+
+    register("by_devices", by_devices)
+    try:
+        small, large = free(0, 3, 2), free(1, 4, 4)
+        stack = ProblemStack(pg.Rule(contention="by_devices"), Sizes.of([small, large]), by_group=False)
+        for problem in (small, large):
+            stack.put(problem, Groups.of(problem))
+        assert stack.arrays is not None
+        assert stack.arrays.channels[0, :2, :2].tolist() == [[[0, 1, -1, -1]] * 2] * 2
+        assert stack.arrays.channels[1].tolist() == [[[0, 1, 2, 3]] * 4] * 4
+    finally:
+        del CONTENTIONS["by_devices"]
