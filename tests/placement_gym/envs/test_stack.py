@@ -139,7 +139,7 @@ def test_dead_end_by_hand() -> None:
 
 
 def test_room_for_more_channels_adds_none() -> None:
-    """Where a problem's rule gives more channels per transfer, transfers of the problems before take as many as before."""
+    """Where a problem's transfers take more channels each, those of the problems before take as many as before."""
 
     def by_devices(device_node: np.ndarray) -> np.ndarray:
         d = len(device_node)
@@ -152,7 +152,8 @@ def test_room_for_more_channels_adds_none() -> None:
         for problem in (small, large):
             stack.put(problem, Groups.of(problem))
         assert stack.arrays is not None
-        assert stack.arrays.channels[0, :2, :2].tolist() == [[[0, 1, -1, -1]] * 2] * 2
-        assert stack.arrays.channels[1].tolist() == [[[0, 1, 2, 3]] * 4] * 4
+        assert stack.arrays.channels[0, 0, 1].tolist() == stack.arrays.channels[0, 1, 0].tolist() == [0, 1, -1, -1]
+        assert stack.arrays.channels[0, 0, 0].tolist() == [-1, -1, -1, -1]
+        assert stack.arrays.channels[1, 2, 3].tolist() == [0, 1, 2, 3]
     finally:
         del CONTENTIONS["by_devices"]
