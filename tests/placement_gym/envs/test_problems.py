@@ -127,6 +127,8 @@ def test_groups_of_metis(monkeypatch: pytest.MonkeyPatch) -> None:
     env = make("Assign", problem=problem, groups="metis")
     _, rewards, info = play(env, env.reset()[0], np.random.default_rng(0))
     assert len(rewards) == problem.n_ops // 4
+    twelve = make("Assign", problem=pg.workloads.layered(n_ops=12, n_devices=2), groups="metis")
+    assert len(play(twelve, twelve.reset()[0], np.random.default_rng(0))[1]) == 3
     pg.Placement(info["op_device"]).check(problem)
     monkeypatch.setattr(problems_module, "METIS_GROUPS", 3)
     large = pg.workloads.layered(n_ops=40, n_devices=2)

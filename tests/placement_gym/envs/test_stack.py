@@ -28,6 +28,14 @@ def test_reference_by_hand() -> None:
     assert reference_s(pg.Problem.from_times(graph, np.zeros((2, 2)))) == 1.0
 
 
+def test_worst_by_hand() -> None:
+    """Ops of at most 3 and 4 s; 4 bytes at 2 bytes/s and the larger latency of 5 s, at both ends of the transfer."""
+    graph = pg.OpGraph.build(["a", "b"], [(0, 1, 4.0)])
+    latency = np.array([[0.0, 1.0], [5.0, 0.0]])
+    problem = pg.Problem.from_times(graph, [[2.0, 3.0], [np.inf, 4.0]], link_latency_s=latency, link_bytes_per_s=2.0)
+    assert worst_s(problem, pg.Rule()) == 3 + 4 + 2 * (5 + 4 / 2)
+
+
 @given(placed_problems(max_ops=9), st.sampled_from([*ALL_RULES, *PRESETS.values()]), st.booleans())
 @settings(max_examples=250, deadline=None)
 def test_nothing_is_worse_than_the_worst(placed: Placed, rule: pg.Rule, one_device: bool) -> None:
