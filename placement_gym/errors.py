@@ -5,6 +5,7 @@ Every message says what was got, what was expected and where.
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 
 class PlacementGymError(Exception):
@@ -83,3 +84,9 @@ def unread_names(what: str, unread: Iterable[str], known: Sequence[str]) -> str:
         alike = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
         said.append(f"{name!r} (did you mean {alike[0]!r}?)" if alike else repr(name))
     return f"{what} that are not read: {', '.join(said)}; read are {', '.join(known)}"
+
+
+def check_choice(what: str, value: object, known: object) -> None:
+    """Raises InvalidOption, listing the known ones, if `value` is none of the choices of a Literal."""
+    if not isinstance(value, str) or value not in get_args(known):
+        raise InvalidOption(unknown_name(what, value, get_args(known)))

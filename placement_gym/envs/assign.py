@@ -17,10 +17,11 @@ from placement_gym.envs.device_features import describe
 from placement_gym.envs.observation import PLACE, Form, Sizes
 from placement_gym.envs.problems import Draw, GroupName, Path
 from placement_gym.envs.process import Process, Rows
-from placement_gym.envs.reward import Reward, check_choice
+from placement_gym.envs.reward import Reward
 from placement_gym.envs.stack import ProblemStack, StackArrays, problem_at
 from placement_gym.envs.task import task_of
 from placement_gym.envs.vector import PlacementVectorEnv
+from placement_gym.errors import check_choice
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.ranks import b_level_s, mean_edge_time_s, mean_op_time_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -18,11 +19,11 @@ from placement_gym.envs.observation import PAIR, PLACE, SELECT, Form, Sizes
 from placement_gym.envs.problems import Draw, GroupName, Path
 from placement_gym.envs.process import Process, Rows
 from placement_gym.envs.replay import complete_rows, describe_all, move_pairs, rebuild, visit_first, visit_next
-from placement_gym.envs.reward import Reward, check_choice
+from placement_gym.envs.reward import Reward
 from placement_gym.envs.stack import ProblemStack, Stacked
 from placement_gym.envs.task import task_of
 from placement_gym.envs.vector import PlacementVectorEnv
-from placement_gym.errors import InvalidOption
+from placement_gym.errors import InvalidOption, check_choice
 from placement_gym.groups import Room
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
@@ -123,9 +124,9 @@ class ImproveProcess(Process):
         self.op[rows], self.mask[rows], self.features[rows] = -1, False, 0.0
         self._describe(rows)
 
+    @abstractmethod
     def _describe(self, rows: Rows) -> None:
         """Writes features and mask of these rows, whose placement is complete."""
-        raise NotImplementedError
 
     def _end(self, active: BoolArray) -> Rows:
         """Ends the episodes whose last step this was; returns the active ones that go on."""
@@ -134,7 +135,7 @@ class ImproveProcess(Process):
 
     def evaluated(self, rows: Rows, makespan_s: FloatArray, objective_s: FloatArray, overfull: BoolArray) -> None:
         """Keeps what is better than the best so far."""
-        better = ~overfull & ~(objective_s >= self.best_objective_s[rows])
+        better = ~overfull & np.isfinite(objective_s) & ~(objective_s >= self.best_objective_s[rows])
         these = rows[better]
         self.best_makespan_s[these], self.best_objective_s[these] = makespan_s[better], objective_s[better]
         self.best_op_device[these] = self.op_device[these]

@@ -16,12 +16,12 @@ from placement_gym.envs.base import PlacementEnv
 from placement_gym.envs.observation import PAIR, SELECT, Form, Sizes
 from placement_gym.envs.problems import Draw, GroupName, Path
 from placement_gym.envs.process import Process, Rows
-from placement_gym.envs.reward import Reward, check_choice
+from placement_gym.envs.reward import Reward
 from placement_gym.envs.select_place_steps import begin_rows, describe_pairs, place_pairs, select_or_place
 from placement_gym.envs.stack import ProblemStack
 from placement_gym.envs.task import task_of
 from placement_gym.envs.vector import PlacementVectorEnv
-from placement_gym.errors import InvalidOption
+from placement_gym.errors import InvalidOption, check_choice
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule

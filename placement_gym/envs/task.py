@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from placement_gym.envs.actions import Invalid
 from placement_gym.envs.observation import Form, Sizes
 from placement_gym.envs.problems import Draw, GroupName, Path, Problems
-from placement_gym.envs.reward import Reward, check_choice
-from placement_gym.errors import InvalidOption
+from placement_gym.envs.reward import Reward
+from placement_gym.errors import InvalidOption, check_choice
 from placement_gym.objectives import Objective
 from placement_gym.problem import Problem
 from placement_gym.rule import Rule, resolve_rule

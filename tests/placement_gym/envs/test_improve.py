@@ -310,3 +310,16 @@ def test_states_go_on(options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(both[key][1], seen[key], err_msg=key)
     np.testing.assert_array_equal(infos["best_op_device"][1], info["best_op_device"])
     assert infos["best_makespan_s"][1] == info["best_makespan_s"]
+
+
+def test_what_has_no_latency_is_never_the_best() -> None:
+    """Where subgraphs wait for each other in a circle the objective is inf; the best is finite, or NaN for none."""
+    problem = pg.workloads.layered(n_ops=12, n_devices=3, seed=0)
+    env = make(problem, objective="latency", start="random")
+    for seed in range(5):
+        env.reset(seed=seed)
+        info: dict[str, Any] = {}
+        while not info:
+            *_, info = env.step(env.action_space.sample())
+        assert not np.isinf(info["best_objective_s"])
+        assert np.isnan(info["best_objective_s"]) == (info["best_op_device"] < 0).all()
